@@ -1,0 +1,278 @@
+"""Hold every knob of configs/*.yaml: typed, bounded, frozen, and nothing else accepted."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+ROOT = Path(__file__).resolve().parent
+
+Task = Literal["binary", "multiclass", "regression"]
+Kind = Literal["numeric", "boolean", "categorical", "datetime", "text"]
+Severity = Literal["error", "warn", "off"]
+Scalar = str | bool | int | float
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class UserError(Exception):
+    """Say in one sentence what was needed, what came, and the fix; run.py prints it and exits 2."""
+
+
+class Section(BaseModel):
+    """Refuse unknown keys, NaN and later changes; take each field's description from its docstring."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Data(Section):
+    """Say where the rows come from and what their columns mean."""
+
+    source: str = Field(min_length=1)
+    """`sklearn:NAME`, a path, glob or URL of CSV, Parquet or JSON Lines, a database URL, or `module:function`.
+    `${NAME}` is read from the environment when the rows are read, so no secret stands in a file or a log."""
+    target: str = Field(min_length=1)
+    """The column to predict."""
+    query: str | None = None
+    """The SQL to run when the source is a database."""
+    rows: int | None = Field(None, ge=1)
+    """Read (or generate) at most this many rows."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for the reader: pandas' for files, the function's own for `module:function`."""
+    task: Task | None = None
+    """What to learn; inferred from the target when left out."""
+    positive: Scalar | None = None
+    """The class a binary model scores; the last in sorted order when left out."""
+    id: tuple[str, ...] = ()
+    """Columns that identify a row: they decide its side of the split and are never features."""
+    time: str | None = None
+    """When a row happened: for a split by time. Never a feature, since tomorrow is always new."""
+    drop: tuple[str, ...] = ()
+    """Columns to ignore."""
+    kinds: dict[str, Kind] = {}
+    """What a column is, where the inferred kind is wrong."""
+
+    @field_validator("source")
+    @classmethod
+    def _no_password(cls, source: str) -> str:
+        if re.search(r"://[^/@:$]*:[^@$/]+@", source):
+            raise ValueError("holds a password; put the URL into an environment variable and write ${NAME}")
+        return source
+
+    @model_validator(mode="after")
+    def _target_is_not_an_input(self) -> "Data":
+        for key, columns in (("id", self.id), ("time", (self.time,)), ("drop", self.drop)):
+            if self.target in columns:
+                raise ValueError(f"target '{self.target}' also stands in {key}")
+        return self
+
+
+class Split(Section):
+    """Say which rows are held out of training, for good."""
+
+    by: Literal["hash", "time"] = "hash"
+    """`hash`: by a stable hash of the row's identity. `time`: the latest rows by `data.time`."""
+    holdout: Share = 0.25
+    """Share of rows held out."""
+    seed: int = Field(0, ge=0)
+    """Another seed is another split; rows then change sides once."""
+    cutoff: datetime | None = None
+    """Hold out rows from this moment on, instead of a share (with `by: time`)."""
+
+
+class Rules(Section):
+    """Say what each broken rule of the data contract does: stop the run, warn, or nothing."""
+
+    missing_column: Severity = "error"
+    """A column of the contract is not there."""
+    renamed_column: Severity = "error"
+    """A column is gone and another of the same kind and a similar name has come."""
+    extra_column: Severity = "warn"
+    """A column the contract does not know; it is not used."""
+    wrong_type: Severity = "error"
+    """Values that are not of the column's kind."""
+    new_nulls: Severity = "warn"
+    """Missing values in a column that had none."""
+    unseen_category: Severity = "warn"
+    """A value the column never had."""
+    out_of_range: Severity = "warn"
+    """A number or time beyond the widened range (`contract.range_slack`)."""
+    duplicate_rows: Severity = "warn"
+    """Rows that stand there more than once; they stay on one side of the split."""
+    constant_column: Severity = "warn"
+    """A column with one value; it teaches nothing."""
+    empty_column: Severity = "error"
+    """A column with no value at all."""
+    text_column: Severity = "warn"
+    """Free text; it is left out of the features."""
+    leaking_target: Severity = "error"
+    """A column that alone predicts the target almost perfectly (`contract.leak_score`)."""
+
+
+class Contract(Section):
+    """Say how strictly rows are held to the data contract."""
+
+    rules: Rules = Rules()
+    range_slack: float = Field(0.5, ge=0)
+    """Widen a learned range by this share of its width on each side before a value counts as outside."""
+    leak_score: Share = 0.995
+    """Cross-validated score of one column alone (ROC AUC, balanced accuracy, R²) from which it leaks."""
+    max_categories: int = Field(50, ge=2)
+    """A string column with more distinct values is free text."""
+
+
+class Threshold(Section):
+    """Say how a binary model turns a score into a decision; chosen on cross-validated training scores."""
+
+    by: Literal["f1", "balanced_accuracy", "accuracy", "cost", "fixed"] = "balanced_accuracy"
+    """Maximise a metric, minimise `cost`, or take `value` as it is."""
+    false_positive: float = Field(1.0, ge=0)
+    """Cost of one false alarm."""
+    false_negative: float = Field(1.0, ge=0)
+    """Cost of one miss."""
+    value: Share = 0.5
+    """The threshold when `by: fixed`."""
+
+
+class Model(Section):
+    """Say what is fitted."""
+
+    estimator: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")
+    """Dotted path of a scikit-learn estimator; histogram gradient boosting when left out."""
+    params: dict[str, Any] = {}
+    """Its arguments."""
+    threshold: Threshold = Threshold()
+    folds: int = Field(5, ge=2, le=20)
+    """Cross-validation folds on the training rows."""
+    seed: int = Field(0, ge=0)
+    """The estimator's `random_state`, where it has one."""
+
+
+class Evaluation(Section):
+    """Say how uncertainty is measured."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence of the two-sided intervals in reports; the gate's one-sided tests err at most 1 - confidence."""
+    resamples: int = Field(2000, ge=200, le=100_000)
+    """Bootstrap resamples; 2,000 put the 5 % bound within ±0.5 % of its place."""
+    seed: int = Field(0, ge=0)
+
+
+class Gate(Section):
+    """Say what a model must show on the holdout to become champion."""
+
+    metric: str | None = None
+    """What champion and challenger are compared by: roc_auc, accuracy or r2 by task when left out."""
+    margin: float = Field(0.01, ge=0)
+    """The challenger may be at most this much worse (non-inferiority margin, in units of the metric)."""
+    minimum: dict[str, float] = {}
+    """Bounds that hold for any champion, by metric: a floor where greater is better, else a ceiling."""
+    min_rows: int = Field(30, ge=1)
+    """Judge on no fewer holdout rows."""
+
+
+class Config(Section):
+    """One use case: what is learned, from what, and what it must show."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    """Name of the model in every registry."""
+    data: Data
+    split: Split = Split()
+    contract: Contract = Contract()
+    model: Model = Model()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _time_split_has_a_time(self) -> "Config":
+        if self.split.by == "time" and self.data.time is None:
+            raise ValueError("split.by is 'time' but data.time names no column")
+        return self
+
+
+def load(path: Path, changes: Sequence[str] = ()) -> Config:
+    """Read a use case and apply `a.b=value` changes; every fault is a UserError in one line."""
+    if not path.is_file():
+        raise UserError(f"no config file '{path}'; {known('configs/', names('configs'), path.stem)}")
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} needs keys and values such as 'name: …', it holds {type(raw).__name__}")
+    for change in changes:
+        _apply(raw, change)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as err:
+        raise UserError(f"{path}: " + "; ".join(_sentence(e, raw) for e in err.errors())) from err
+
+
+def json_schema() -> str:
+    """Return the JSON schema that the YAML files name, so that editors complete and check them."""
+    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def names(folder: str) -> list[str]:
+    """Return the stems of the YAML files in a folder of the project."""
+    return sorted(p.stem for p in (ROOT / folder).glob("*.yaml"))
+
+
+def known(what: str, options: Iterable[str], given: str) -> str:
+    """Say which options exist and which one was probably meant: `stacks/ has a, b; did you mean 'a'?`."""
+    options = sorted(options)
+    near = difflib.get_close_matches(given, options, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"{what} has {', '.join(options) or 'nothing'}{hint}"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuse a key that stands twice; YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _apply(raw: dict[str, Any], change: str) -> None:
+    """Set one `a.b=value` in the raw mapping; the value is read as YAML, so numbers are numbers."""
+    path, equals, text = change.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set needs section.key=value, it got '{change}'")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise UserError(f"--set {path}: '{text}' is not a YAML value") from err
+    for key in keys[:-1]:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise UserError(f"--set {path}: '{key}' holds a value, it has no keys")
+    raw[keys[-1]] = value
+
+
+def _sentence(error: Any, raw: Any) -> str:
+    """Turn one pydantic error into words: where, what came, what would do."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in error["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"no key '{where}'; {known('the section', section.model_fields, str(error['loc'][-1]))}"
+    if error["type"] == "missing":
+        return f"'{where}' is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not where:
+        return message
+    came = "" if isinstance(error["input"], dict | BaseModel) else f", it is {error['input']!r}"
+    return f"'{where}': {message[0].lower()}{message[1:]}{came}"
