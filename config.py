@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -37,7 +37,7 @@ class Data(Section):
 
     source: str = Field(min_length=1)
     """`sklearn:NAME`, a path, glob or URL of CSV, Parquet or JSON Lines, a database URL, or `module:function`.
-    `${NAME}` is read from the environment when the rows are read, so no secret stands in a file or a log."""
+    `${…}` names an environment variable; it is read with the rows, so no secret stands in a file, a log or a run."""
     target: str = Field(min_length=1)
     """The column to predict."""
     query: str | None = None
@@ -59,6 +59,12 @@ class Data(Section):
     kinds: dict[str, Kind] = {}
     """What a column is, where the inferred kind is wrong."""
 
+    @field_validator("source", "query")
+    @classmethod
+    def _late_environment(cls, text: str | None) -> str | None:
+        # ZenML fills in ${NAME} when it compiles a run, and stores the result; it leaves $(NAME) to us.
+        return text and re.sub(r"\$\{(\w+)\}", r"$(\1)", text)
+
     @field_validator("source")
     @classmethod
     def _no_password(cls, source: str) -> str:
@@ -67,7 +73,7 @@ class Data(Section):
         return source
 
     @model_validator(mode="after")
-    def _target_is_not_an_input(self) -> "Data":
+    def _target_is_not_an_input(self) -> Self:
         for key, columns in (("id", self.id), ("time", (self.time,)), ("drop", self.drop)):
             if self.target in columns:
                 raise ValueError(f"target '{self.target}' also stands in {key}")
@@ -178,8 +184,8 @@ class Gate(Section):
     """Judge on no fewer holdout rows."""
 
 
-class Config(Section):
-    """One use case: what is learned, from what, and what it must show."""
+class Recipe(Section):
+    """What decides the model: with the same rows and code, the same recipe gives the same model."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
     """Name of the model in every registry."""
@@ -187,14 +193,24 @@ class Config(Section):
     split: Split = Split()
     contract: Contract = Contract()
     model: Model = Model()
-    evaluation: Evaluation = Evaluation()
-    gate: Gate = Gate()
 
     @model_validator(mode="after")
-    def _time_split_has_a_time(self) -> "Config":
+    def _time_split_has_a_time(self) -> Self:
         if self.split.by == "time" and self.data.time is None:
             raise ValueError("split.by is 'time' but data.time names no column")
         return self
+
+
+class Config(Recipe):
+    """One use case: the recipe, and what its model must show."""
+
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the part that decides the model."""
+        return Recipe.model_validate({name: getattr(self, name) for name in Recipe.model_fields})
 
 
 def load(path: Path, changes: Sequence[str] = ()) -> Config:
@@ -274,5 +290,6 @@ def _sentence(error: Any, raw: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not where:
         return message
-    came = "" if isinstance(error["input"], dict | BaseModel) else f", it is {error['input']!r}"
+    shown = error["type"] != "value_error" and not isinstance(error["input"], dict | BaseModel)
+    came = f", it is {error['input']!r}" if shown else ""  # our own messages say it, or must not: passwords
     return f"'{where}': {message[0].lower()}{message[1:]}{came}"

@@ -1,0 +1,45 @@
+# The same words by hand and in CI. `make training ARGS="--config configs/fraud.yaml"` passes options on.
+PYTHON ?= python3
+PY := .venv/bin/python
+# uv, where it is installed, takes seconds; pip takes minutes. Both compile bytecode, which halves every start.
+INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
+
+.PHONY: training dashboard test check format upgrade clean
+
+training: .venv/ready
+	$(PY) run.py --pipeline training $(ARGS)
+
+dashboard: .venv/ready            # the runs of this clone, in the browser; `make clean` stops it
+	ZENML_CONFIG_PATH=$(CURDIR)/.local/zenml ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false .venv/bin/zenml login --local
+
+test: .venv/dev
+	$(PY) -m pytest $(ARGS)
+
+check: .venv/dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy .
+	.venv/bin/lint-imports
+
+format: .venv/dev
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+upgrade: .venv/dev                # newest versions that requirements*.in allow, pinned for Python 3.11 to 3.13
+	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements.in -o requirements.txt
+	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+
+clean:
+	-@test -d .local/zenml && test -x .venv/bin/zenml && ZENML_CONFIG_PATH=$(CURDIR)/.local/zenml .venv/bin/zenml logout --local >/dev/null 2>&1
+	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: requirements.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(INSTALL) -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/ready requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
+	touch $@

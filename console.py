@@ -1,0 +1,126 @@
+"""Show a run while it goes on and what came of it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from core.report import number
+
+MARKS = {"completed": ("✓", "green"), "cached": ("=", "cyan"), "failed": ("✗", "red"), "running": ("›", "yellow")}
+WAITING = ("·", "dim")
+POLL_SECONDS = 0.5
+
+
+@contextmanager
+def progress(run_name: str, title: str) -> Iterator[None]:
+    """Show each step's state until the block ends: a live table on a terminal, a line a finished step elsewhere.
+
+    It asks ZenML for the steps' states now and then, so it shows a remote run just as a local one.
+    """
+    console, done, shown = Console(), threading.Event(), set[str]()
+    console.print(title, style="bold", highlight=False)
+
+    def lines(states: dict[str, tuple[str, float | None]]) -> None:
+        for step, (state, seconds) in states.items():
+            if state in ("completed", "cached", "failed") and step not in shown:
+                shown.add(step)
+                console.print(_line(step, state, seconds), highlight=False)
+
+    def watch(show: Any) -> None:
+        while not done.wait(POLL_SECONDS):
+            show(_states(run_name))
+
+    with Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else _nothing() as live:
+
+        def show(states: dict[str, tuple[str, float | None]]) -> None:
+            if live is None:
+                lines(states)
+            else:
+                live.update(Group(*(_line(step, *state) for step, state in states.items())), refresh=True)
+
+        watcher = threading.Thread(target=watch, args=(show,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+    lines(_states(run_name))
+
+
+def show_training(run: Any, name: str, folder: Path) -> None:
+    """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder."""
+    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
+    registration = outputs["registration"].load()
+    scorecard = outputs["scorecard"].load()
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in ("evaluation", "contract", "verdict"):
+        (folder / f"{page}.html").write_text(outputs[f"{page}_page"].load(), encoding="utf-8")
+    warned = outputs["contract_report"].load().warnings
+    promoted, inside = registration.decision == "promote", Path.cwd() in folder.parents
+    pages = folder.relative_to(Path.cwd()) if inside else folder
+    pairs = [(("verdict", f"{registration.decision}, version {registration.version} of {name}"))]
+    pairs += [("", reason) for reason in registration.reasons]
+    pairs += [("champion", f"version {registration.champion}" if registration.champion else "none yet")]
+    for index, (metric, e) in enumerate(scorecard.estimates.items()):
+        value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)})"
+        pairs.append(("" if index else "holdout", value))
+    pairs += [("" if index else "warnings", finding.sentence) for index, finding in enumerate(warned)]
+    pairs += [("report", f"{pages}/evaluation.html, also verdict.html and contract.html")]
+    pairs += [("next", "make dashboard" if promoted else f"read {pages}/verdict.html")]
+    print()
+    fields(pairs)
+
+
+def fields(pairs: list[tuple[str, str]]) -> None:
+    """Print names and values in two columns; a name that is empty continues the value above it."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console().print(table)
+
+
+def rows(header: list[str], lines: list[list[str]]) -> None:
+    """Print a table."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in header:
+        table.add_column(name)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    Console().print(table)
+
+
+def _states(run_name: str) -> dict[str, tuple[str, float | None]]:
+    """Return state and seconds of each step that has begun, in order."""
+    from zenml.client import Client
+
+    client = Client()
+    runs = client.list_pipeline_runs(name=f"equals:{run_name}", size=1).items
+    if not runs:
+        return {}
+    found = client.list_run_steps(pipeline_run_id=runs[0].id, sort_by="asc:created", size=100).items
+    return {step.name: (step.status.value, _seconds(step)) for step in found}
+
+
+def _seconds(step: Any) -> float | None:
+    if step.start_time is None or step.end_time is None:
+        return None
+    return float((step.end_time - step.start_time).total_seconds())
+
+
+def _line(step: str, state: str, seconds: float | None) -> Text:
+    mark, style = MARKS.get(state, WAITING)
+    time = "cached" if state == "cached" else "" if seconds is None else f"{seconds:.1f} s"
+    return Text.assemble((f"  {mark} ", style), f"{step:<18}", (f"{time:>8}", "dim"))
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None

@@ -1,0 +1,115 @@
+"""Draft the config of a use case from its table, so that a first run needs no reading."""
+
+import re
+import unicodedata
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from config import Contract, Data, UserError
+from core.sources import read_rows
+from core.table import infer_kinds, infer_task
+
+_ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+")
+_TIME = re.compile(r"time|date|datetime|ts|(event|created|updated)?_?(at|time|date|timestamp)")
+_FLOORS = {"binary": "roc_auc: 0.8", "multiclass": "accuracy: 0.8", "regression": "r2: 0.5"}
+_ESTIMATORS = {
+    "binary": "sklearn.linear_model.LogisticRegression",
+    "multiclass": "sklearn.ensemble.RandomForestClassifier",
+    "regression": "sklearn.ensemble.RandomForestRegressor",
+}
+
+
+def draft_config(path: str, target: str) -> str:
+    """Read a table and return a use case as YAML that `config.load` takes, with what it inferred as comments.
+
+    `path` is any `data.source` that needs no query. Knobs most wanted next stand there commented out: they
+    hold as they are when `# ` is removed. A UserError says what cannot be read or learned.
+    """
+    try:
+        data = Data.model_validate({"source": path, "target": target})
+    except ValidationError as err:
+        raise UserError(
+            f"cannot draft a config: {err.errors()[0]['msg'].removeprefix('Value error, ')}"
+        ) from err
+    rows = read_rows(data)
+    task = infer_task(rows[target], None)
+    ids = tuple(name for name in rows.columns if name != target and _is_id(rows[name]))
+    times = [name for name in rows.columns if name not in (target, *ids) and _is_time(rows[name])]
+    time = times[0] if len(times) == 1 else None
+    data = data.model_copy(update={"id": ids, "time": time})
+    kinds = infer_kinds(rows, data, Contract.model_validate({}).max_categories)
+
+    lines = ["# yaml-language-server: $schema=schema.json", f"name: {_name(path)}", "", "data:"]
+    lines += [f"  source: {_scalar(path)}", f"  target: {_scalar(target)}"]
+    if ids:
+        lines.append(f"  id: [{', '.join(map(_scalar, ids))}]")
+    if time:
+        lines.append(f"  time: {_scalar(time)}")
+    if task == "binary":
+        rarer = rows[target].value_counts().index[-1]
+        lines.append(f"  # positive: {_scalar(_native(rarer))}   # the class to find; else the last sorted")
+    if time:
+        lines += ["", "# split: {by: time}   # if the model is to serve what comes later"]
+    lines += ["", f"# model: {{estimator: {_ESTIMATORS[task]}}}   # else boosted trees"]
+    lines += [f"# gate: {{minimum: {{{_FLOORS[task]}}}}}   # what any champion must reach on the holdout"]
+    return "\n".join([*lines, "", *_findings(rows, data, task, kinds), ""])
+
+
+def _findings(rows: pd.DataFrame, data: Data, task: str, kinds: dict[str, Any]) -> list[str]:
+    """Return what was seen in the table as comment lines."""
+    target = rows[data.target]
+    lines = [f"# What the table showed: {len(rows):,} rows, {len(rows.columns)} columns."]
+    if task == "regression":
+        lines.append(f"# task: regression, {target.min():g} to {target.max():g}, median {target.median():g}")
+    else:
+        shares = target.value_counts(normalize=True).head(20)
+        classes = (f"{_scalar(_native(value))} {share:.1%}" for value, share in shares.items())
+        lines.append(f"# task: {task}, {', '.join(classes)}")
+    for kind in sorted(set(kinds.values()) - {"text"}):
+        lines.append(f"# {kind}: {', '.join(_scalar(name) for name in kinds if kinds[name] == kind)}")
+    left_out: dict[str, str] = dict.fromkeys(data.id, "identifies a row (id)")
+    left_out |= {data.time: "tomorrow is always new (time)"} if data.time else {}
+    left_out |= {name: "free text" for name, kind in kinds.items() if kind == "text"}
+    lines += [f"# left out: {_scalar(name)}, {reason}" for name, reason in left_out.items()]
+    constant = [name for name in kinds if rows[name].nunique() < 2]
+    lines += [f"# teaches nothing: {_scalar(name)}, at most one value" for name in constant]
+    missing = rows.isna().mean()
+    holes = (f"{_scalar(name)} {missing[name]:.1%}" for name in rows.columns if missing[name] > 0)
+    return [*lines, f"# missing: {', '.join(holes) or 'nothing'}"]
+
+
+def _name(source: str) -> str:
+    """Make an identifier of the last part that has letters: `data/Kfz Schäden.csv` is kfz_schaden."""
+    plain = unicodedata.normalize("NFKD", source.split("?")[0] if "://" in source else source)
+    for part in reversed(re.split(r"[/\\:]", plain.encode("ascii", "ignore").decode().lower())):
+        stem = re.sub(r"[^a-z0-9]+", "_", part.split(".")[0]).strip("_").lstrip("0123456789_")
+        if stem:
+            return stem[:63]
+    return "use_case"
+
+
+def _scalar(value: Any) -> str:
+    """Return a YAML scalar that holds in a flow list, in a comment and on one line."""
+    text: str = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**9)
+    if len(text.splitlines()) > 1:
+        text = yaml.safe_dump([value], default_flow_style=True, default_style='"', width=10**9)
+    return text.strip()[1:-1]
+
+
+def _native(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _is_id(values: pd.Series) -> bool:
+    """Say whether a column is called an id and is one: whole numbers or strings, each once."""
+    named = _ID.fullmatch(str(values.name)) or _ID.fullmatch(str(values.name).lower())
+    kind = pd.api.types.infer_dtype(values)
+    return bool(named) and kind in ("integer", "string") and values.is_unique
+
+
+def _is_time(values: pd.Series) -> bool:
+    named = _TIME.fullmatch(str(values.name).lower())
+    return bool(named) and values.dtype.kind == "M" and bool(values.notna().all())

@@ -1,0 +1,165 @@
+"""Decide whether a model may become champion, with an error rate that is stated and measured.
+
+A condition has three outcomes at the one-sided level 1 - confidence: its whole interval lies on the right
+side of the bound, on the wrong side, or across. So a challenger that is worse than the margin is promoted in
+at most 1 - confidence of all cases; `python benchmarks/gate.py` measures that share where that is hardest.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from config import Evaluation, Gate
+from core.metrics import (
+    Estimate,
+    Predictions,
+    check_metric,
+    constant_predictions,
+    default_metric,
+    estimate,
+    estimate_difference,
+    greater_is_better,
+)
+
+Decision = Literal["promote", "hold", "reject"]
+Outcome = Literal["passed", "failed", "inconclusive"]
+
+
+class Condition(BaseModel):
+    """Say what was asked of one metric and what the holdout showed, in units of the metric."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    name: str
+    outcome: Outcome
+    metric: str
+    value: float
+    bound: float
+    low: float
+    high: float
+    n: int
+    confidence: float
+    """Of each bound by itself (one-sided)."""
+    sentence: str
+
+
+class Verdict(BaseModel):
+    """Say what happens to the model and why, the most decisive reason first."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    conditions: tuple[Condition, ...] = ()
+    champion_version: int | None = None
+    rows: int
+
+
+def judge(
+    challenger: Predictions,
+    champion: Predictions | None,
+    prior: Sequence[float],
+    gate: Gate,
+    evaluation: Evaluation,
+    *,
+    champion_version: int | None = None,
+    same_model: bool = False,
+) -> Verdict:
+    """Compare the challenger with the minimum bounds, a constant and the champion, on the same rows.
+
+    `prior` holds the training class shares in label order, or the training mean. Any failed condition
+    rejects, else any inconclusive one holds, else the model is promoted. An unknown metric is a UserError.
+    """
+    task, n = challenger.task, len(challenger.truth)
+    metric = check_metric(gate.metric or default_metric(task), task, "gate.metric")
+    for name in gate.minimum:
+        check_metric(name, task, "gate.minimum")
+    rival = "the champion" if champion_version is None else f"champion v{champion_version}"
+    obstacle = f"it is the same model as {rival}" if same_model else _too_little(challenger, gate)
+    if obstacle is None and champion is not None and not np.array_equal(champion.truth, challenger.truth):
+        obstacle = f"{rival} and the challenger do not name the same classes, so they cannot be compared"
+    if obstacle:
+        return Verdict(decision="hold", reasons=(obstacle,), champion_version=champion_version, rows=n)
+
+    # Both ends of a two-sided interval at 2c - 1 are one-sided bounds at c.
+    one_sided = evaluation.model_copy(update={"confidence": 2 * evaluation.confidence - 1})
+    conditions = [
+        _condition(
+            f"minimum_{name}", name, name, found, gate.minimum[name], greater_is_better(name), evaluation
+        )
+        for name, found in estimate(challenger, gate.minimum, one_sided).items()
+    ]
+    constant = constant_predictions(challenger, prior)
+    lead = estimate_difference(metric, challenger, constant, one_sided)
+    conditions.append(
+        _condition("beats_constant", metric, f"{metric} gained over a constant", lead, 0, True, evaluation)
+    )
+    notes: tuple[str, ...] = ()
+    if champion is None:
+        notes = ("first model: no champion to compare with, only the minimum bounds and the constant",)
+    else:
+        lead = estimate_difference(metric, challenger, champion, one_sided)
+        subject = f"{metric} gained over {rival}"
+        conditions.append(
+            _condition("not_worse_than_champion", metric, subject, lead, -gate.margin, True, evaluation)
+        )
+
+    outcomes = {condition.outcome for condition in conditions}
+    decision: Decision = (
+        "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
+    )
+    rank = ("failed", "inconclusive", "passed")
+    # The champion comes last above and first here: among equals it is what people ask for.
+    ordered = [c for outcome in rank for c in reversed(conditions) if c.outcome == outcome]
+    return Verdict(
+        decision=decision,
+        reasons=(*(condition.sentence for condition in ordered), *notes),
+        conditions=tuple(conditions),
+        champion_version=champion_version,
+        rows=n,
+    )
+
+
+def _too_little(predictions: Predictions, gate: Gate) -> str | None:
+    """Say why the rows cannot carry a judgement, if they cannot."""
+    n = len(predictions.truth)
+    if n < gate.min_rows:
+        return f"only {n:,} holdout rows that no model has seen; gate.min_rows asks for {gate.min_rows:,}"
+    if predictions.task == "regression":
+        return None if np.ptp(predictions.truth) > 0 else f"the target is the same on all {n:,} holdout rows"
+    present = np.unique(predictions.truth).astype(int)
+    classes = predictions.labels or (("0", "1") if predictions.task == "binary" else ())
+    absent = [label for code, label in enumerate(classes) if code not in present]
+    if absent:
+        return f"no holdout row of class {', '.join(absent)} among {n:,}; every class is needed"
+    return None
+
+
+def _condition(
+    name: str, metric: str, subject: str, found: Estimate, bound: float, floor: bool, evaluation: Evaluation
+) -> Condition:
+    """Hold an estimate against a floor or a ceiling; a metric that is undefined decides nothing."""
+    good, bad = (found.low, found.high) if floor else (-found.high, -found.low)
+    limit = bound if floor else -bound
+    outcome: Outcome = "passed" if good > limit else "failed" if bad < limit else "inconclusive"
+    asked = "above" if floor else "below"
+    sign = "+" if name != f"minimum_{metric}" else ""
+    sentence = (
+        f"{outcome}: {subject} must be {asked} {bound:{sign}.4g}; it is {found.value:{sign}.4g}"
+        f" [{found.low:{sign}.4g}, {found.high:{sign}.4g}]"
+        f" at {evaluation.confidence:.4g} one-sided confidence on {found.n:,} rows"
+    )
+    return Condition(
+        name=name,
+        outcome=outcome,
+        metric=metric,
+        value=found.value,
+        bound=bound,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        confidence=evaluation.confidence,
+        sentence=sentence,
+    )

@@ -1,0 +1,119 @@
+"""Split rows into train and holdout so that a row never changes side.
+
+The guarantee: under one rule a row's side depends on the row alone. Rows may come, go or be reordered, and be
+read from another format: every row stays where it was, rows of one identity stay together (also when their
+labels disagree), and a larger holdout only moves rows from train to holdout. A new rule is a new split, so
+keep the resolved rule with the model: its time cutoff and its columns were found in the rows of that day.
+"""
+
+from collections.abc import Hashable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from config import Data, Section, Share, Split, Task, UserError
+from core.table import Hashes, as_kind, as_text, column, mix, row_hashes
+
+_FOLD = 1 << 62  # sides take their salts from seeds, folds from here on: the two never agree by design
+_UNITS = [timedelta(**{unit: 1}) for unit in ("days", "hours", "minutes", "seconds", "milliseconds")]
+
+
+class SplitRule(Section):
+    """Say which side a row is on, from the row alone."""
+
+    identity: tuple[str, ...]
+    """Columns whose values identify a row: `data.id`, else all but the target and the dropped ones."""
+    holdout: Share
+    seed: int
+    time: str | None = None
+    """The column a split by time goes by."""
+    cutoff: datetime | None = None
+    """Rows from this moment on (UTC, without a zone) are held out, and the hash decides nothing."""
+
+    def held_out(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Return which rows are held out, shape (rows,); a row without a time is a UserError."""
+        if self.time is not None and self.cutoff is not None:
+            return (_times(rows, self.time) >= self.cutoff).to_numpy()
+        uniform = (self._hashes(rows) >> np.uint64(11)) / 2.0**53
+        return np.asarray(uniform < self.holdout)
+
+    def _hashes(self, rows: pd.DataFrame, salt: int = 0) -> Hashes:
+        return mix(row_hashes(rows, self.identity), self.seed + salt)
+
+
+def resolve(rows: pd.DataFrame, data: Data, split: Split) -> SplitRule:
+    """Fix the rule for a table: its identity columns and, for a split by time, the moment of the cut.
+
+    The moment is `split.cutoff`, or else the time that leaves the share `split.holdout` after it, rounded
+    down to the largest unit (day, hour, … microsecond) below a thousandth of the whole span.
+    """
+    others = {data.target, *data.drop}
+    identity = data.id or tuple(name for name in rows.columns if name not in others)
+    if not identity:
+        raise UserError(f"a row needs a column besides the target '{data.target}' to be split by; add one")
+    for name in identity:
+        column(rows, name, "data.id")
+    rule = SplitRule(identity=identity, holdout=split.holdout, seed=split.seed)
+    if split.by == "hash":
+        return rule
+    if data.time is None:
+        raise UserError("split.by 'time' needs data.time to name a column")
+    times = _times(rows, data.time)
+    cutoff = _naive(split.cutoff) if split.cutoff else _moment(times, 1 - split.holdout)
+    return rule.model_copy(update={"time": data.time, "cutoff": cutoff})
+
+
+def folds(rows: pd.DataFrame, rule: SplitRule, k: int) -> npt.NDArray[np.int64]:
+    """Return each row's cross-validation fold, 0 to k - 1, shape (rows,); rows of one identity share it.
+
+    The fold comes from other bits of the row's hash than the side, so it says nothing about the side.
+    """
+    return np.asarray(rule._hashes(rows, _FOLD) % np.uint64(k)).astype(np.int64)
+
+
+def check_sides(target: pd.Series, held_out: npt.NDArray[np.bool_], task: Task) -> None:
+    """Refuse an empty side and, for classes, a class that stands on one side only."""
+    fix = "read more rows, change split.holdout or try another split.seed (by time: another split.cutoff)"
+    sides = {"train": ~held_out, "holdout": held_out}
+    for side, mask in sides.items():
+        if not mask.any():
+            raise UserError(
+                f"the {side} side of the split needs rows, 0 of {len(held_out)} fall there; {fix}"
+            )
+    if task == "regression":
+        return
+    counts: dict[str, dict[Hashable, int]] = {
+        side: as_kind(target[mask], "categorical").value_counts().to_dict() for side, mask in sides.items()
+    }
+    for label in sorted({as_text(value) for value in target.dropna().unique()}):
+        train, holdout = (counts[side].get(label, 0) for side in sides)
+        if not (train and holdout):
+            raise UserError(
+                f"class '{label}' of target '{target.name}' needs rows on both sides of the split, it has "
+                f"{train} in train and {holdout} in holdout; {fix}"
+            )
+
+
+def _times(rows: pd.DataFrame, name: str) -> pd.Series:
+    times = as_kind(column(rows, name, "the split by time"), "datetime")
+    if missing := int(times.isna().sum()):
+        raise UserError(
+            f"a split by time needs a time (ISO 8601) in every row, column '{name}' has none in {missing} of "
+            f"{len(times)}; repair them, remove those rows or use split.by: hash"
+        )
+    return times
+
+
+def _moment(times: pd.Series, share: float) -> datetime:
+    if times.empty:
+        raise UserError("a split by time needs rows, the table has none")
+    moment = pd.Timestamp(times.sort_values().iloc[min(int(len(times) * share), len(times) - 1)])
+    span = times.max() - times.min()
+    unit = next((unit for unit in _UNITS if unit * 1000 <= span), timedelta(microseconds=1))
+    return moment.floor(unit).to_pydatetime()
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

@@ -1,0 +1,39 @@
+"""From a table to a promoted champion."""
+
+from zenml import pipeline
+from zenml.config import CachePolicy
+from zenml.enums import ExecutionMode
+
+import tracking
+from config import Config
+from core.bundle import code_fingerprint
+from steps.accept_rows import accept_rows
+from steps.compare_models import compare_models
+from steps.evaluate_model import evaluate_model
+from steps.fetch_champion import fetch_champion
+from steps.ingest_rows import ingest_rows
+from steps.register_model import register_model
+from steps.split_rows import split_rows
+from steps.train_model import train_model
+from steps.validate_rows import validate_rows
+
+
+@pipeline(cache_policy=CachePolicy(cache_func=code_fingerprint), execution_mode=ExecutionMode.FAIL_FAST)
+def training(config: Config) -> None:
+    """Read and check the rows, fit a model, judge it against the champion, and keep the record."""
+    tracked = tracking.has_tracker()
+    rows = ingest_rows(config.data)
+    train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
+    champion, version = fetch_champion(config.name)
+    contract, contract_report, contract_page = validate_rows(
+        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract
+    )
+    accepted = accept_rows(contract, contract_report)
+    model = train_model(train_rows, accepted, split_rule, config.recipe)
+    scorecard, evaluation_page = evaluate_model(model, holdout_rows, config.evaluation)
+    verdict, verdict_page = compare_models(
+        model, champion, version, holdout_rows, config.gate, config.evaluation
+    )
+    register_model.with_options(experiment_tracker=tracked)(
+        model, train_rows, scorecard, verdict, contract_page, evaluation_page, verdict_page, tracked
+    )

@@ -1,0 +1,277 @@
+"""Know every version of a model and which one is champion, in ZenML, so on every stack alike.
+
+The truth is one append-only log a model: ZenML artifact `NAME_promotion`, whose version 1, 2, 3 … are the
+promotions in order. ZenML accepts each number once, so of two runs that promote at the same time one is told
+that the other was first. Stages, tags and MLflow aliases are drawn from the log and can be drawn again.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+import tracking
+from config import UserError
+from core.bundle import Bundle
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+class Promotion(BaseModel):
+    """One entry of the log: from this moment on, `version` was champion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    time: datetime
+    kind: Literal["promotion", "rollback"]
+    version: int
+    replaces: int | None
+    fingerprint: str
+    """Of the bundle; what is served must have it."""
+    reasons: tuple[str, ...]
+    user: str
+    run: str | None
+    """Name of the ZenML run that promoted it."""
+
+
+class Reproduction(BaseModel):
+    """What came of training a version again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    """Holdout rows whose predictions were compared."""
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class ChampionChanged(Exception):
+    """Another run promoted its model since this one looked."""
+
+
+def history(name: str) -> list[Promotion]:
+    """Return the log of a model, oldest first."""
+    from zenml.client import Client
+
+    page = Client().list_artifact_versions(artifact=_log(name), sort_by="asc:version_number", size=10_000)
+    return [version.load() for version in page.items]
+
+
+def champion(name: str) -> Promotion | None:
+    """Return the newest entry of the log, or None before the first promotion."""
+    from zenml.client import Client
+
+    page = Client().list_artifact_versions(artifact=_log(name), sort_by="desc:version_number", size=1)
+    return page.items[0].load() if page.items else None
+
+
+def load(name: str, version: int) -> Bundle:
+    """Return the bundle of a registered version; its file must be the one that was registered."""
+    stored = _version(name, version)
+    artifact = stored.get_artifact("model")
+    if artifact is None:
+        raise UserError(f"version {version} of '{name}' has no model: its run stopped before registering it")
+    bundle: Bundle = artifact.load()
+    if bundle.fingerprint != stored.run_metadata.get("fingerprint"):
+        raise UserError(f"the model of version {version} of '{name}' was changed after it was registered")
+    return bundle
+
+
+def load_champion(name: str) -> tuple[int, Bundle] | None:
+    """Return the champion's version and bundle; a bundle that is not the promoted one is refused."""
+    entry = champion(name)
+    if entry is None:
+        return None
+    bundle = load(name, entry.version)
+    if bundle.fingerprint != entry.fingerprint:
+        raise UserError(f"champion version {entry.version} of '{name}' is not the model that was promoted")
+    return entry.version, bundle
+
+
+def find(name: str, fingerprint: str) -> int | None:
+    """Return the version that holds this very model, if it is registered."""
+    from zenml.client import Client
+
+    if name not in _model_names():
+        return None
+    page = Client().list_model_versions(model=name, run_metadata=f"fingerprint:{fingerprint}", sort_by="asc:number")
+    return page.items[0].number if page.items else None
+
+
+def register(name: str, fingerprint: str, artifacts: list[UUID], metadata: Mapping[str, Any]) -> int:
+    """Create the next version, link its artifacts, and return its number."""
+    from zenml import log_metadata
+    from zenml.client import Client
+    from zenml.exceptions import EntityExistsError
+    from zenml.model.utils import link_artifact_version_to_model_version
+
+    client = Client()
+    if name not in _model_names():
+        try:
+            client.create_model(name)
+        except EntityExistsError:
+            pass  # another run was first, which is as good
+    version = client.create_model_version(name)
+    for artifact in artifacts:
+        link_artifact_version_to_model_version(client.get_artifact_version(artifact), version)
+    # The fingerprint comes last: it marks the version as whole.
+    log_metadata({**metadata, "fingerprint": fingerprint}, model_name=name, model_version=version.name)
+    return version.number
+
+
+def promote(
+    name: str,
+    version: int,
+    fingerprint: str,
+    *,
+    replaces: int | None,
+    reasons: tuple[str, ...],
+    kind: Literal["promotion", "rollback"] = "promotion",
+    run: str | None = None,
+) -> Promotion:
+    """Append to the log that `version` replaces `replaces`; raise ChampionChanged if that is no longer champion."""
+    from zenml.artifacts.utils import save_artifact
+    from zenml.client import Client
+    from zenml.exceptions import EntityExistsError
+
+    last = champion(name)
+    if (last.version if last else None) != replaces:
+        raise ChampionChanged
+    entry = Promotion(
+        number=last.number + 1 if last else 1,
+        time=datetime.now(UTC),
+        kind=kind,
+        version=version,
+        replaces=replaces,
+        fingerprint=fingerprint,
+        reasons=reasons,
+        user=Client().active_user.name,
+        run=run,
+    )
+    try:
+        save_artifact(entry, _log(name), version=entry.number)
+    except EntityExistsError as err:
+        raise ChampionChanged from err
+    return entry
+
+
+def rollback(name: str, version: int | None, reason: str) -> Promotion:
+    """Make an earlier champion current again: the given version, or the one the champion had replaced."""
+    entries = history(name)
+    if not entries:
+        raise UserError(f"'{name}' has no champion yet, so there is nothing to roll back")
+    current = entries[-1].version
+    if version is None:
+        version = next(e.replaces for e in reversed(entries) if e.kind == "promotion" and e.version == current)
+        if version is None:
+            raise UserError(f"version {current} of '{name}' is the first champion; no earlier one to roll back to")
+    earlier = {e.version: e.fingerprint for e in entries}
+    if version == current:
+        raise UserError(f"version {version} of '{name}' already is the champion")
+    if version not in earlier:
+        known = ", ".join(str(v) for v in sorted(earlier))
+        raise UserError(f"version {version} of '{name}' never was champion; these were: {known}")
+    if load(name, version).fingerprint != earlier[version]:
+        raise UserError(f"version {version} of '{name}' is not the model that was promoted then")
+    entry = promote(
+        name, version, earlier[version], replaces=current, reasons=(reason,), kind="rollback"
+    )
+    draw(name)
+    return entry
+
+
+def rolled_back(name: str, version: int) -> Promotion | None:
+    """Return the rollback that last took this version out of service, unless it has come back since."""
+    for entry in reversed(history(name)):
+        if entry.version == version:
+            return None
+        if entry.kind == "rollback" and entry.replaces == version:
+            return entry
+    return None
+
+
+def draw(name: str) -> None:
+    """Make ZenML's stage and tags, and MLflow's aliases, show what the log says. Doing it twice is harmless."""
+    from zenml.client import Client
+    from zenml.enums import ModelStages
+
+    client = Client()
+    entry = champion(name)
+    first = entry.version if entry else None
+    versions = client.list_model_versions(model=name, sort_by="desc:number", size=1000, hydrate=True).items
+    newest = versions[0].number if versions else None
+    challenger = newest if newest != first else None
+    for stored in versions:
+        wanted = {CHAMPION} if stored.number == first else {CHALLENGER} if stored.number == challenger else set()
+        held = {tag.name for tag in stored.tags} & {CHAMPION, CHALLENGER}
+        stage = ModelStages.PRODUCTION if stored.number == first else None
+        if wanted != held or (stage and stored.stage != stage):
+            client.update_model_version(
+                name, stored.id, stage=stage, force=True, add_tags=[*wanted - held], remove_tags=[*held - wanted]
+            )
+    if tracking.has_tracker():
+        tracking.point_aliases(name, first, challenger)
+
+
+def reproduce(name: str, version: int) -> Reproduction:
+    """Train a version again from the rows and the recipe its run recorded, and compare bit for bit."""
+    from zenml.client import Client
+
+    from core.bundle import code_fingerprint, environment
+    from core.contract import learn_contract
+    from core.model import train
+    from core.split import resolve
+    from core.table import fingerprint
+
+    stored, old = _version(name, version), load(name, version)
+    run = Client().get_pipeline_run(stored.run_metadata["run"])
+    artifact = run.steps["ingest_rows"].outputs["rows"][0]
+    rows, recipe = artifact.load(), old.card.recipe
+    if fingerprint(rows) != artifact.content_hash:
+        raise UserError(f"the rows stored for version {version} of '{name}' were changed after the run")
+    rule = resolve(rows, recipe.data, old.card.recipe.split)
+    held_out = rule.held_out(rows)
+    train_rows, holdout_rows = (rows[side].reset_index(drop=True) for side in (~held_out, held_out))
+    new = train(train_rows, learn_contract(train_rows, recipe.data, recipe.contract), rule, recipe)
+    differences = [
+        f"{part}: {before} then, {now} now"
+        for part, before, now in (
+            ("training rows", old.card.data, new.card.data),
+            ("model file", old.card.model, new.card.model),
+            ("threshold", old.card.threshold, new.card.threshold),
+        )
+        if before != now
+    ]
+    if old.scores(holdout_rows).tobytes() != new.scores(holdout_rows).tobytes():
+        differences.append(f"predictions on the {len(holdout_rows):,} holdout rows")
+    notes = []
+    if old.card.code != code_fingerprint():
+        notes.append("this project's code has changed since")
+    changed = [f"{p} {v} → {environment()[p]}" for p, v in old.card.environment.items() if environment()[p] != v]
+    if changed:
+        notes.append(f"the environment has changed since: {', '.join(changed)}")
+    return Reproduction(rows=len(holdout_rows), differences=tuple(differences), notes=tuple(notes))
+
+
+def _version(name: str, version: int) -> Any:
+    from zenml.client import Client
+
+    if name not in _model_names():
+        raise UserError(f"no model '{name}' is registered; train one first: python run.py --pipeline training")
+    numbers = [v.number for v in Client().list_model_versions(model=name, size=1000).items]
+    if version not in numbers:
+        raise UserError(f"no version {version} of '{name}'; it has {', '.join(map(str, sorted(numbers))) or 'none'}")
+    return Client().get_model_version(name, version)
+
+
+def _model_names() -> set[str]:
+    from zenml.client import Client
+
+    return {model.name for model in Client().list_models(size=1000).items}
+
+
+def _log(name: str) -> str:
+    return f"{name}_promotion"

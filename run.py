@@ -1,0 +1,202 @@
+"""Run a pipeline of this project, or ask it something: `python run.py --help`."""
+
+import argparse
+import functools
+import gc
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import config
+from config import ROOT, Config, UserError, known
+from stacks import apply
+
+LOCAL = ROOT / ".local"
+ENVIRONMENT = {
+    "ZENML_CONFIG_PATH": str(LOCAL / "zenml"),      # this clone's own ZenML; set it yourself to use another
+    "ZENML_REPOSITORY_PATH": str(ROOT),             # no settings from a .zen folder further up
+    "ZENML_ANALYTICS_OPT_IN": "false",
+    "ZENML_ENABLE_RICH_TRACEBACK": "false",
+    "ZENML_LOGGING_VERBOSITY": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",                            # evidently
+    "BENTOML_DO_NOT_TRACK": "True",
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line; each action excludes the others."""
+    parse = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
+    act = parse.add_mutually_exclusive_group(required=True)
+    act.add_argument("--pipeline", metavar="NAME", help="run this pipeline")
+    act.add_argument("--list", action="store_true", help="list pipelines, configs and stacks")
+    act.add_argument("--history", action="store_true", help="who was champion when, and why")
+    act.add_argument("--rollback", nargs="?", type=int, const=0, metavar="VERSION",
+                     help="make the previous champion (or this earlier one) current again")  # fmt: skip
+    act.add_argument("--reproduce", type=int, metavar="VERSION",
+                     help="retrain a registered version from its record and compare; exit 1 on a difference")  # fmt: skip
+    act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
+    act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
+    parse.add_argument("--config", type=Path, default=ROOT / "configs/breast_cancer.yaml", metavar="FILE",
+                       help="the use case (default: configs/breast_cancer.yaml)")  # fmt: skip
+    parse.add_argument("--stack", default="local", metavar="NAME", help="where to run (default: local)")
+    parse.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="changes",
+                       help="change one value of the config; repeatable")  # fmt: skip
+    parse.add_argument("--no-cache", action="store_true", help="run every step again")
+    parse.add_argument("--target", metavar="COLUMN", help="with --new-config: the column to predict")
+    parse.add_argument("--reason", metavar="TEXT", help="with --rollback: why")
+    return parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks; return the exit code: 0, 1 for a difference or fault, 2 for a user's mistake."""
+    given = parser().parse_args(arguments)
+    try:
+        return act(given)
+    except UserError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the champion is as it was", file=sys.stderr)
+        return 130
+
+
+def act(given: argparse.Namespace) -> int:
+    """Load, validate, apply the stack, run."""
+    if given.schema:
+        print(config.json_schema(), end="")
+        return 0
+    if given.list:
+        for what, found in (("pipelines", pipelines()), ("configs", config.names("configs")), ("stacks", config.names("stacks"))):
+            print(f"{what:<10} {', '.join(found)}")
+        return 0
+    if given.new_config:
+        return new_config(given.new_config, given.target)
+    if given.pipeline and given.pipeline not in pipelines():
+        raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
+    use_case = config.load(given.config, given.changes)
+    stack = apply.read(given.stack)
+    if stack.runs_here:
+        check_here(use_case)
+    use_stack(stack)
+    if given.pipeline:
+        return run_pipeline(given.pipeline, use_case, given.stack, cache=not given.no_cache)
+    import registry
+
+    if given.history:
+        return show_history(use_case.name)
+    if given.reproduce is not None:
+        return reproduce(use_case.name, given.reproduce)
+    entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
+    print(f"version {entry.version} of {use_case.name} is champion again; it replaces version {entry.replaces}")
+    return 0
+
+
+def pipelines() -> list[str]:
+    """Return the pipelines there are: one a file."""
+    return sorted(path.stem for path in (ROOT / "pipelines").glob("[!_]*.py"))
+
+
+def check_here(use_case: Config) -> None:
+    """Find what can be found wrong before anything starts: the source and the estimator."""
+    from core.sources import check_source
+
+    check_source(use_case.data)
+
+
+def use_stack(stack: apply.Stack) -> None:
+    """Start ZenML on this clone's own state and make the stack the active one of this process."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    # ZenML rescans every installed package for each stored table and model: 60 % of a warm run.
+    importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+    gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
+    apply.apply(stack)
+    gc.freeze()
+    from zenml.utils.source_utils import set_custom_source_root
+
+    set_custom_source_root(str(ROOT))
+
+
+def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int:
+    """Run a pipeline, show its progress, and say what came of it."""
+    from zenml.client import Client
+
+    import console
+
+    pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
+    run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
+    with console.progress(run_name, f"{name} of {use_case.name} on stack {stack}"):
+        pipeline.with_options(run_name=run_name, enable_cache=None if cache else False)(config=use_case)
+    run = Client().get_pipeline_run(run_name)
+    for step in run.steps.values():
+        if step.exception_info is not None:
+            if step.exception_info.source == "config.UserError":
+                raise UserError(step.exception_info.message)
+            print(step.exception_info.traceback, file=sys.stderr)
+    if not run.status.is_successful:
+        print(f"run {run_name} is {run.status.value}", file=sys.stderr)
+        return 1
+    getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name)
+    return 0
+
+
+def show_history(name: str) -> int:
+    """Print the promotion log of a model."""
+    import console
+    import registry
+
+    entries = registry.history(name)
+    if not entries:
+        raise UserError(f"'{name}' has no champion yet; train one: python run.py --pipeline training")
+    header = ["when (UTC)", "what", "champion", "before", "by", "why"]
+    console.rows(
+        header,
+        [
+            [f"{e.time:%Y-%m-%d %H:%M:%S}", e.kind, str(e.version), str(e.replaces or "–"), e.user, "; ".join(e.reasons)]
+            for e in entries
+        ],
+    )
+    return 0
+
+
+def reproduce(name: str, version: int) -> int:
+    """Retrain a registered version from its record; say what differs."""
+    import registry
+
+    found = registry.reproduce(name, version)
+    for note in found.notes:
+        print(f"note: {note}")
+    for difference in found.differences:
+        print(f"different: {difference}")
+    if found.differences:
+        return 1
+    print(f"version {version} of {name} is reproduced: same model file, same {found.rows:,} holdout predictions, bit for bit")
+    return 0
+
+
+def new_config(table: str, target: str | None) -> int:
+    """Write configs/NAME.yaml for a table."""
+    if target is None:
+        raise UserError("--new-config needs --target COLUMN: the column to predict")
+    from core.draft import draft_config
+
+    text = draft_config(table, target)
+    name = next(line.removeprefix("name: ") for line in text.splitlines() if line.startswith("name: "))
+    path = ROOT / "configs" / f"{name}.yaml"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as err:
+        raise UserError(f"{path.relative_to(ROOT)} is there already; delete it or rename the table") from err
+    print(f"wrote {path.relative_to(ROOT)}; next: python run.py --pipeline training --config {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Stop a run whose rows break the data contract."""
+
+from typing import Annotated
+
+from zenml import step
+
+from core.contract import ContractReport, DataContract, raise_on_errors
+
+
+@step
+def accept_rows(
+    contract: DataContract, contract_report: ContractReport
+) -> Annotated[DataContract, "accepted_contract"]:
+    """Pass the contract on if no rule of severity `error` is broken; the report is kept either way."""
+    raise_on_errors(contract_report.findings)
+    return contract

@@ -1,0 +1,79 @@
+"""Store tables and bundles, each with a hash of its content, so that equal content is served from cache."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+from zenml.enums import ArtifactType
+from zenml.materializers.base_materializer import BaseMaterializer
+
+from config import UserError
+from core.bundle import CARD, MODEL, Bundle
+from core.table import fingerprint
+
+
+class Table(BaseMaterializer):
+    """Store a DataFrame as Parquet."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (pd.DataFrame,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
+
+    def load(self, data_type: type[Any]) -> pd.DataFrame:
+        """Read the rows."""
+        with self.artifact_store.open(self._path, "rb") as file:
+            return pd.read_parquet(file)
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Write the rows."""
+        with self.artifact_store.open(self._path, "wb") as file:
+            data.to_parquet(file, compression="zstd")
+
+    def compute_content_hash(self, data: pd.DataFrame) -> str:
+        """Return the table's fingerprint, the same however the rows came here."""
+        return fingerprint(data)
+
+    def extract_metadata(self, data: pd.DataFrame) -> dict[str, Any]:
+        """Show the size in the dashboard."""
+        return {"rows": len(data), "columns": list(map(str, data.columns))}
+
+    @property
+    def _path(self) -> str:
+        return f"{self.uri}/rows.parquet"
+
+
+class ModelBundle(BaseMaterializer):
+    """Store a bundle as its two files; one whose content is not what was stored is refused."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bundle,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
+
+    def load(self, data_type: type[Any]) -> Bundle:
+        """Read the bundle and compare it with the hash that ZenML's database holds."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name in (CARD, MODEL):
+                with self.artifact_store.open(f"{self.uri}/{name}", "rb") as source:
+                    with (Path(folder) / name).open("wb") as target:
+                        shutil.copyfileobj(source, target)
+            bundle = Bundle.read(Path(folder))
+        if self.expected_content_hash not in (None, bundle.content_hash):
+            raise UserError(f"the model stored in {self.uri} was changed after it was stored")
+        return bundle
+
+    def save(self, data: Bundle) -> None:
+        """Write the bundle's two files."""
+        with tempfile.TemporaryDirectory() as folder:
+            data.write(Path(folder))
+            for name in (CARD, MODEL):
+                with self.artifact_store.open(f"{self.uri}/{name}", "wb") as target:
+                    target.write((Path(folder) / name).read_bytes())
+
+    def compute_content_hash(self, data: Bundle) -> str:
+        """Return the hash of card and model file."""
+        return data.content_hash
+
+    def extract_metadata(self, data: Bundle) -> dict[str, Any]:
+        """Show in the dashboard what decides the model."""
+        card = data.card
+        return {"fingerprint": data.fingerprint, "data": card.data, "code": card.code, "environment": card.environment}

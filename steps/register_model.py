@@ -1,0 +1,85 @@
+"""Put the model on record and, if the verdict says so, in charge."""
+
+import logging
+from typing import Annotated
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+from zenml import get_step_context, step
+from zenml.types import HTMLString
+
+import registry
+import tracking
+from core.bundle import Bundle
+from core.gate import Decision, Verdict
+from core.metrics import Scorecard
+
+log = logging.getLogger(__name__)
+
+
+class Registration(BaseModel):
+    """What became of the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    decision: Decision
+    reasons: tuple[str, ...]
+    champion: int | None
+    """The version in charge after this run."""
+
+
+@step(enable_cache=False)
+def register_model(
+    model: Bundle,
+    train_rows: pd.DataFrame,
+    scorecard: Scorecard,
+    verdict: Verdict,
+    contract_page: HTMLString,
+    evaluation_page: HTMLString,
+    verdict_page: HTMLString,
+    tracked: bool,
+) -> Annotated[Registration, "registration"]:
+    """Register the model once, whatever the verdict; promote it if it is still judged against the champion."""
+    context = get_step_context()
+    name = model.card.recipe.name
+    version = registry.find(name, model.fingerprint)
+    if version is None:
+        metadata = {
+            "metrics": {metric: estimate.value for metric, estimate in scorecard.estimates.items()},
+            "verdict": verdict.decision,
+            "data": model.card.data,
+            "code": model.card.code,
+            "run": context.pipeline_run.name,
+        }
+        inputs = [artifact.id for listed in context.step_run.inputs.values() for artifact in listed]
+        version = registry.register(name, model.fingerprint, inputs, metadata)
+    if tracked and not tracking.is_registered(name, version):
+        pages = {"contract": contract_page, "evaluation": evaluation_page, "verdict": verdict_page}
+        tracking.record(name, version, model, train_rows, scorecard, pages)
+    decision, reasons = verdict.decision, verdict.reasons
+    withdrawn = registry.rolled_back(name, version)
+    if decision == "promote" and withdrawn is not None:
+        decision = "hold"
+        reasons = (
+            f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
+            f"only a person brings it back: python run.py --rollback {version}",
+        )
+    if decision == "promote":
+        try:
+            registry.promote(
+                name,
+                version,
+                model.fingerprint,
+                replaces=verdict.champion_version,
+                reasons=reasons,
+                run=context.pipeline_run.name,
+            )
+        except registry.ChampionChanged:
+            decision = "hold"
+            reasons = ("another run promoted its model while this one was judged; run again to be compared with it",)
+    registry.draw(name)
+    current = registry.champion(name)
+    return Registration(
+        version=version, decision=decision, reasons=reasons, champion=current.version if current else None
+    )

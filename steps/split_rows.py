@@ -1,0 +1,26 @@
+"""Hold rows out of training, for good."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from config import Data, Split
+from core.split import SplitRule, check_sides, resolve
+from core.table import infer_task
+from steps.materializers import Table
+
+
+@step(output_materializers={"train_rows": Table, "holdout_rows": Table})
+def split_rows(
+    rows: pd.DataFrame, data: Data, split: Split
+) -> tuple[
+    Annotated[pd.DataFrame, "train_rows"],
+    Annotated[pd.DataFrame, "holdout_rows"],
+    Annotated[SplitRule, "split_rule"],
+]:
+    """Send each row to the side that its identity or its time decides, now and in every later run."""
+    rule = resolve(rows, data, split)
+    held_out = rule.held_out(rows)
+    check_sides(rows[data.target], held_out, infer_task(rows[data.target], data.task))
+    return rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True), rule

@@ -1,0 +1,36 @@
+"""Learn the data contract and check the rows against the champion's."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+from zenml.types import HTMLString
+
+from config import Contract, Data
+from core.bundle import Bundle
+from core.contract import ContractReport, DataContract, check_rows, check_table, learn_contract
+from core.report import contract_page
+
+
+@step
+def validate_rows(
+    train_rows: pd.DataFrame,
+    holdout_rows: pd.DataFrame,
+    champion: Bundle | None,
+    champion_version: int | None,
+    name: str,
+    data: Data,
+    settings: Contract,
+) -> tuple[
+    Annotated[DataContract, "contract"],
+    Annotated[ContractReport, "contract_report"],
+    Annotated[HTMLString, "contract_page"],
+]:
+    """Return the contract of the training rows, and what is wrong with the rows."""
+    contract = learn_contract(train_rows, data, settings)
+    rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
+    findings = check_table(rows, data, settings, contract)
+    if champion is not None:
+        findings += check_rows(rows, champion.card.contract, settings)
+    report = ContractReport(findings=findings, rows=len(rows), compared_with=champion_version)
+    return contract, report, HTMLString(contract_page(name, report, contract))

@@ -1,0 +1,88 @@
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config import UserError, load
+from core.draft import draft_config
+from core.fraud import card_transactions
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def drafted(source, target):
+    text = draft_config(str(source), target)
+    Path("draft.yaml").write_text(text, encoding="utf-8")
+    return text, load(Path("draft.yaml"))
+
+
+def test_a_draft_names_what_the_table_shows():
+    card_transactions(2_000).assign(nothing=1).to_csv("Kfz Schäden 2.csv", index=False)
+    text, config = drafted("Kfz Schäden 2.csv", "fraud")
+    assert text.startswith("# yaml-language-server: $schema=schema.json\nname: kfz_schaden_2\n")
+    assert config.data.source == "Kfz Schäden 2.csv"
+    assert (config.data.target, config.data.id, config.data.time) == ("fraud", ("transaction_id",), "time")
+    for words in (
+        "2,000 rows, 13 columns",
+        "binary, 0 9",
+        "# datetime: card_since",
+        "# missing: distance_km 3",
+        "# left out: time",
+        "# teaches nothing: nothing",
+        "# positive: 1 ",
+    ):
+        assert words in text
+
+
+def test_its_knobs_hold_when_they_are_switched_on():
+    card_transactions(2_000).to_parquet("cards.parquet")
+    knobs, _, _ = draft_config("cards.parquet", "fraud").partition("# What the table showed")
+    Path("on.yaml").write_text(re.sub(r"(?m)^( *)# (?!yaml-)", r"\1", knobs), encoding="utf-8")
+    config = load(Path("on.yaml"))
+    assert config.data.positive == 1
+    assert config.split.by == "time"
+    assert config.model.estimator
+    assert config.gate.minimum
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "task"),
+    [
+        ("sklearn:wine", "class", "multiclass, class_1 39.9%"),
+        ("sklearn:diabetes", "y", "regression, 25 to 346"),
+    ],
+)
+def test_a_draft_says_the_task(source, target, task):
+    text, config = drafted(source, target)
+    assert f"# task: {task}" in text
+    assert config.name == source.removeprefix("sklearn:")
+
+
+nasty = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8).map(str.strip).filter(bool)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(nasty, min_size=3, max_size=3, unique=True), st.lists(nasty, min_size=2, max_size=2, unique=True)
+)
+def test_any_column_name_and_class_is_quoted_right(columns, classes):
+    target, feature, key = columns[0], columns[1], f"{columns[2]} id"
+    table = {target: classes * 4, feature: [1, 2, 3, 4, 5, 6, 7, 8], key: [f"row {i}" for i in range(8)]}
+    pd.DataFrame(table).to_parquet("t.parquet")
+    _, config = drafted("t.parquet", target)
+    assert config.data.target == target
+    assert key in config.data.id
+
+
+def test_says_why_there_is_no_draft():
+    pd.DataFrame({"a": [1, 2]}).to_csv("a.csv", index=False)
+    with pytest.raises(UserError, match=r"no column 'b' in a\.csv; it has a"):
+        draft_config("a.csv", "b")
+    with pytest.raises(UserError, match="holds a password"):
+        draft_config("postgresql://ann:s3cret@h/x", "b")

@@ -1,0 +1,159 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from benchmarks.gate import Case, draw, promotions, three_standard_errors
+from config import Evaluation, Gate, UserError
+from core.gate import Verdict, judge
+from core.metrics import Predictions
+
+QUICK = Evaluation(resamples=200)
+CASE = Case("roc_auc", 0.85, 400)
+
+
+def verdict(lead, *, gate=None, seed=0, **options):
+    challenger, champion = draw(CASE, lead, np.random.default_rng(seed))
+    return judge(challenger, champion, (0.5, 0.5), gate or Gate(), QUICK, champion_version=4, **options)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("roc_auc", 0.98, 60),
+        Case("roc_auc", 0.80, 170),
+        Case("accuracy", 0.97, 60, correlation=0.9),
+        Case("accuracy", 0.90, 170, correlation=0.9),
+        Case("rmse", 0.5, 60),
+    ],
+    ids=lambda case: f"{case.metric}-{case.level}-{case.n}",
+)
+def test_a_challenger_worse_than_the_margin_is_rarely_promoted_and_a_better_one_mostly(case):
+    gate, rng, runs = Gate(), np.random.default_rng(7), 250
+    errors, naive = promotions(case, -gate.margin, runs, rng, gate, QUICK)
+    assert errors <= binom.ppf(0.999, runs, 1 - QUICK.confidence)
+    assert naive > 0.4 * runs  # the draws are hard: the point estimate alone errs every other time
+    found, _ = promotions(case, three_standard_errors(case, rng, draws=100), 60, rng, gate, QUICK)
+    assert found >= binom.ppf(0.001, 60, 0.8)
+
+
+def test_promotes_a_better_challenger_and_says_why():
+    found = verdict(0.08, gate=Gate(minimum={"roc_auc": 0.7, "log_loss": 0.69}))
+    assert found.decision == "promote"
+    assert {c.name for c in found.conditions} == {
+        "minimum_roc_auc",
+        "minimum_log_loss",
+        "beats_constant",
+        "not_worse_than_champion",
+    }
+    assert "champion v4" in found.reasons[0]
+    assert "400 rows" in found.reasons[0]
+    assert Verdict.model_validate_json(found.model_dump_json()) == found
+
+
+def test_rejects_a_worse_challenger_with_the_failed_condition_first():
+    found = verdict(-0.1)
+    assert found.decision == "reject"
+    assert found.reasons[0].startswith("failed: roc_auc gained over champion v4")
+
+
+def test_holds_what_the_rows_cannot_tell():
+    found = verdict(0.0, gate=Gate(margin=0.0))
+    assert found.decision == "hold"
+    assert found.reasons[0].startswith("inconclusive")
+
+
+def test_rejects_a_challenger_no_better_than_a_constant():
+    rng = np.random.default_rng(0)
+    backwards = Predictions("binary", np.arange(200) % 2, 0.5 + (0.5 - np.arange(200) % 2) * rng.random(200))
+    found = judge(backwards, None, (0.5, 0.5), Gate(), QUICK)
+    assert found.decision == "reject"
+    assert "over a constant" in found.reasons[0]
+
+
+def test_a_first_model_needs_only_the_minimum_bounds():
+    challenger, _ = draw(CASE, 0.0, np.random.default_rng(0))
+    found = judge(challenger, None, (0.5, 0.5), Gate(minimum={"roc_auc": 0.7}), QUICK)
+    assert found.decision == "promote"
+    assert found.reasons[-1].startswith("first model: no champion")
+    assert [c.name for c in found.conditions] == ["minimum_roc_auc", "beats_constant"]
+
+
+def test_holds_the_same_model():
+    found = verdict(0.1, same_model=True)
+    assert (found.decision, found.reasons) == ("hold", ("it is the same model as champion v4",))
+
+
+@pytest.mark.parametrize("rows", [0, 29])
+def test_holds_on_too_few_rows(rows):
+    challenger, champion = draw(replace(CASE, n=rows), 0.3, np.random.default_rng(0))
+    found = judge(challenger, champion, (0.5, 0.5), Gate(), QUICK)
+    assert found.decision == "hold"
+    assert f"only {rows} holdout rows" in found.reasons[0]
+    assert "30" in found.reasons[0]
+
+
+def test_holds_when_a_class_is_absent():
+    one_class = Predictions("binary", np.zeros(50), np.linspace(0, 1, 50), labels=("no", "yes"))
+    found = judge(one_class, None, (0.9, 0.1), Gate(), QUICK)
+    assert found.decision == "hold"
+    assert "no holdout row of class yes" in found.reasons[0]
+
+
+def test_holds_a_constant_target():
+    flat = Predictions("regression", np.ones(50), np.linspace(0, 1, 50))
+    assert judge(flat, None, (1.0,), Gate(), QUICK).decision == "hold"
+
+
+def test_holds_when_the_champion_names_other_classes():
+    challenger, champion = draw(CASE, 0.3, np.random.default_rng(0))
+    other = replace(champion, truth=1 - champion.truth)
+    assert "cannot be compared" in judge(challenger, other, (0.5, 0.5), Gate(), QUICK).reasons[0]
+
+
+@pytest.mark.parametrize(("ceiling", "decision"), [(0.6, "promote"), (0.5, "hold"), (0.4, "reject")])
+def test_a_minimum_is_a_ceiling_where_lower_is_better(ceiling, decision):
+    truth = np.random.default_rng(1).normal(size=300)
+    errors = np.random.default_rng(2).normal(size=300)
+    challenger = Predictions("regression", truth, truth + 0.5 * errors / np.sqrt(np.mean(errors**2)))
+    found = judge(challenger, None, (0.0,), Gate(metric="rmse", minimum={"rmse": ceiling}), QUICK)
+    assert found.decision == decision
+
+
+def test_judges_several_classes():
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 3, 400)
+    good, bad = ((np.eye(3)[truth] * weight + rng.random((400, 3))) / (weight + 1.5) for weight in (1.0, 0.1))
+    found = judge(
+        Predictions("multiclass", truth, good),
+        Predictions("multiclass", truth, bad),
+        (0.3, 0.3, 0.4),
+        Gate(),
+        QUICK,
+    )
+    assert found.decision == "promote"
+    assert (
+        judge(
+            Predictions("multiclass", truth, bad),
+            Predictions("multiclass", truth, good),
+            (0.3, 0.3, 0.4),
+            Gate(),
+            QUICK,
+        ).decision
+        == "reject"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gate", "key"), [(Gate(metric="acuracy"), "metric"), (Gate(minimum={"acuracy": 0.5}), "minimum")]
+)
+def test_an_unknown_metric_is_a_user_error(gate, key):
+    with pytest.raises(
+        UserError, match=rf"gate\.{key}: no metric 'acuracy' .*log_loss.* did you mean 'accuracy'"
+    ):
+        verdict(0.0, gate=gate)
+
+
+def test_the_same_rows_give_the_same_verdict():
+    assert verdict(0.01) == verdict(0.01)
