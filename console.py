@@ -52,7 +52,7 @@ def progress(run_name: str, title: str) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
-    lines(_states(run_name))
+            lines(_states(run_name))
 
 
 def show_training(run: Any, name: str, folder: Path) -> None:
@@ -84,16 +84,6 @@ def fields(pairs: list[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in pairs:
         table.add_row(Text(name, style="bold"), Text(value))
-    Console().print(table)
-
-
-def rows(header: list[str], lines: list[list[str]]) -> None:
-    """Print a table."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in header:
-        table.add_column(name)
-    for line in lines:
-        table.add_row(*map(Text, line))
     Console().print(table)
 
 

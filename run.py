@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib
 import importlib.metadata
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import config
 from config import ROOT, Config, UserError, known
 from stacks import apply
 
-LOCAL = ROOT / ".local"
+LOCAL, CONFIGS = ROOT / ".local", ROOT / "configs"
 ENVIRONMENT = {
     "ZENML_CONFIG_PATH": str(LOCAL / "zenml"),      # this clone's own ZenML; set it yourself to use another
     "ZENML_REPOSITORY_PATH": str(ROOT),             # no settings from a .zen folder further up
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
                      help="retrain a registered version from its record and compare; exit 1 on a difference")  # fmt: skip
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
-    parse.add_argument("--config", type=Path, default=ROOT / "configs/breast_cancer.yaml", metavar="FILE",
+    parse.add_argument("--config", type=Path, default=CONFIGS / "breast_cancer.yaml", metavar="FILE",
                        help="the use case (default: configs/breast_cancer.yaml)")  # fmt: skip
     parse.add_argument("--stack", default="local", metavar="NAME", help="where to run (default: local)")
     parse.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="changes",
@@ -121,6 +122,8 @@ def use_stack(stack: apply.Stack) -> None:
     from zenml.utils.source_utils import set_custom_source_root
 
     set_custom_source_root(str(ROOT))
+    logging.getLogger("zenml.orchestrators").setLevel(logging.CRITICAL)  # what fails here is raised here as well
+    logging.getLogger("zenml.integrations.mlflow").setLevel(logging.ERROR)  # it warns of frameworks not in use
 
 
 def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int:
@@ -128,7 +131,10 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int
     from zenml.client import Client
 
     import console
+    import tracking
 
+    if not tracking.has_tracker():
+        print(f"tracking is off: stack {stack} has no experiment tracker")
     pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
     with console.progress(run_name, f"{name} of {use_case.name} on stack {stack}"):
@@ -148,20 +154,17 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int
 
 def show_history(name: str) -> int:
     """Print the promotion log of a model."""
-    import console
     import registry
 
     entries = registry.history(name)
     if not entries:
         raise UserError(f"'{name}' has no champion yet; train one: python run.py --pipeline training")
-    header = ["when (UTC)", "what", "champion", "before", "by", "why"]
-    console.rows(
-        header,
-        [
-            [f"{e.time:%Y-%m-%d %H:%M:%S}", e.kind, str(e.version), str(e.replaces or "–"), e.user, "; ".join(e.reasons)]
-            for e in entries
-        ],
-    )
+    for entry in entries:
+        before = f", replacing version {entry.replaces}" if entry.replaces else ""
+        by = f"{entry.kind} by {entry.user}" + (f" in run {entry.run}" if entry.run else "")
+        print(f"{entry.time:%Y-%m-%d %H:%M:%S} UTC  version {entry.version}{before} ({by})")
+        for reason in entry.reasons:
+            print(f"    {reason}")
     return 0
 
 
@@ -188,13 +191,14 @@ def new_config(table: str, target: str | None) -> int:
 
     text = draft_config(table, target)
     name = next(line.removeprefix("name: ") for line in text.splitlines() if line.startswith("name: "))
-    path = ROOT / "configs" / f"{name}.yaml"
+    path = CONFIGS / f"{name}.yaml"
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as err:
-        raise UserError(f"{path.relative_to(ROOT)} is there already; delete it or rename the table") from err
-    print(f"wrote {path.relative_to(ROOT)}; next: python run.py --pipeline training --config {path.relative_to(ROOT)}")
+        raise UserError(f"{shown} is there already; delete it or rename the table") from err
+    print(f"wrote {shown}; next: python run.py --pipeline training --config {shown}")
     return 0
 
 

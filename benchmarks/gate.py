@@ -1,4 +1,4 @@
-"""Measure how often the gate errs where that is most likely: `python benchmarks/gate.py`.
+"""Measure how often the gate errs where that is most likely: `python -m benchmarks.gate`.
 
 Each case draws holdouts on which challenger and champion are correlated and their true difference is known.
 At exactly -margin a promotion is an error, allowed in at most 1 - confidence of the draws; at 3 standard
@@ -8,15 +8,12 @@ errors of the measured difference it is wanted. The naive rule promotes when the
 
 import argparse
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one process a core; more threads only wait for each other
 
 import numpy as np
@@ -160,7 +157,7 @@ def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "--runs", type=int, default=800, help="draws for a case of up to 250 rows; fewer for more"
+        "--runs", type=int, default=500, help="draws for a case of up to 250 rows; fewer for more"
     )
     runs = parser.parse_args().runs
     print(

@@ -2,7 +2,7 @@
 
 A condition has three outcomes at the one-sided level 1 - confidence: its whole interval lies on the right
 side of the bound, on the wrong side, or across. So a challenger that is worse than the margin is promoted in
-at most 1 - confidence of all cases; `python benchmarks/gate.py` measures that share where that is hardest.
+at most 1 - confidence of all cases; `python -m benchmarks.gate` measures that share where that is hardest.
 """
 
 from collections.abc import Sequence
@@ -94,14 +94,14 @@ def judge(
     constant = constant_predictions(challenger, prior)
     lead = estimate_difference(metric, challenger, constant, one_sided)
     conditions.append(
-        _condition("beats_constant", metric, f"{metric} gained over a constant", lead, 0, True, evaluation)
+        _condition("beats_constant", metric, f"{metric} against a constant", lead, 0, True, evaluation)
     )
     notes: tuple[str, ...] = ()
     if champion is None:
-        notes = ("first model: no champion to compare with, only the minimum bounds and the constant",)
+        notes = ("first model: no champion to compare with, only minimum bounds",)
     else:
         lead = estimate_difference(metric, challenger, champion, one_sided)
-        subject = f"{metric} gained over {rival}"
+        subject = f"{metric} against {rival}"
         conditions.append(
             _condition("not_worse_than_champion", metric, subject, lead, -gate.margin, True, evaluation)
         )
@@ -115,7 +115,7 @@ def judge(
     ordered = [c for outcome in rank for c in reversed(conditions) if c.outcome == outcome]
     return Verdict(
         decision=decision,
-        reasons=(*(condition.sentence for condition in ordered), *notes),
+        reasons=(*notes, *(condition.sentence for condition in ordered)),
         conditions=tuple(conditions),
         champion_version=champion_version,
         rows=n,
@@ -147,9 +147,8 @@ def _condition(
     asked = "above" if floor else "below"
     sign = "+" if name != f"minimum_{metric}" else ""
     sentence = (
-        f"{outcome}: {subject} must be {asked} {bound:{sign}.4g}; it is {found.value:{sign}.4g}"
-        f" [{found.low:{sign}.4g}, {found.high:{sign}.4g}]"
-        f" at {evaluation.confidence:.4g} one-sided confidence on {found.n:,} rows"
+        f"{outcome}: {subject} is {found.value:{sign}.4g} [{found.low:{sign}.4g}, {found.high:{sign}.4g}],"
+        f" must be {asked} {bound:{sign}.4g} (n = {found.n:,})"
     )
     return Condition(
         name=name,

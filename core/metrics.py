@@ -4,8 +4,12 @@ Intervals are percentiles of the Bayesian bootstrap (Rubin 1981, Ann. Statist. 9
 every row an exponential weight, so no class ever drops out. Alone they are too optimistic on small or almost
 perfect holdouts, since no resample holds the bad row that has not turned up yet. So each bound also counts
 rows not seen yet: the least favourable one seen in each class, its decision made unfavourable, under a gamma
-weight. For a share of rows that is the exact bound of Clopper & Pearson (1934); for a mean, Gaffke's (see
-Learned-Miller & Thomas (2019, arXiv:1905.06208)). MEASURED
+weight. For a share of rows that is the exact bound of Clopper & Pearson (1934); for other metrics it borrows
+from Gaffke's bound of a mean (in Learned-Miller & Thomas 2019, arXiv:1905.06208) and holds by measurement.
+
+At a nominal 5 %, `python -m benchmarks.gate` found the one-sided bounds of paired differences to miss in 0 to
+5 % of the draws, within Monte-Carlo error. Without the unseen rows it was 13 % (AUC 0.97, 60 rows) and 38 %
+(accuracy 0.97, 60 rows); for that AUC, BCa and t-expanded percentiles (Hesterberg 2015) missed in 11 to 13 %.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -316,26 +320,27 @@ def _roc_auc_ovr(p: Predictions, weights: Floats) -> Floats:
 
 def _area(positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
     """Return the weighted share of pairs in which the positive scores higher; a tie counts half."""
-    ups, downs = np.flatnonzero(positive), np.flatnonzero(~positive)
-    downs = downs[np.argsort(scores[downs], kind="stable")]
+    order = np.argsort(scores, kind="stable")
+    ups, downs = order[positive[order]], order[~positive[order]]
     below = np.zeros((len(weights), len(downs) + 1))
-    np.cumsum(weights[:, downs], axis=1, out=below[:, 1:])
-    won = np.zeros(len(weights))
+    np.cumsum(weights.take(downs, axis=1), axis=1, out=below[:, 1:])
+    of_ups, won = weights.take(ups, axis=1), np.zeros(len(weights))
     for side in ("left", "right"):
         rank = np.searchsorted(scores[downs], scores[ups], side=side)
-        won += np.einsum("bi,bi->b", weights[:, ups], below[:, rank]) / 2
-    return _ratio(won, weights[:, ups].sum(axis=1) * below[:, -1])
+        won += np.einsum("bi,bi->b", of_ups, below.take(rank, axis=1)) / 2
+    return _ratio(won, of_ups.sum(axis=1) * below[:, -1])
 
 
 def _average_precision(p: Predictions, weights: Floats) -> Floats:
     order = np.argsort(-p.scores, kind="stable")
-    ranked, positive = p.scores[order], (p.truth == 1)[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # tied rows enter together
-    reached = np.cumsum(weights[:, order], axis=1)[:, ends]
-    found = np.cumsum(weights[:, order] * positive, axis=1)[:, ends]
+    fall, hits = -p.scores[order], np.flatnonzero(p.truth[order] == 1)
+    gained = weights.take(order[hits], axis=1)
+    # Tied rows enter together: each positive counts what stands at the last row of its score.
+    last, last_hit = (np.searchsorted(of, fall[hits], side="right") - 1 for of in (fall, fall[hits]))
+    found = np.cumsum(gained, axis=1).take(last_hit, axis=1)
+    reached = np.cumsum(weights.take(order, axis=1), axis=1).take(last, axis=1)
     precision = np.nan_to_num(_ratio(found, reached))
-    gained = np.diff(found, axis=1, prepend=0.0)
-    return _ratio(np.einsum("bi,bi->b", gained, precision), found[:, -1])
+    return _ratio(np.einsum("bi,bi->b", gained, precision), gained.sum(axis=1))
 
 
 def _over_classes(p: Predictions, of: Callable[[int], Floats]) -> Floats:

@@ -31,7 +31,7 @@ _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 # What the pandas readers take that is ours to give, or that makes them return something else than a table.
 _OURS = {"filepath_or_buffer", "path_or_buf", "path", "sql", "con", "typ", "chunksize", "iterator"}
 # With these options the first line of a CSV file need not be its header.
-_HIDES_HEADER = {"header", "names", "skiprows", "comment", "dialect", "compression", "storage_options"}
+_HIDES_HEADER = {"header", "names", "skiprows", "comment", "dialect", "compression"}
 _PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _SHOWN = 12  # names in a message; more cannot be read
 _ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
@@ -85,14 +85,15 @@ def _reader(data: Data) -> tuple[str, Callable[[], pd.DataFrame]]:
         query = _expand(data.query or "", "data.query")
         if not query.strip():
             raise UserError(
-                f"data.query is missing; '{_shown(data.source)}' is read as a database, which needs the SQL to run"
+                f"data.query is missing; the database '{_shown(data.source)}' needs the SQL to run"
             )
         _check_sqlite_file(source)
         return "the query's result", partial(_read_database, data, source, query)
     elif "://" in source and not source.startswith(("file://", "local://")):
         read = partial(_read_files, data, source)
     else:
-        files = _find_files(data, source)
+        with _explained(_shown(data.source), is_local=True):
+            files = _find_files(data, source)
         for file in files:
             _check_file(data, file)
         read = partial(_read_files, data, source, files)
@@ -473,7 +474,7 @@ def _plain(values: pd.Series, kind: str | None) -> pd.Series:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
         return values
     if isinstance(values.dtype, np.dtype) and values.dtype.kind == "M":
-        return values.dt.as_unit("us")
+        return pd.Series(values.dt.as_unit("us"))
     if not isinstance(values.dtype, pd.StringDtype):
         values = values.astype(object).where(values.notna(), None)
         holds = pd.api.types.infer_dtype(values, skipna=True)

@@ -6,23 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import UserError, load
+from config import Config, UserError, load
 from core.draft import draft_config
 from core.fraud import card_transactions
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def drafted(source, target):
-    text = draft_config(str(source), target)
+def drafted(source: str, target: str) -> tuple[str, Config]:
+    text = draft_config(source, target)
     Path("draft.yaml").write_text(text, encoding="utf-8")
     return text, load(Path("draft.yaml"))
 
 
-def test_a_draft_names_what_the_table_shows():
+def test_a_draft_names_what_the_table_shows() -> None:
     card_transactions(2_000).assign(nothing=1).to_csv("Kfz Schäden 2.csv", index=False)
     text, config = drafted("Kfz Schäden 2.csv", "fraud")
     assert text.startswith("# yaml-language-server: $schema=schema.json\nname: kfz_schaden_2\n")
@@ -40,7 +40,7 @@ def test_a_draft_names_what_the_table_shows():
         assert words in text
 
 
-def test_its_knobs_hold_when_they_are_switched_on():
+def test_its_knobs_hold_when_they_are_switched_on() -> None:
     card_transactions(2_000).to_parquet("cards.parquet")
     knobs, _, _ = draft_config("cards.parquet", "fraud").partition("# What the table showed")
     Path("on.yaml").write_text(re.sub(r"(?m)^( *)# (?!yaml-)", r"\1", knobs), encoding="utf-8")
@@ -58,20 +58,20 @@ def test_its_knobs_hold_when_they_are_switched_on():
         ("sklearn:diabetes", "y", "regression, 25 to 346"),
     ],
 )
-def test_a_draft_says_the_task(source, target, task):
+def test_a_draft_says_the_task(source: str, target: str, task: str) -> None:
     text, config = drafted(source, target)
     assert f"# task: {task}" in text
     assert config.name == source.removeprefix("sklearn:")
 
 
-nasty = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8).map(str.strip).filter(bool)
+nasty = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).map(str.strip).filter(bool)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(nasty, min_size=3, max_size=3, unique=True), st.lists(nasty, min_size=2, max_size=2, unique=True)
 )
-def test_any_column_name_and_class_is_quoted_right(columns, classes):
+def test_any_column_name_and_class_is_quoted_right(columns: list[str], classes: list[str]) -> None:
     target, feature, key = columns[0], columns[1], f"{columns[2]} id"
     table = {target: classes * 4, feature: [1, 2, 3, 4, 5, 6, 7, 8], key: [f"row {i}" for i in range(8)]}
     pd.DataFrame(table).to_parquet("t.parquet")
@@ -80,7 +80,7 @@ def test_any_column_name_and_class_is_quoted_right(columns, classes):
     assert key in config.data.id
 
 
-def test_says_why_there_is_no_draft():
+def test_says_why_there_is_no_draft() -> None:
     pd.DataFrame({"a": [1, 2]}).to_csv("a.csv", index=False)
     with pytest.raises(UserError, match=r"no column 'b' in a\.csv; it has a"):
         draft_config("a.csv", "b")

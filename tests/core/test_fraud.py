@@ -12,23 +12,23 @@ FEATURES = ["amount", "merchant", "country", "channel", "previous_24h", "distanc
 
 
 @pytest.fixture(scope="module")
-def streams():
+def streams() -> dict[str, pd.DataFrame]:
     return {scenario: card_transactions(ROWS, scenario=scenario) for scenario in SCENARIOS}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_row_is_the_same_however_it_is_asked_for(scenario):
+def test_a_row_is_the_same_however_it_is_asked_for(scenario: str) -> None:
     whole = card_transactions(10_000, scenario=scenario)
     assert_frame_equal(whole.head(100), card_transactions(100, scenario=scenario))
     later = card_transactions(5_000, scenario=scenario, start=4_000)
     assert_frame_equal(whole.iloc[4_000:9_000].reset_index(drop=True), later)
 
 
-def test_another_seed_is_another_stream():
+def test_another_seed_is_another_stream() -> None:
     assert not card_transactions(100, seed=1).amount.equals(card_transactions(100, seed=2).amount)
 
 
-def test_rows_are_like_card_traffic(streams):
+def test_rows_are_like_card_traffic(streams: dict[str, pd.DataFrame]) -> None:
     rows = streams["none"]
     assert rows.transaction_id.is_unique
     assert rows.time.is_monotonic_increasing
@@ -42,14 +42,14 @@ def test_rows_are_like_card_traffic(streams):
     assert {str(dtype) for dtype in rows.dtypes} == {"int64", "float64", "str", "datetime64[us]"}
 
 
-def test_frauds_are_rare_and_can_be_ranked_but_not_perfectly(streams):
+def test_frauds_are_rare_and_can_be_ranked_but_not_perfectly(streams: dict[str, pd.DataFrame]) -> None:
     for scenario in ("none", "concept"):
         rows = streams[scenario]
         assert 0.01 < rows.fraud.mean() < 0.03
         assert 0.85 < roc_auc_score(rows.fraud, fraud_probability(rows, scenario)) < 0.92
 
 
-def test_covariate_moves_the_features_and_keeps_what_makes_a_fraud(streams):
+def test_covariate_moves_the_features_and_keeps_what_makes_a_fraud(streams: dict[str, pd.DataFrame]) -> None:
     before, after = streams["none"], streams["covariate"]
     assert after.amount.median() > 1.3 * before.amount.median()
     assert after.distance_km.median() > 1.3 * before.distance_km.median()
@@ -71,7 +71,7 @@ def test_covariate_moves_the_features_and_keeps_what_makes_a_fraud(streams):
         assert abs(after.fraud.to_numpy()[part].mean() - expected[part].mean()) < 4 * error
 
 
-def test_label_triples_the_frauds_and_keeps_each_class_as_it_was(streams):
+def test_label_triples_the_frauds_and_keeps_each_class_as_it_was(streams: dict[str, pd.DataFrame]) -> None:
     before, after = streams["none"], streams["label"]
     assert 2.6 < after.fraud.mean() / before.fraud.mean() < 3.4
     assert after.time.is_monotonic_increasing
@@ -85,14 +85,14 @@ def test_label_triples_the_frauds_and_keeps_each_class_as_it_was(streams):
         assert (shares[0] - shares[1]).abs().max() < 4 * np.sqrt(0.25 / len(old) + 0.25 / len(new))
 
 
-def test_concept_changes_what_makes_a_fraud_and_nothing_else(streams):
+def test_concept_changes_what_makes_a_fraud_and_nothing_else(streams: dict[str, pd.DataFrame]) -> None:
     before, after = streams["none"], streams["concept"]
     assert_frame_equal(before.drop(columns="fraud"), after.drop(columns="fraud"))
     assert 0.6 < after.fraud.mean() / before.fraud.mean() < 1.5
     assert roc_auc_score(after.fraud, fraud_probability(after)) < 0.75
 
 
-def test_missing_hides_device_scores_and_nothing_else(streams):
+def test_missing_hides_device_scores_and_nothing_else(streams: dict[str, pd.DataFrame]) -> None:
     before, after = streams["none"], streams["missing"]
     assert_frame_equal(before.drop(columns="device_score"), after.drop(columns="device_score"))
     assert after.device_score.isna().mean() > 0.5
@@ -100,16 +100,16 @@ def test_missing_hides_device_scores_and_nothing_else(streams):
     assert_series_equal(before.device_score[seen], after.device_score[seen])
 
 
-def test_schema_renames_one_column_and_turns_one_into_strings(streams):
+def test_schema_renames_one_column_and_turns_one_into_strings(streams: dict[str, pd.DataFrame]) -> None:
     before, after = streams["none"], streams["schema"]
     assert after.amount.dtype == "str"
     after = after.rename(columns={"merchant_category": "merchant"})
     assert_frame_equal(before, after.assign(amount=pd.to_numeric(after.amount)))
 
 
-def test_refuses_what_is_no_stream():
+def test_refuses_what_is_no_stream() -> None:
     with pytest.raises(UserError, match=r"no scenario 'covariat'.*did you mean 'covariate'"):
         card_transactions(10, scenario="covariat")
-    for wrong in ({"rows": 0}, {"seed": -1}, {"start": -1}):
+    for rows, seed, start in ((0, 7, 0), (1, -1, 0), (1, 7, -1)):
         with pytest.raises(UserError, match="rows must be 1 or more"):
-            card_transactions(**wrong)
+            card_transactions(rows, seed, start=start)

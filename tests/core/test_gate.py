@@ -48,14 +48,14 @@ def test_promotes_a_better_challenger_and_says_why():
         "not_worse_than_champion",
     }
     assert "champion v4" in found.reasons[0]
-    assert "400 rows" in found.reasons[0]
+    assert "n = 400" in found.reasons[0]
     assert Verdict.model_validate_json(found.model_dump_json()) == found
 
 
 def test_rejects_a_worse_challenger_with_the_failed_condition_first():
     found = verdict(-0.1)
     assert found.decision == "reject"
-    assert found.reasons[0].startswith("failed: roc_auc gained over champion v4")
+    assert found.reasons[0].startswith("failed: roc_auc against champion v4")
 
 
 def test_holds_what_the_rows_cannot_tell():
@@ -69,14 +69,14 @@ def test_rejects_a_challenger_no_better_than_a_constant():
     backwards = Predictions("binary", np.arange(200) % 2, 0.5 + (0.5 - np.arange(200) % 2) * rng.random(200))
     found = judge(backwards, None, (0.5, 0.5), Gate(), QUICK)
     assert found.decision == "reject"
-    assert "over a constant" in found.reasons[0]
+    assert "against a constant" in found.reasons[0]
 
 
 def test_a_first_model_needs_only_the_minimum_bounds():
     challenger, _ = draw(CASE, 0.0, np.random.default_rng(0))
     found = judge(challenger, None, (0.5, 0.5), Gate(minimum={"roc_auc": 0.7}), QUICK)
     assert found.decision == "promote"
-    assert found.reasons[-1].startswith("first model: no champion")
+    assert found.reasons[0].startswith("first model: no champion")
     assert [c.name for c in found.conditions] == ["minimum_roc_auc", "beats_constant"]
 
 

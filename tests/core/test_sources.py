@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pandas as pd
@@ -18,19 +19,19 @@ TABLE = pd.DataFrame({"age": [30, 41, 52], "city": ["Ulm", "Köln", "Bonn"], "la
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def data(source, target="label", **more):
+def data(source: object, target: str = "label", **more: Any) -> Data:
     return Data(source=str(source), target=target, **more)
 
 
-def read(source, **more):
+def read(source: object, **more: Any) -> pd.DataFrame:
     return read_rows(data(source, **more))
 
 
-def refusal(source, *, checked=True, **more):
+def refusal(source: str, *, checked: bool = True, **more: Any) -> str:
     """Return what read_rows says; the check before a run must say the same where it can know."""
     with pytest.raises(UserError) as read_error:
         read(source, **more)
@@ -42,7 +43,7 @@ def refusal(source, *, checked=True, **more):
     return str(read_error.value)
 
 
-def write(name, text, encoding="utf-8"):
+def write(name: str, text: str, encoding: str = "utf-8") -> str:
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_bytes(text.encode(encoding))
     return name
@@ -51,7 +52,7 @@ def write(name, text, encoding="utf-8"):
 @pytest.mark.parametrize(
     "ending", ["csv", "csv.gz", "csv.bz2", "csv.xz", "csv.zip", "tsv", "parquet", "jsonl.gz"]
 )
-def test_reads_the_same_table_from_every_kind_of_file(ending):
+def test_reads_the_same_table_from_every_kind_of_file(ending: str) -> None:
     name = f"claims.{ending}"
     if ending == "parquet":
         TABLE.to_parquet(name)
@@ -64,13 +65,13 @@ def test_reads_the_same_table_from_every_kind_of_file(ending):
     assert_frame_equal(read(name, rows=2), TABLE.head(2))
 
 
-def test_reads_json_as_lines_and_as_one_list():
+def test_reads_json_as_lines_and_as_one_list() -> None:
     for lines in (True, False):
         TABLE.to_json("a.json", orient="records", lines=lines)
         assert_frame_equal(read("a.json", rows=2), TABLE.head(2))
 
 
-def test_joins_files_of_a_glob_or_folder_in_sorted_order():
+def test_joins_files_of_a_glob_or_folder_in_sorted_order() -> None:
     for name in ("b", "a"):
         write(f"data/{name}.csv", f"x,label\n{name},1\n")
     write("data/_SUCCESS", "")
@@ -81,7 +82,7 @@ def test_joins_files_of_a_glob_or_folder_in_sorted_order():
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_partitions_of_a_folder_are_columns(ending):
+def test_partitions_of_a_folder_are_columns(ending: str) -> None:
     for year in (2023, 2024):
         Path(f"t/year={year}/land=a%20b").mkdir(parents=True)
         getattr(TABLE, f"to_{ending}")(f"t/year={year}/land=a%20b/part.{ending}", index=False)
@@ -91,7 +92,7 @@ def test_partitions_of_a_folder_are_columns(ending):
         assert set(rows.land) == {"a b"}
 
 
-def test_reads_any_fsspec_url_and_leaves_it_alone_in_the_check():
+def test_reads_any_fsspec_url_and_leaves_it_alone_in_the_check() -> None:
     with fsspec.open("memory://lake/claims.csv", "w") as handle:
         TABLE.to_csv(handle, index=False)
     assert_frame_equal(read("memory://lake/claims.csv"), TABLE)
@@ -100,7 +101,7 @@ def test_reads_any_fsspec_url_and_leaves_it_alone_in_the_check():
     assert "no file 'memory://nowhere/claims.csv'" in refusal("memory://nowhere/claims.csv", checked=False)
 
 
-def test_options_reach_the_reader():
+def test_options_reach_the_reader() -> None:
     write("a.csv", "age;label\n1,5;0\n2,5;1\n")
     assert read("a.csv", options={"sep": ";", "decimal": ","}).age.tolist() == [1.5, 2.5]
     TABLE.to_parquet("a.parquet")
@@ -112,7 +113,7 @@ def test_options_reach_the_reader():
 
 
 names = (
-    st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
     .map(str.strip)
     .filter(bool)
 )
@@ -120,17 +121,17 @@ names = (
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(names, min_size=2, max_size=5, unique=True))
-def test_column_names_come_back_as_they_were(columns):
+def test_column_names_come_back_as_they_were(columns: list[str]) -> None:
     pd.DataFrame([range(len(columns))] * 2, columns=columns).to_csv("names.csv", index=False)
     assert list(read("names.csv", target=columns[0])) == columns
 
 
-def test_names_lose_surrounding_whitespace_only():
+def test_names_lose_surrounding_whitespace_only() -> None:
     write("a.csv", " my age , label\n1,0\n")
     assert list(read("a.csv")) == ["my age", "label"]
 
 
-def test_types_are_honest(tmp_path, monkeypatch):
+def test_types_are_honest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = {
         "iso": ["2024-01-31", None, "2024-02-01"],
         "zoned": ["2024-01-31T10:00:00+02:00", "2024-01-31 10:00Z", None],
@@ -172,7 +173,7 @@ def test_types_are_honest(tmp_path, monkeypatch):
     assert read("made_here:table", kinds={"iso": "categorical"}).iso[0] == "2024-01-31"
 
 
-def test_csv_flags_with_gaps_and_json_codes_keep_their_type():
+def test_csv_flags_with_gaps_and_json_codes_keep_their_type() -> None:
     write("a.csv", "x,label\ntrue,1\n,0\nfalse,1\n")
     assert read("a.csv").x.dtype == "boolean"
     write("a.jsonl", '{"date": 20240101, "code": "007", "label": 1}\n')
@@ -197,7 +198,7 @@ def test_csv_flags_with_gaps_and_json_codes_keep_their_type():
         ("d/readme.txt", "x", "no data file at data.source 'd'"),
     ],
 )
-def test_the_check_before_a_run_says_what_is_wrong_with_a_file(name, text, words):
+def test_the_check_before_a_run_says_what_is_wrong_with_a_file(name: str, text: str, words: str) -> None:
     assert words in refusal(write(name, text).split("/")[0])
 
 
@@ -212,11 +213,11 @@ def test_the_check_before_a_run_says_what_is_wrong_with_a_file(name, text, words
         ("a.csv.gz", "age,label\n", "cannot read a.csv.gz: Not a gzipped file"),
     ],
 )
-def test_reading_says_what_is_wrong_with_a_file(name, text, words):
+def test_reading_says_what_is_wrong_with_a_file(name: str, text: str, words: str) -> None:
     assert words in refusal(write(name, text), checked=False)
 
 
-def test_says_which_encoding_to_set():
+def test_says_which_encoding_to_set() -> None:
     write("a.csv", "größe,label\n1,0\n", "latin-1")
     assert "a.csv is not in utf-8; set data.options.encoding to what it is, such as latin-1" in refusal(
         "a.csv"
@@ -226,7 +227,7 @@ def test_says_which_encoding_to_set():
     assert "such as utf-16" in refusal("b.csv")
 
 
-def test_a_message_names_twelve_columns_at_most():
+def test_a_message_names_twelve_columns_at_most() -> None:
     write("a.csv", ",".join(f"c{i}" for i in range(40)) + ",lable\n")
     message = refusal("a.csv")
     assert "among 41 names it has" in message
@@ -237,12 +238,12 @@ def test_a_message_names_twelve_columns_at_most():
 @pytest.mark.parametrize(
     "more", [{"id": ("agee",)}, {"time": "agee"}, {"drop": ("agee",)}, {"kinds": {"agee": "text"}}]
 )
-def test_columns_the_config_names_must_be_there(more):
+def test_columns_the_config_names_must_be_there(more: dict[str, Any]) -> None:
     write("a.csv", "age,label\n1,0\n")
     assert f"no column 'agee' (data.{next(iter(more))}) in a.csv" in refusal("a.csv", **more)
 
 
-def test_refuses_files_that_do_not_belong_together():
+def test_refuses_files_that_do_not_belong_together() -> None:
     write("data/a.csv", "x,label\n1,0\n")
     write("data/b.csv", "y,label\n1,0\n")
     assert "b.csv and a.csv differ: only one has x, y" in refusal("data", checked=False)
@@ -250,7 +251,7 @@ def test_refuses_files_that_do_not_belong_together():
     assert "holds .csv and .jsonl files; choose by a glob" in refusal("data")
 
 
-def test_refuses_a_broken_parquet_file():
+def test_refuses_a_broken_parquet_file() -> None:
     TABLE.to_parquet("a.parquet")
     whole = Path("a.parquet").read_bytes()
     Path("a.parquet").write_bytes(whole[:-20])
@@ -259,7 +260,7 @@ def test_refuses_a_broken_parquet_file():
     assert "cannot read a.parquet" in refusal("a.parquet", checked=False)
 
 
-def test_says_what_is_there_instead_of_a_missing_file():
+def test_says_what_is_there_instead_of_a_missing_file() -> None:
     write("data/claims.csv", "x,label\n1,0\n")
     message = refusal("data/claim.csv")
     assert "no file 'data/claim.csv'" in message
@@ -267,13 +268,13 @@ def test_says_what_is_there_instead_of_a_missing_file():
 
 
 @pytest.fixture
-def database():
+def database() -> str:
     engine = sa.create_engine("sqlite:///claims.db", poolclass=sa.NullPool)
     TABLE.assign(day="2024-01-31").to_sql("claims", engine, index=False)
     return "sqlite:///claims.db"
 
 
-def test_reads_a_query(database, monkeypatch):
+def test_reads_a_query(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLAIMS_DB", database)
     rows = read("${CLAIMS_DB}", query="SELECT * FROM claims WHERE city LIKE '%n' OR ':x' = '%s'")
     assert rows.city.tolist() == ["Köln", "Bonn"]
@@ -283,7 +284,7 @@ def test_reads_a_query(database, monkeypatch):
     assert len(read(database, query="SELECT * FROM claims WHERE age > ?", options=options)) == 2
 
 
-def test_says_what_is_wrong_with_a_query(database):
+def test_says_what_is_wrong_with_a_query(database: str) -> None:
     assert "data.query is missing" in refusal(database)
     assert "no database file 'typo.db'" in refusal("sqlite:///typo.db", query="SELECT 1")
     assert not Path("typo.db").exists()
@@ -310,7 +311,9 @@ def test_says_what_is_wrong_with_a_query(database):
         ("mysql+pymysql://ann:s3cret:x@h:s3cret/x", "'${DB}' holds no readable database URL"),
     ],
 )
-def test_a_database_out_of_reach_is_one_line_without_the_password(url, words, monkeypatch):
+def test_a_database_out_of_reach_is_one_line_without_the_password(
+    url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DB", url)
     check_source(data("${DB}", query="SELECT 1"))
     with pytest.raises(UserError) as error:
@@ -320,14 +323,14 @@ def test_a_database_out_of_reach_is_one_line_without_the_password(url, words, mo
     assert error.value.__cause__ is None
 
 
-def test_refuses_an_unset_variable(database):
+def test_refuses_an_unset_variable(database: str) -> None:
     assert "data.source needs the environment variable NOT_SET" in refusal("${NOT_SET}/a.csv")
     assert "data.query needs the environment variable NOT_SET" in refusal(
         database, query="SELECT '${NOT_SET}'"
     )
 
 
-def test_reads_the_bundled_sets():
+def test_reads_the_bundled_sets() -> None:
     rows = read("sklearn:breast_cancer", target="diagnosis")
     assert rows.shape == (569, 31)
     assert set(rows.diagnosis) == {"malignant", "benign"}
@@ -339,7 +342,7 @@ def test_reads_the_bundled_sets():
     assert "takes no data.options" in refusal("sklearn:iris", options={"a": 1}, checked=False)
 
 
-def test_calls_a_function(tmp_path, monkeypatch):
+def test_calls_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(
         "makers.py",
         "def make(*, size=3):\n    import pandas as pd\n    return pd.DataFrame({'label': range(size)})\n"
@@ -358,7 +361,7 @@ def test_calls_a_function(tmp_path, monkeypatch):
     assert "missing a required argument: 'a'" in refusal("makers:needs", checked=False)
 
 
-def test_the_check_is_quick_and_light():
+def test_the_check_is_quick_and_light() -> None:
     TABLE.to_csv("a.csv", index=False)
     code = (
         "import sys; from config import Data; from core.sources import check_source\n"

@@ -1,0 +1,70 @@
+"""Give all tests one throw-away ZenML home; nothing of the clone's own state is read or written."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import run
+
+QUICK = ("--set", "evaluation.resamples=200")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+def pytest_configure() -> None:
+    home = tempfile.mkdtemp(prefix="loop-tests-")
+    run.LOCAL = Path(home)
+    os.environ["ZENML_CONFIG_PATH"] = f"{home}/zenml"
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(run.LOCAL, ignore_errors=True)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Call the command line as a user would, in this process."""
+
+    def call(*arguments: str) -> Result:
+        code = run.main(arguments)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    yield call
+    os.environ.pop("ZENML_ACTIVE_STACK_ID", None)
+
+
+@pytest.fixture
+def train(cli: Cli) -> Callable[..., Result]:
+    """Train the breast cancer use case under a name of its own, with few bootstrap resamples."""
+
+    def call(name: str, *changes: str, options: tuple[str, ...] = ()) -> Result:
+        sets = [word for change in (f"name={name}", *changes) for word in ("--set", change)]
+        return cli("--pipeline", "training", *QUICK, *sets, *options)
+
+    return call
+
+
+def last_run() -> Any:
+    """Return the newest ZenML run."""
+    from zenml.client import Client
+
+    return Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
+
+
+def output(name: str, run: Any = None) -> Any:
+    """Return an artifact of the newest run."""
+    run = run or last_run()
+    return next(step.outputs[name][0].load() for step in run.steps.values() if name in step.outputs)

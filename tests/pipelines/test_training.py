@@ -1,0 +1,292 @@
+"""The training pipeline, run as a user runs it; each test asks what came of it, never what was logged."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import QUICK, Cli, Result, last_run, output
+
+import registry
+import run
+
+Train = Callable[..., Result]
+
+
+def statuses() -> dict[str, str]:
+    return {name: step.status.value for name, step in last_run().steps.items()}
+
+
+def test_first_model_becomes_champion_by_minimum_bounds_alone_and_says_so(train: Train) -> None:
+    result = train("first")
+    assert result.code == 0, result.err
+    (entry,) = registry.history("first")
+    assert (entry.version, entry.replaces, entry.kind, entry.run) == (1, None, "promotion", last_run().name)
+    assert any("first model" in reason for reason in entry.reasons)
+    conditions = output("verdict").conditions
+    assert {c.metric for c in conditions} == {"roc_auc", "recall"}
+    assert all(c.outcome == "passed" and c.n > 100 for c in conditions)
+
+
+def test_summary_shows_steps_verdict_interval_report_and_next_command(train: Train) -> None:
+    result = train("summary")
+    estimate = output("scorecard").estimates["roc_auc"]
+    assert f"{estimate.low:.4g}" in result.out
+    assert all(step in result.out for step in last_run().steps)
+    assert "promote, version 1 of summary" in result.out
+    assert "make dashboard" in result.out
+    for page in ("evaluation", "contract", "verdict"):
+        assert "<h1>" in (run.LOCAL / f"reports/summary/{page}.html").read_text()
+
+
+def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(train: Train) -> None:
+    train("twice")
+    result = train("twice")
+    assert result.code == 0
+    states = statuses()
+    assert {name for name, state in states.items() if state != "cached"} == {
+        "ingest_rows",     # only reading tells whether the source has changed
+        "fetch_champion",  # there is a champion now, so whatever looks at it runs again
+        "validate_rows",
+        "accept_rows",
+        "compare_models",
+        "register_model",
+    } - {name for name, state in states.items() if state == "cached"}  # fmt: skip
+    assert states["train_model"] == states["evaluate_model"] == states["split_rows"] == "cached"
+    registration = output("registration")
+    assert (registration.decision, registration.version) == ("hold", 1)
+    assert "same model" in registration.reasons[0]
+    assert len(registry.history("twice")) == 1
+    train("twice")
+    assert [name for name, state in statuses().items() if state != "cached"] == [
+        "fetch_champion",
+        "ingest_rows",
+        "register_model",
+    ]
+
+
+def test_no_cache_runs_every_step_again(train: Train) -> None:
+    train("uncached")
+    train("uncached", options=("--no-cache",))
+    assert set(statuses().values()) == {"completed"}
+
+
+def test_a_better_model_is_promoted_and_a_bad_one_rejected_on_the_same_holdout(train: Train) -> None:
+    train("contest", "model.params={C: 0.00001}", "gate.minimum={}")
+    train("contest", "gate.minimum={}")
+    better = output("verdict")
+    assert better.decision == "promote"
+    assert better.champion_version == 1
+    train("contest", "model={estimator: sklearn.dummy.DummyClassifier}", "gate.minimum={}")
+    bad = output("registration")
+    assert (bad.decision, bad.version, bad.champion) == ("reject", 3, 2)
+    assert better.rows == output("verdict").rows
+    assert [e.version for e in registry.history("contest")] == [1, 2]
+
+
+def test_registries_show_who_is_champion_and_who_challenger(train: Train) -> None:
+    from mlflow import MlflowClient
+    from zenml.client import Client
+
+    train("shown")
+    train("shown", "model={estimator: sklearn.dummy.DummyClassifier}")
+    tags = {v.number: {t.name for t in v.tags} for v in Client().list_model_versions(model="shown", hydrate=True)}
+    assert tags == {1: {"champion"}, 2: {"challenger"}}
+    assert Client().get_model_version("shown", "production").number == 1
+    assert set(Client().get_model_version("shown", 1).data_artifact_ids) >= {"verdict", "scorecard", "train_rows"}
+    mlflow = MlflowClient(Client().active_stack.experiment_tracker.get_tracking_uri())
+    for alias, number in (("champion", "1"), ("challenger", "2")):
+        assert mlflow.get_model_version_by_alias("shown", alias).tags["zenml_version"] == number
+
+
+def test_mlflow_holds_params_metrics_data_and_a_model_that_predicts_alike(train: Train) -> None:
+    import mlflow
+    from zenml.client import Client
+
+    train("tracked")
+    bundle, holdout = output("model"), output("holdout_rows")
+    mlflow.set_tracking_uri(Client().active_stack.experiment_tracker.get_tracking_uri())
+    try:
+        version = mlflow.MlflowClient().get_model_version_by_alias("tracked", "champion")
+        model = mlflow.get_logged_model(version.model_id)
+        tracked = mlflow.get_run(model.source_run_id)
+        assert tracked.data.params["model.estimator"] == bundle.card.recipe.model.estimator
+        estimate = output("scorecard").estimates["roc_auc"]
+        assert tracked.data.metrics["roc_auc"] == estimate.value
+        assert tracked.data.metrics["roc_auc_low"] == estimate.low
+        (data,) = tracked.inputs.dataset_inputs
+        assert bundle.card.data.startswith(data.dataset.digest)
+        features = holdout[list(bundle.card.contract.features)].astype(float)
+        loaded = mlflow.sklearn.load_model(f"models:/{model.model_id}")
+        assert (loaded.predict_proba(features)[:, 1] == bundle.scores(holdout)).all()
+        info = mlflow.models.get_model_info(f"models:/{model.model_id}")
+        assert info.signature.inputs.input_names() == list(features)
+        assert info.saved_input_example_info is not None
+    finally:
+        mlflow.set_tracking_uri("")
+
+
+def test_works_on_the_bare_default_stack_with_one_line_about_tracking(train: Train) -> None:
+    result = train("bare", options=("--stack", "default"))
+    assert result.code == 0, result.err
+    assert [line for line in result.out.splitlines() if "tracking is off" in line] == [
+        "tracking is off: stack default has no experiment tracker"
+    ]
+    assert last_run().stack.name == "default"
+    assert registry.champion("bare") is not None
+
+
+@pytest.mark.parametrize("dataset", ["wine", "iris", "diabetes"])
+def test_classes_and_numbers_train_too(cli: Cli, tmp_path: Path, dataset: str) -> None:
+    config = tmp_path / f"{dataset}.yaml"
+    config.write_text(f"name: {dataset}\ndata: {{source: 'sklearn:{dataset}', target: outcome}}\n")
+    result = cli("--pipeline", "training", "--config", str(config), *QUICK)
+    assert result.code == 0, result.err
+    metric = {"wine": "accuracy", "iris": "accuracy", "diabetes": "r2"}[dataset]
+    assert output("scorecard").estimates[metric].value > {"wine": 0.85, "iris": 0.85, "diabetes": 0.3}[dataset]
+    assert output("registration").decision == "promote"
+
+
+def test_fraud_stream_is_judged_on_its_latest_rows(cli: Cli) -> None:
+    result = cli("--pipeline", "training", "--config", "configs/fraud.yaml", *QUICK)
+    assert result.code == 0, result.err
+    assert output("train_rows")["time"].max() < output("holdout_rows")["time"].min()
+    assert output("registration").decision == "promote"
+
+
+def awkward_table(path: Path, rows: int = 600) -> None:
+    """Write a CSV as people have them: spaces and unicode in names, mixed types, gaps, dates, free text."""
+    random = np.random.default_rng(5)
+    income = random.lognormal(10, 1, rows)
+    joined = pd.Timestamp("2021-01-01") + pd.to_timedelta(random.integers(0, 1000, rows), unit="D")
+    risk = (np.log(income) - 10) + (joined < "2022-06-01") + random.normal(0, 0.7, rows)
+    table = pd.DataFrame(
+        {
+            "Kunden Nr": np.arange(rows),
+            "Einkommen (€)": np.where(random.random(rows) < 0.1, np.nan, income),
+            "Straße: Typ": random.choice(["Weg", "Allee", "Gasse", None], rows),
+            "joined at": joined.strftime("%Y-%m-%d"),
+            "aktiv?": random.choice(["True", "False"], rows),
+            "Notiz, frei": [f"call {i} about {income[i]:.0f}" for i in range(rows)],
+            "gemischt": [i if i % 3 else f"n/a {i % 5}" for i in range(rows)],
+            "Ausfall": np.where(risk > 0.5, "ja", "nein"),
+        }
+    )
+    table.to_csv(path, index=False)
+
+
+def test_own_table_with_awkward_columns_trains_with_the_written_yaml_alone(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CONFIGS", tmp_path)
+    awkward_table(tmp_path / "Kunden 2024.csv")
+    written = cli("--new-config", str(tmp_path / "Kunden 2024.csv"), "--target", "Ausfall")
+    assert written.code == 0, written.err
+    (config,) = tmp_path.glob("*.yaml")
+    assert str(config) in written.out
+    again = cli("--new-config", str(tmp_path / "Kunden 2024.csv"), "--target", "Ausfall")
+    assert again.code == 2
+    result = cli("--pipeline", "training", "--config", str(config), *QUICK)
+    assert result.code == 0, result.err
+    contract = output("contract")
+    kinds = {"Einkommen (€)": "numeric", "Straße: Typ": "categorical", "joined at": "datetime", "aktiv?": "boolean"}
+    assert contract.features.items() >= kinds.items()
+    assert contract.left_out["Notiz, frei"] == "text"
+    assert output("scorecard").estimates["roc_auc"].low > 0.6
+
+
+BAD_TABLES: dict[str, tuple[str, str]] = {
+    "one class": ("a,y\n" + "1,1\n" * 50, "at least two different values"),
+    "all-null column": ("a,b,y\n" + "".join(f"{i},,{i % 2}\n" for i in range(99)), "'b' holds no value"),
+    "no target column": ("a,b\n1,2\n", "no column 'y' in table.csv"),
+    "wrong separator": ("a;y\n1;2\n", "data.options.sep"),
+    "empty file": ("", "table.csv is empty"),
+    "no rows": ("a,y\n", "table.csv is empty"),
+    "leaking target": ("a,b,y\n" + "".join(f"{i * 7 % 13},{i % 2},{i % 2}\n" for i in range(99)), "'b' alone"),
+    "missing labels": ("a,y\n" + "1,0\n2,1\n3,\n" * 20, "missing"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_TABLES)
+def test_bad_tables_are_one_line_exit_2_and_no_model(cli: Cli, tmp_path: Path, fault: str) -> None:
+    from zenml.client import Client
+
+    text, message = BAD_TABLES[fault]
+    table, config = tmp_path / "table.csv", tmp_path / "bad.yaml"
+    table.write_text(text)
+    config.write_text(f"name: bad\ndata: {{source: '{table}', target: y}}\n")
+    result = cli("--pipeline", "training", "--config", str(config))
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert message in result.err
+    assert "bad" not in {model.name for model in Client().list_models(size=1000)}
+
+
+def test_corrupt_parquet_and_unreachable_database_are_one_line(cli: Cli, tmp_path: Path) -> None:
+    parquet = tmp_path / "table.parquet"
+    parquet.write_bytes(b"PAR1" + b"junk" * 9 + b"PAR1")
+    for changes, message in (
+        ([f"data={{source: '{parquet}', target: y}}"], "table.parquet"),
+        (["data={source: 'mysql+pymysql://u@127.0.0.1:1/x', target: y, query: select 1}"], "127.0.0.1"),
+    ):
+        sets = [word for change in changes for word in ("--set", change)]
+        result = cli("--pipeline", "training", *sets)
+        assert result.code == 2
+        assert len(result.err.splitlines()) == 1
+        assert message in result.err
+
+
+def test_rows_that_break_the_champions_contract_stop_the_run_and_leave_its_report(cli: Cli, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"age": random.normal(40, 9, 400), "colour": random.choice(["red", "blue"], 400)})
+    table["y"] = (table["age"] + random.normal(0, 5, 400) > 40).astype(int)
+    config, csv = tmp_path / "c.yaml", tmp_path / "t.csv"
+    config.write_text(f"name: contract\ndata: {{source: '{csv}', target: y}}\n")
+    table.to_csv(csv, index=False)
+    assert cli("--pipeline", "training", "--config", str(config), *QUICK).code == 0
+    table.rename(columns={"colour": "color"}).to_csv(csv, index=False)
+    result = cli("--pipeline", "training", "--config", str(config), *QUICK)
+    assert result.code == 2
+    assert "'color'" in result.err
+    assert "'colour'" in result.err
+    assert statuses()["accept_rows"] == "failed"
+    assert [f.rule for f in output("contract_report").errors] == ["renamed_column"]
+    assert "renamed_column" in output("contract_page")
+    assert [e.version for e in registry.history("contract")] == [1]
+
+
+def test_a_source_that_changed_is_seen_despite_the_cache(cli: Cli, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"a": random.normal(size=300)}).assign(y=lambda t: (t["a"] + random.normal(size=300) > 0) * 1)
+    database, config = tmp_path / "d.sqlite", tmp_path / "c.yaml"
+    with sqlite3.connect(database) as connection:
+        table.to_sql("t", connection, index=False)
+    config.write_text(
+        f"name: changing\ndata: {{source: 'sqlite:///{database}', query: select * from t, target: y}}\n"
+    )
+    cli("--pipeline", "training", "--config", str(config), *QUICK)
+    first = output("model").card.data
+    with sqlite3.connect(database) as connection:
+        connection.execute("update t set a = a * 1.5")
+    connection.close()
+    cli("--pipeline", "training", "--config", str(config), *QUICK)
+    assert output("model").card.data != first
+
+
+def test_secrets_named_by_environment_variable_are_not_recorded(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "s3cr3t.csv"
+    awkward_table(secret)
+    monkeypatch.setenv("CUSTOMER_TABLE", str(secret))
+    result = cli(
+        "--pipeline", "training", *QUICK, "--set", "name=secretive",
+        "--set", "data={source: '${CUSTOMER_TABLE}', target: Ausfall}", "--set", "model={}", "--set", "gate={}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    recorded: Any = last_run()
+    assert "s3cr3t" not in recorded.model_dump_json()
+    assert "s3cr3t" not in output("model").card.model_dump_json()
