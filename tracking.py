@@ -76,7 +76,11 @@ def record(
     if not client.search_registered_models(f"name='{name}'"):
         client.create_registered_model(name)
     client.create_model_version(
-        name, source=logged.model_uri, model_id=logged.model_id, tags={ZENML_VERSION: str(version)}
+        name,
+        source=logged.model_uri,
+        run_id=logged.run_id,
+        model_id=logged.model_id,
+        tags={ZENML_VERSION: str(version)},
     )
 
 

@@ -110,12 +110,14 @@ def judge(
     decision: Decision = (
         "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
     )
-    rank = ("failed", "inconclusive", "passed")
     # The champion comes last above and first here: among equals it is what people ask for.
-    ordered = [c for outcome in rank for c in reversed(conditions) if c.outcome == outcome]
+    failed, open_, passed = (
+        [c.sentence for c in reversed(conditions) if c.outcome == outcome]
+        for outcome in ("failed", "inconclusive", "passed")
+    )
     return Verdict(
         decision=decision,
-        reasons=(*notes, *(condition.sentence for condition in ordered)),
+        reasons=(*failed, *open_, *notes, *passed),
         conditions=tuple(conditions),
         champion_version=champion_version,
         rows=n,

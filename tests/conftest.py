@@ -26,15 +26,21 @@ Cli = Callable[..., Result]
 def pytest_configure() -> None:
     home = tempfile.mkdtemp(prefix="loop-tests-")
     run.LOCAL = Path(home)
-    os.environ["ZENML_CONFIG_PATH"] = f"{home}/zenml"
+    os.environ |= {**run.ENVIRONMENT, "ZENML_CONFIG_PATH": f"{home}/zenml"}
 
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(run.LOCAL, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def zenml() -> None:
+    """Import ZenML outside any test: it keeps the stdout it finds."""
+    import zenml.client  # noqa: F401
+
+
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def cli(zenml: None, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     """Call the command line as a user would, in this process."""
 
     def call(*arguments: str) -> Result:

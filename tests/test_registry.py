@@ -1,0 +1,146 @@
+"""Who is champion: the append-only log, rollback, and what tampering does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Cli, Result, output
+
+import registry
+from config import UserError
+
+Train = Callable[..., Result]
+
+WEAK = "model.params={C: 0.00001}"
+
+
+@pytest.fixture
+def two_champions(train: Train) -> Callable[[str], None]:
+    """Promote version 1, then the better version 2."""
+
+    def call(name: str) -> None:
+        train(name, WEAK, "gate.minimum={}")
+        train(name)
+        assert [e.version for e in registry.history(name)] == [1, 2]
+
+    return call
+
+
+def test_rollback_makes_the_previous_champion_current_and_records_why(
+    cli: Cli, two_champions: Callable[[str], None]
+) -> None:
+    from mlflow import MlflowClient
+    from zenml.client import Client
+
+    two_champions("back")
+    result = cli("--rollback", "--reason", "alarms at night", "--set", "name=back")
+    assert result.code == 0
+    assert "version 1 of back is champion again" in result.out
+    assert Client().get_model_version("back", "production").number == 1
+    mlflow = MlflowClient(Client().active_stack.experiment_tracker.get_tracking_uri())
+    assert mlflow.get_model_version_by_alias("back", "champion").tags["zenml_version"] == "1"
+    entry = registry.history("back")[-1]
+    assert (entry.kind, entry.version, entry.replaces, entry.reasons) == ("rollback", 1, 2, ("alarms at night",))
+    history = cli("--history", "--set", "name=back").out
+    assert "alarms at night" in history
+    assert history.count("UTC") == 3
+    assert cli("--rollback", "--set", "name=back").code == 2  # version 1 was the first
+    forward = cli("--rollback", "2", "--reason", "it was the sensor", "--set", "name=back")
+    assert forward.code == 0
+    assert registry.champion("back").version == 2  # type: ignore[union-attr]
+
+
+def test_a_rolled_back_model_does_not_come_back_by_training_again(
+    cli: Cli, train: Train, two_champions: Callable[[str], None]
+) -> None:
+    two_champions("gone")
+    cli("--rollback", "--reason", "unfair to group B", "--set", "name=gone")
+    train("gone")
+    registration = output("registration")
+    assert (registration.decision, registration.version, registration.champion) == ("hold", 2, 1)
+    assert "unfair to group B" in registration.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rollback",), "no champion yet"),
+        (("--history",), "no champion yet"),
+        (("--reproduce", "1"), "no model 'never' is registered"),
+    ],
+)
+def test_asking_before_the_first_training_is_one_line(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
+    result = cli(*arguments, "--set", "name=never")
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_only_one_of_two_promotions_from_the_same_champion_wins(train: Train) -> None:
+    train("race")
+    registry.promote("race", 7, "f" * 64, replaces=1, reasons=("first",))
+    with pytest.raises(registry.ChampionChanged):
+        registry.promote("race", 8, "e" * 64, replaces=1, reasons=("second",))
+    assert [e.version for e in registry.history("race")] == [1, 7]
+
+
+def test_a_promotion_in_the_same_instant_is_told_apart_by_the_log_itself(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train("instant")
+    seen = registry.champion("instant")
+    registry.promote("instant", 7, "f" * 64, replaces=1, reasons=("first",))
+    monkeypatch.setattr(registry, "champion", lambda name: seen)  # it looked before the other one wrote
+    with pytest.raises(registry.ChampionChanged):
+        registry.promote("instant", 8, "e" * 64, replaces=1, reasons=("second",))
+    assert [e.version for e in registry.history("instant")] == [1, 7]
+
+
+def model_files(name: str) -> Path:
+    from zenml.client import Client
+
+    artifact = Client().get_model_version(name, 1).get_artifact("model")
+    assert artifact is not None
+    return Path(artifact.uri)
+
+
+@pytest.mark.parametrize("file", ["model.pkl", "card.json"])
+def test_a_champion_tampered_with_is_refused_and_stays_on_record(cli: Cli, train: Train, file: str) -> None:
+    name = f"tampered_{file[:4]}"
+    train(name)
+    path = model_files(name) / file
+    path.write_bytes(path.read_bytes().replace(b"0.1", b"0.7") + b" ")
+    result = train(name)
+    assert result.code == 2
+    assert "was changed after it was stored" in result.err
+    with pytest.raises(UserError, match="changed"):
+        registry.load(name, 1)
+    assert [e.version for e in registry.history(name)] == [1]
+
+
+def test_reproduce_gives_the_same_model_bit_for_bit(cli: Cli, train: Train) -> None:
+    train("again")
+    result = cli("--reproduce", "1", "--set", "name=again")
+    assert result.code == 0, result.out + result.err
+    assert "bit for bit" in result.out
+    unknown = cli("--reproduce", "9", "--set", "name=again")
+    assert unknown.code == 2
+    assert "it has 1" in unknown.err
+
+
+def test_reproduce_exits_1_and_names_what_differs(
+    cli: Cli, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import core.model
+
+    train("drifted")
+    real = core.model.preprocessing
+
+    def changed(features):  # type: ignore[no-untyped-def]
+        return real(dict(list(features.items())[1:]))
+
+    monkeypatch.setattr(core.model, "preprocessing", changed)
+    result = cli("--reproduce", "1", "--set", "name=drifted")
+    assert result.code == 1
+    assert "different: model file" in result.out
+    assert "different: predictions on the" in result.out
