@@ -15,6 +15,10 @@ ROOT = Path(__file__).resolve().parent
 
 Task = Literal["binary", "multiclass", "regression"]
 Kind = Literal["numeric", "boolean", "categorical", "datetime", "text"]
+Metric = Literal[
+    "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "balanced_accuracy", "precision", "recall",
+    "f1", "cost", "macro_f1", "roc_auc_ovr", "r2", "rmse", "mae",
+]  # fmt: skip
 Severity = Literal["error", "warn", "off"]
 Scalar = str | bool | int | float
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -174,12 +178,12 @@ class Evaluation(Section):
 class Gate(Section):
     """Say what a model must show on the holdout to become champion."""
 
-    metric: str | None = None
+    metric: Metric | None = None
     """What champion and challenger are compared by: roc_auc, accuracy or r2 by task when left out."""
     margin: float = Field(0.01, ge=0)
     """The challenger may be at most this much worse (non-inferiority margin, in units of the metric: for rmse
     and mae those of the target)."""
-    minimum: dict[str, float] = {}
+    minimum: dict[Metric, float] = {}
     """Bounds that hold for any champion, by metric: a floor where greater is better, else a ceiling."""
     min_rows: int = Field(30, ge=1)
     """Judge on no fewer holdout rows."""
@@ -288,6 +292,9 @@ def _sentence(error: Any, raw: Any) -> str:
         return f"no key '{where}'; {known('the section', section.model_fields, str(error['loc'][-1]))}"
     if error["type"] == "missing":
         return f"'{where}' is missing"
+    if error["type"] == "literal_error":
+        options = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"'{where.removesuffix('.[key]')}': no '{error['input']}'; {known('it', options, str(error['input']))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if not where:
         return message

@@ -104,10 +104,12 @@ def pipelines() -> list[str]:
 
 
 def check_here(use_case: Config) -> None:
-    """Find what can be found wrong before anything starts: the source and the estimator."""
+    """Find what can be found wrong with source and estimator before anything heavy is imported."""
+    from core.estimators import check_estimator
     from core.sources import check_source
 
     check_source(use_case.data)
+    check_estimator(use_case.model)
 
 
 def use_stack(stack: apply.Stack) -> None:
@@ -119,9 +121,6 @@ def use_stack(stack: apply.Stack) -> None:
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
     apply.apply(stack)
     gc.freeze()
-    from zenml.utils.source_utils import set_custom_source_root
-
-    set_custom_source_root(str(ROOT))
     logging.getLogger("zenml.orchestrators").setLevel(logging.CRITICAL)  # what fails here is raised here as well
     logging.getLogger("zenml.integrations.mlflow").setLevel(logging.ERROR)  # it warns of frameworks not in use
 

@@ -64,7 +64,9 @@ def apply(stack: Stack) -> None:
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
     with _one_at_a_time():
         from zenml.client import Client  # importing it creates the database on a fresh clone
+        from zenml.utils.source_utils import set_custom_source_root
 
+        set_custom_source_root(str(ROOT))
         client = Client()
         components = {
             kind: [_apply_component(client, component) for component in listed]

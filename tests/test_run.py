@@ -1,0 +1,102 @@
+"""The command line before anything starts: what it answers, and how it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+import config
+import run
+from config import ROOT
+
+HEAVY = {"zenml", "pandas", "numpy", "sklearn", "mlflow", "evidently", "bentoml", "matplotlib", "sqlalchemy"}
+
+REFUSED = {
+    "pipeline": (["--pipeline", "trainin"], "did you mean 'training'?"),
+    "stack": (["--pipeline", "training", "--stack", "locl"], "did you mean 'local'?"),
+    "config": (["--pipeline", "training", "--config", "configs/frau.yaml"], "did you mean 'fraud'?"),
+    "key": (["--pipeline", "training", "--set", "gate.margn=1"], "did you mean 'margin'?"),
+    "section": (["--pipeline", "training", "--set", "gates.margin=1"], "did you mean 'gate'?"),
+    "value": (["--pipeline", "training", "--set", "split.holdout=1.5"], "it is 1.5"),
+    "type": (["--pipeline", "training", "--set", "data.rows=many"], "it is 'many'"),
+    "no value": (["--pipeline", "training", "--set", "gate.margin"], "section.key=value"),
+    "below a value": (["--pipeline", "training", "--set", "name.first=a"], "'name' holds a value"),
+    "password": (
+        ["--pipeline", "training", "--set", "data.source=postgresql://me:hunter2@db/x"],
+        "environment variable",
+    ),
+    "file": (["--pipeline", "training", "--set", "data.source=/no/such.csv"], "/no/such.csv"),
+    "bundled set": (["--pipeline", "training", "--set", "data.source=sklearn:wein"], "did you mean 'wine'?"),
+    "function": (["--pipeline", "training", "--set", "data.source=core.frod:x"], "core.frod"),
+    "metric": (["--pipeline", "training", "--set", "gate.metric=roc"], "did you mean 'roc_auc'?"),
+    "minimum": (["--pipeline", "training", "--set", "gate.minimum.recal=1"], "did you mean 'recall'?"),
+    "estimator": (
+        ["--pipeline", "training", "--set", "model.estimator=sklearn.ensemble.RandomForest"],
+        "did you mean 'RandomForestRegressor'?",
+    ),
+    "module": (["--pipeline", "training", "--set", "model.estimator=sklearn.ensembel.X"], "'sklearn.ensembel'"),
+    "parameter": (["--pipeline", "training", "--set", "model.params.Cc=1"], "did you mean 'C'?"),
+    "new config without a target": (["--new-config", "a.csv"], "--target"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_refuses_in_one_line_with_exit_2_before_heavy_libraries_load(fault: str) -> None:
+    arguments, message = REFUSED[fault]
+    code = f"import sys, run; code = run.main({arguments}); print(code, {HEAVY} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "2 set()"
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert message in result.stderr
+    assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--list"], ["--schema"]])
+def test_answers_without_heavy_libraries(arguments: list[str]) -> None:
+    code = (
+        "import sys, run\n"
+        f"try: run.main({arguments})\n"
+        "except SystemExit: pass\n"
+        f"print({HEAVY} & set(sys.modules), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr.strip() == "set()"
+    assert result.stdout
+
+
+def test_list_names_pipelines_configs_and_stacks(cli: Cli) -> None:
+    out = cli("--list").out
+    assert "training" in out
+    assert "breast_cancer, fraud" in out
+    assert "default, local" in out
+
+
+def test_the_committed_schema_is_the_one_printed(cli: Cli) -> None:
+    assert (ROOT / "configs/schema.json").read_text(encoding="utf-8") == cli("--schema").out
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_valid_and_names_the_schema(path: Path) -> None:
+    config.load(path)
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("name: a\nname: b\ndata: {source: x.csv, target: y}\n")
+    with pytest.raises(config.UserError, match="key 'name' stands twice"):
+        config.load(twice)
+
+
+def test_changes_are_typed(tmp_path: Path) -> None:
+    path = ROOT / "configs/fraud.yaml"
+    changed = config.load(path, ["data.rows=5", "data.options.scenario=covariate", "gate.minimum.f1=0.1"])
+    assert changed.data.rows == 5
+    assert changed.data.options == {"seed": 7, "scenario": "covariate"}
+    assert changed.gate.minimum == {"roc_auc": 0.75, "f1": 0.1}
+
+
+def test_the_users_own_zenml_is_left_alone_unless_asked_for() -> None:
+    assert run.ENVIRONMENT["ZENML_CONFIG_PATH"] == str(ROOT / ".local/zenml")
