@@ -31,9 +31,7 @@ class UserError(Exception):
 class Section(BaseModel):
     """Refuse unknown keys, NaN and later changes; take each field's description from its docstring."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Data(Section):
@@ -75,6 +73,12 @@ class Data(Section):
         if re.search(r"://[^/@:$]*:[^@$/]+@", source):
             raise ValueError("holds a password; put the URL into an environment variable and write ${NAME}")
         return source
+
+    @property
+    def shown_source(self) -> str:
+        """Return the source as it was written, without a URL's query string, which may hold a signature."""
+        source = re.sub(r"\$\((\w+)\)", r"${\1}", self.source)
+        return source.split("?")[0] if "://" in source else source
 
     @model_validator(mode="after")
     def _target_is_not_an_input(self) -> Self:
@@ -223,7 +227,7 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
     if not path.is_file():
         raise UserError(f"no config file '{path}'; {known('configs/', names('configs'), path.stem)}")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
     if not isinstance(raw, dict):
@@ -247,10 +251,16 @@ def names(folder: str) -> list[str]:
 
 
 def known(what: str, options: Iterable[str], given: str) -> str:
-    """Say which options exist and which one was probably meant: `stacks/ has a, b; did you mean 'a'?`."""
-    options = sorted(options)
-    near = difflib.get_close_matches(given, options, n=1, cutoff=0.5)
+    """Say which options exist and which one was probably meant: `stacks/ has a, b; did you mean 'a'?`.
+
+    Of many options the nearest twelve are named; more cannot be read.
+    """
+    options = sorted(set(options))
+    near = difflib.get_close_matches(given, options, n=12, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
+    if len(options) > 12:
+        what = f"among {len(options)} names {what}"
+        options = sorted([*near, *(option for option in options if option not in near)][:12])
     return f"{what} has {', '.join(options) or 'nothing'}{hint}"
 
 

@@ -13,7 +13,12 @@ from rich.text import Text
 
 from core.report import number
 
-MARKS = {"completed": ("✓", "green"), "cached": ("=", "cyan"), "failed": ("✗", "red"), "running": ("›", "yellow")}
+MARKS = {
+    "completed": ("✓", "green"),
+    "cached": ("=", "cyan"),
+    "failed": ("✗", "red"),
+    "running": ("›", "yellow"),
+}
 WAITING = ("·", "dim")
 POLL_SECONDS = 0.5
 

@@ -6,6 +6,7 @@ that the other was first. Stages, tags and MLflow aliases are drawn from the log
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -110,15 +111,13 @@ def register(name: str, fingerprint: str, artifacts: list[UUID], metadata: Mappi
 
     client = Client()
     if name not in _model_names():
-        try:
+        with suppress(EntityExistsError):  # another run was first, which is as good
             client.create_model(name)
-        except EntityExistsError:
-            pass  # another run was first, which is as good
     version = client.create_model_version(name)
     for artifact in artifacts:
         link_artifact_version_to_model_version(client.get_artifact_version(artifact), version)
     # The fingerprint comes last: it marks the version as whole.
-    log_metadata({**metadata, "fingerprint": fingerprint}, model_name=name, model_version=version.name)
+    log_metadata(metadata={**metadata, "fingerprint": fingerprint}, model_version_id=version.id)
     return version.number
 
 
@@ -176,9 +175,7 @@ def rollback(name: str, version: int | None, reason: str) -> Promotion:
         raise UserError(f"version {version} of '{name}' never was champion; these were: {known}")
     if load(name, version).fingerprint != earlier[version]:
         raise UserError(f"version {version} of '{name}' is not the model that was promoted then")
-    entry = promote(
-        name, version, earlier[version], replaces=current, reasons=(reason,), kind="rollback"
-    )
+    entry = promote(name, version, earlier[version], replaces=current, reasons=(reason,), kind="rollback")
     draw(name)
     return entry
 
@@ -210,7 +207,12 @@ def draw(name: str) -> None:
         stage = ModelStages.PRODUCTION if stored.number == first else None
         if wanted != held or (stage and stored.stage != stage):
             client.update_model_version(
-                name, stored.id, stage=stage, force=True, add_tags=[*wanted - held], remove_tags=[*held - wanted]
+                name,
+                stored.id,
+                stage=stage,
+                force=True,
+                add_tags=[*wanted - held],
+                remove_tags=[*held - wanted],
             )
     if tracking.has_tracker():
         tracking.point_aliases(name, first, challenger)

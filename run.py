@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import config
 from config import ROOT, Config, UserError, known
@@ -19,7 +18,6 @@ from stacks import apply
 
 LOCAL, CONFIGS = ROOT / ".local", ROOT / "configs"
 ENVIRONMENT = {
-    "ZENML_CONFIG_PATH": str(LOCAL / "zenml"),      # this clone's own ZenML; set it yourself to use another
     "ZENML_REPOSITORY_PATH": str(ROOT),             # no settings from a .zen folder further up
     "ZENML_ANALYTICS_OPT_IN": "false",
     "ZENML_ENABLE_RICH_TRACEBACK": "false",
@@ -40,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     act.add_argument("--rollback", nargs="?", type=int, const=0, metavar="VERSION",
                      help="make the previous champion (or this earlier one) current again")  # fmt: skip
     act.add_argument("--reproduce", type=int, metavar="VERSION",
-                     help="retrain a registered version from its record and compare; exit 1 on a difference")  # fmt: skip
+                     help="retrain a registered version from its record; exit 1 on a difference")  # fmt: skip
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
     parse.add_argument("--config", type=Path, default=CONFIGS / "breast_cancer.yaml", metavar="FILE",
@@ -55,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks; return the exit code: 0, 1 for a difference or fault, 2 for a user's mistake."""
+    """Do what the command line asks; return 0, or 1 for a difference or fault, 2 for a user's mistake."""
     given = parser().parse_args(arguments)
     try:
         return act(given)
@@ -73,7 +71,11 @@ def act(given: argparse.Namespace) -> int:
         print(config.json_schema(), end="")
         return 0
     if given.list:
-        for what, found in (("pipelines", pipelines()), ("configs", config.names("configs")), ("stacks", config.names("stacks"))):
+        for what, found in (
+            ("pipelines", pipelines()),
+            ("configs", config.names("configs")),
+            ("stacks", config.names("stacks")),
+        ):
             print(f"{what:<10} {', '.join(found)}")
         return 0
     if given.new_config:
@@ -112,10 +114,22 @@ def check_here(use_case: Config) -> None:
     check_estimator(use_case.model)
 
 
+def zenml_home(folder: Path) -> dict[str, str]:
+    """Return the settings that put ZenML into a folder.
+
+    The URL keeps runs on the database file after `zenml login --local` has pointed the folder's settings at a
+    dashboard that may be gone.
+    """
+    database = folder / "local_stores/default_zen_store/zenml.db"
+    return {"ZENML_CONFIG_PATH": str(folder), "ZENML_STORE_URL": f"sqlite:///{database}"}
+
+
 def use_stack(stack: apply.Stack) -> None:
     """Start ZenML on this clone's own state and make the stack the active one of this process."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    if "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
+        os.environ |= zenml_home(LOCAL / "zenml")
     # ZenML rescans every installed package for each stored table and model: 60 % of a warm run.
     importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
@@ -178,7 +192,7 @@ def reproduce(name: str, version: int) -> int:
         print(f"different: {difference}")
     if found.differences:
         return 1
-    print(f"version {version} of {name} is reproduced: same model file, same {found.rows:,} holdout predictions, bit for bit")
+    print(f"version {version} of {name} is reproduced: model file and {found.rows:,} holdout predictions, bit for bit")
     return 0
 
 

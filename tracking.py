@@ -1,6 +1,6 @@
 """Write what MLflow shows: one run a training, one registered version a model, the two aliases.
 
-MLflow follows ZenML and is never asked who is champion. On a stack without an MLflow tracker nothing here is called.
+MLflow follows ZenML and is never asked who is champion. On a stack without a tracker nothing here is called.
 """
 
 from collections.abc import Mapping
@@ -43,6 +43,7 @@ def record(
     import mlflow
     import skops.io
     from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.pandas_dataset import from_pandas
 
     card = bundle.card
     mlflow.set_tags({ZENML_VERSION: version, "data": card.data, "code": card.code, "model": card.model})
@@ -51,9 +52,9 @@ def record(
     for metric, found in scorecard.estimates.items():
         metrics |= {metric: found.value, f"{metric}_low": found.low, f"{metric}_high": found.high}
     mlflow.log_metrics(metrics)
-    data = mlflow.data.from_pandas(
+    data = from_pandas(
         train_rows,
-        source=CodeDatasetSource(tags={"source": card.recipe.data.source}),
+        source=CodeDatasetSource(tags={"source": card.recipe.data.shown_source}),
         targets=card.contract.target,
         name=name,
         digest=card.data[:32],

@@ -156,9 +156,7 @@ def _line(case: Case, runs: int) -> str:
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--runs", type=int, default=500, help="draws for a case of up to 250 rows; fewer for more"
-    )
+    parser.add_argument("--runs", type=int, default=500, help="draws for a case of up to 250 rows; fewer for more")
     runs = parser.parse_args().runs
     print(
         f"{'challenger':22} {'rows':14} {'n':>5} {'at':>7} {'promoted':>8} {'95 % interval':>16}"

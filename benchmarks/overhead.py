@@ -32,12 +32,12 @@ def plain(folder: Path) -> None:
     import pandas as pd
 
     import tracking
-    from core.contract import check_table, learn_contract
+    from core.checks import ContractReport, check_table
+    from core.contract import learn_contract
     from core.gate import judge
     from core.metrics import Scorecard, estimate, metric_names
     from core.model import train
     from core.report import contract_page, evaluation_page, verdict_page
-    from core.contract import ContractReport
     from core.sources import read_rows
     from core.split import resolve
 
@@ -73,7 +73,7 @@ def timed(code: str, environment: dict[str, str]) -> tuple[float, float]:
 
 
 def warm(home: Path) -> tuple[float, float]:
-    """Train three times in this process; return seconds a step around the step functions, and in a run outside steps."""
+    """Train three times in this process; return seconds around each step function, and in a run outside steps."""
     from zenml.steps import BaseStep
 
     inside: list[float] = []
@@ -124,7 +124,7 @@ def main() -> None:
     """Print one table from one run of each."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        environment = {**os.environ, **run.ENVIRONMENT, "ZENML_CONFIG_PATH": f"{home}/zenml"}
+        environment = dict(os.environ) | run.ENVIRONMENT | run.zenml_home(home / "zenml")
         os.environ |= environment
         train = ["--pipeline", "training"]
         script = f"import pathlib, benchmarks.overhead as o; o.plain(pathlib.Path({folder!r}))"
@@ -145,7 +145,9 @@ def main() -> None:
     limit = base + rows["imports alone"][0]
     share = rows["training, --no-cache"][0]
     print(f"\nuncached training / (script + imports), CPU: {share / limit:.2f}")
-    print(f"warm, a step: {1000 * around:.0f} ms around the step's own function; a run: {outside:.2f} s outside its steps")
+    print(
+        f"warm, a step: {1000 * around:.0f} ms around the step's own function; a run: {outside:.2f} s outside its steps"
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
+from sklearn.exceptions import InconsistentVersionWarning
 
 from config import ROOT, Recipe, UserError
 from core.contract import DataContract, encode_target
@@ -66,8 +67,14 @@ class Bundle:
                 f"its SHA-256 is {found[:12]}…, its card says {self.card.model[:12]}…"
             )
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Trying to unpickle estimator")
-            return pickle.loads(self.model_file)  # noqa: S301  (our own file: its hash has just been checked)
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            try:
+                return pickle.loads(self.model_file)  # noqa: S301  (our own: its hash has just been checked)
+            except InconsistentVersionWarning as err:
+                raise UserError(
+                    f"the model '{self.card.recipe.name}' needs scikit-learn {err.original_sklearn_version}, "
+                    f"here is {err.current_sklearn_version}; install that version or train again"
+                ) from err
 
     @property
     def fingerprint(self) -> str:
@@ -118,7 +125,9 @@ def sha256(content: bytes) -> str:
 
 def code_fingerprint() -> str:
     """Return one hash of all code that can change a result; also the key under which steps are cached."""
-    files = [ROOT / "config.py", ROOT / "requirements.txt", *ROOT.glob("core/**/*.py"), *ROOT.glob("steps/*.py")]
+    files = [ROOT / "config.py", ROOT / "requirements.txt"]
+    for pattern in ("core/**/*.py", "core/templates/*.html", "steps/*.py"):
+        files += ROOT.glob(pattern)
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")

@@ -31,9 +31,7 @@ def draft_config(path: str, target: str) -> str:
     try:
         data = Data.model_validate({"source": path, "target": target})
     except ValidationError as err:
-        raise UserError(
-            f"cannot draft a config: {err.errors()[0]['msg'].removeprefix('Value error, ')}"
-        ) from err
+        raise UserError(f"cannot draft a config: {err.errors()[0]['msg'].removeprefix('Value error, ')}") from err
     rows = read_rows(data)
     task = infer_task(rows[target], None)
     ids = tuple(name for name in rows.columns if name != target and _is_id(rows[name]))

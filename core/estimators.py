@@ -1,4 +1,4 @@
-"""Find out whether an estimator and its parameters exist, from source text alone: importing it takes seconds."""
+"""Find out from source text whether an estimator and its parameters exist: importing it takes seconds."""
 
 import ast
 import importlib.util
@@ -28,8 +28,8 @@ def check_estimator(model: Model) -> None:
             raise UserError(f"model.estimator: no '{name}'; {known(module, classes, name)}")
         return
     parameters = _parameters(found)
-    for key in model.params if parameters is not None else ():
-        if key not in parameters:
+    for key in model.params:
+        if parameters is not None and key not in parameters:
             raise UserError(f"model.params: no '{key}'; {known(name, parameters, key)}")
 
 

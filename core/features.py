@@ -1,4 +1,4 @@
-"""Turn contract columns into numbers, inside the fitted pipeline, so that every place prepares a row alike."""
+"""Turn contract columns into numbers inside the fitted pipeline, so that every place prepares a row alike."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -14,10 +14,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from config import Kind
 
 CALENDAR = ("days", "month", "weekday", "hour")
+# In microseconds as the columns: in pandas' own nanoseconds 9999-12-31, an open end, is out of bounds.
+_EPOCH, _DAY = pd.Timestamp("1970-01-01").as_unit("us"), pd.Timedelta(days=1).as_unit("us")
 
 
 class CalendarParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turn each datetime column into days since 1970, month, weekday and hour: (n, k) → (n, 4k), NaN if missing."""
+    """Turn each datetime into days since 1970, month, weekday and hour: (n, k) → (n, 4k), NaN if missing."""
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
         """Remember the columns; there is nothing to learn."""
@@ -29,7 +31,7 @@ class CalendarParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         parts = []
         for name in X.columns:
             moment = X[name].dt
-            days = (X[name] - pd.Timestamp(0)) / pd.Timedelta(days=1)
+            days = (X[name] - _EPOCH) / _DAY
             parts += [days, moment.month, moment.weekday, moment.hour]
         return np.column_stack([np.asarray(part, dtype=np.float64) for part in parts])
 
@@ -56,12 +58,15 @@ def preprocessing(features: Mapping[str, Kind]) -> ColumnTransformer:
     """Return the transformer for these columns: impute and scale numbers, encode categories, unfold times.
 
     A missing number becomes the training median plus a column that says it was missing. Categories seen in
-    fewer than 1 % of the training rows, and unseen ones, share one column.
+    fewer than 1 % of the training rows share one column, unseen ones too; without such a column, unseen ones
+    are zero in all.
     """
     numbers = [n for n, kind in features.items() if kind in ("numeric", "boolean")]
     categories = [n for n, kind in features.items() if kind == "categorical"]
     times = [n for n, kind in features.items() if kind == "datetime"]
-    scale = (SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
+    # A fold may hold no value of a column; it stays in place, as zeros.
+    impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    scale = (impute, StandardScaler())
     encode = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=0.01, sparse_output=False)
     return ColumnTransformer(
         [

@@ -30,9 +30,7 @@ _TRIPLED = 3.0
 _INTERCEPT, _CONCEPT_INTERCEPT = -6.6, -5.15  # both make about _RATE
 
 
-def card_transactions(
-    rows: int = 20_000, seed: int = 7, scenario: str = "none", start: int = 0
-) -> pd.DataFrame:
+def card_transactions(rows: int = 20_000, seed: int = 7, scenario: str = "none", start: int = 0) -> pd.DataFrame:
     """Return rows `start` to `start + rows` of this seed's stream; row i is the same whatever else is asked.
 
     Columns: transaction_id, time, amount (lognormal), merchant, country, channel, card_since, hour,

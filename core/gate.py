@@ -85,31 +85,24 @@ def judge(
 
     # Both ends of a two-sided interval at 2c - 1 are one-sided bounds at c.
     one_sided = evaluation.model_copy(update={"confidence": 2 * evaluation.confidence - 1})
+    found = estimate(challenger, gate.minimum, one_sided)
     conditions = [
-        _condition(
-            f"minimum_{name}", name, name, found, gate.minimum[name], greater_is_better(name), evaluation
-        )
-        for name, found in estimate(challenger, gate.minimum, one_sided).items()
+        _condition(f"minimum_{name}", name, name, found[name], bound, greater_is_better(name), evaluation)
+        for name, bound in gate.minimum.items()
     ]
     constant = constant_predictions(challenger, prior)
     lead = estimate_difference(metric, challenger, constant, one_sided)
-    conditions.append(
-        _condition("beats_constant", metric, f"{metric} against a constant", lead, 0, True, evaluation)
-    )
+    conditions.append(_condition("beats_constant", metric, f"{metric} against a constant", lead, 0, True, evaluation))
     notes: tuple[str, ...] = ()
     if champion is None:
         notes = ("first model: no champion to compare with, only minimum bounds",)
     else:
         lead = estimate_difference(metric, challenger, champion, one_sided)
         subject = f"{metric} against {rival}"
-        conditions.append(
-            _condition("not_worse_than_champion", metric, subject, lead, -gate.margin, True, evaluation)
-        )
+        conditions.append(_condition("not_worse_than_champion", metric, subject, lead, -gate.margin, True, evaluation))
 
     outcomes = {condition.outcome for condition in conditions}
-    decision: Decision = (
-        "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
-    )
+    decision: Decision = "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
     # The champion comes last above and first here: among equals it is what people ask for.
     failed, open_, passed = (
         [c.sentence for c in reversed(conditions) if c.outcome == outcome]

@@ -111,9 +111,7 @@ def greater_is_better(name: str) -> bool:
 def check_metric(name: str, task: Task, where: str) -> str:
     """Return the name, or raise a UserError that lists the metrics of the task."""
     if name not in METRICS[task]:
-        raise UserError(
-            f"{where}: no metric '{name}' for a {task} target; {known(task, metric_names(task), name)}"
-        )
+        raise UserError(f"{where}: no metric '{name}' for a {task} target; {known(task, metric_names(task), name)}")
     return name
 
 

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.exceptions import ConvergenceWarning
@@ -39,15 +40,19 @@ def make_estimator(model: Model, task: Task) -> BaseEstimator:
         module = importlib.import_module(module_name)
     except ImportError as err:
         raise UserError(f"model.estimator: no module '{module_name}' ({err})") from err
-    if not hasattr(module, name):
+    build = getattr(module, name, None)
+    if not (inspect.isclass(build) and hasattr(build, "fit")):
         raise UserError(f"model.estimator: no '{name}'; {known(module_name, _estimators(module), name)}")
-    build = getattr(module, name)
-    accepted = inspect.signature(build).parameters
+    parameters = inspect.signature(build).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in model.params:
-        if key not in accepted:
-            raise UserError(f"model.params: no '{key}'; {known(name, accepted, key)}")
-    seed = {"random_state": model.seed} if "random_state" in accepted and "random_state" not in model.params else {}
-    estimator = build(**model.params, **seed)
+        if key not in parameters and not takes_any:
+            raise UserError(f"model.params: no '{key}'; {known(name, parameters, key)}")
+    seed = {"random_state": model.seed} if takes_any or "random_state" in parameters else {}
+    try:
+        estimator = build(**{**seed, **model.params})
+    except TypeError as err:
+        raise UserError(f"model.params: {name} cannot be built with them: {err}") from err
     wanted, fits = ("regressor", is_regressor) if task == "regression" else ("classifier", is_classifier)
     if not fits(estimator) or (wanted == "classifier" and not hasattr(estimator, "predict_proba")):
         needs = "a regressor" if wanted == "regressor" else "a classifier with predict_proba"
@@ -62,42 +67,30 @@ def train(rows: pd.DataFrame, contract: DataContract, split: SplitRule, recipe: 
     """
     features = as_features(rows, contract.features)
     truth = encode_target(rows[contract.target], contract)
-    pipeline = Pipeline(
-        [("prepare", preprocessing(contract.features)), ("estimate", make_estimator(recipe.model, contract.task))]
-    )
     fold = folds(rows, split, recipe.model.folds)
     _check_folds(truth, fold, contract)
-    method = "predict" if contract.task == "regression" else "predict_proba"
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            scores = cross_val_predict(pipeline, features, truth, cv=PredefinedSplit(fold), method=method)
-            pipeline.fit(features, truth)
-    except (ValueError, TypeError) as err:
-        raise UserError(f"{_name(pipeline)} cannot be fitted: {' '.join(str(err).split())[:300]}") from err
-    if any(issubclass(w.category, ConvergenceWarning) for w in caught):
-        log.warning("%s did not converge; raise model.params.max_iter", _name(pipeline))
-    if contract.task == "binary":
-        scores = scores[:, 1]
-    threshold = choose_threshold(truth, scores, recipe.model.threshold) if contract.task == "binary" else None
-    held_back = Predictions(
+    estimator = make_estimator(recipe.model, contract.task)
+    pipeline = Pipeline([("prepare", preprocessing(contract.features)), ("estimate", estimator)])
+    scores = _fit(pipeline, features, truth, fold, contract.task)
+    rule = recipe.model.threshold
+    threshold = choose_threshold(truth, scores, rule) if contract.task == "binary" else None
+    out_of_fold = Predictions(
         task=contract.task,
         truth=truth,
         scores=scores,
         threshold=threshold,
         labels=contract.classes,
-        costs=(recipe.model.threshold.false_positive, recipe.model.threshold.false_negative),
+        costs=(rule.false_positive, rule.false_negative),
     )
-    classes = contract.classes
-    shares = np.bincount(truth.astype(int), minlength=len(classes)) / len(truth) if classes else [truth.mean()]
+    prior = np.bincount(truth.astype(int)) / len(truth) if contract.classes else [truth.mean()]
     model_file = pickle.dumps(pipeline, protocol=5)
     card = Card(
         recipe=recipe,
         contract=contract,
         split=split,
         threshold=threshold,
-        prior=tuple(float(share) for share in shares),
-        cross_validation={name: float(measure(name, held_back)) for name in metric_names(contract.task)},
+        prior=tuple(map(float, prior)),
+        cross_validation={name: measure(name, out_of_fold) for name in metric_names(contract.task)},
         data=fingerprint(rows),
         code=code_fingerprint(),
         model=sha256(model_file),
@@ -106,45 +99,68 @@ def train(rows: pd.DataFrame, contract: DataContract, split: SplitRule, recipe: 
     return Bundle(card=card, model_file=model_file)
 
 
-def choose_threshold(truth: np.ndarray, scores: np.ndarray, rule: Threshold) -> float:
+def choose_threshold(truth: npt.NDArray[Any], scores: npt.NDArray[np.float64], rule: Threshold) -> float:
     """Return the score from which to answer positive, best by the rule on (n,) truth 0/1 and (n,) scores.
 
-    Every distinct score is a candidate. The result lies halfway to the next lower score, so that rounding in
-    another runtime does not move a decision.
+    Candidates are to flag the rows from any score on, or none; of equals, the fewest rows above none. The
+    result lies halfway to the next score, so that rounding in another runtime does not move a decision.
     """
     if rule.by == "fixed":
         return rule.value
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], truth[order]
-    last = np.append(ranked[1:] != ranked[:-1], True)  # the last row of each group of equal scores
-    found, flagged = np.cumsum(hits)[last], np.arange(1, len(hits) + 1)[last]
-    positives, negatives = truth.sum(), len(truth) - truth.sum()
+    ascending, place = np.unique(scores, return_inverse=True)
+    ranked = ascending[::-1]
+    flagged = np.append(np.bincount(place)[::-1].cumsum(), 0)  # the last candidate flags none
+    found = np.append(np.bincount(place, truth)[::-1].cumsum(), 0)
+    positives = truth.sum()
     false_alarms, misses = flagged - found, positives - found
     value = {
         "f1": 2 * found / (flagged + positives),
         "accuracy": -(false_alarms + misses),
-        "balanced_accuracy": found / positives - false_alarms / negatives,
+        "balanced_accuracy": found / positives - false_alarms / (len(truth) - positives),
         "cost": -(rule.false_positive * false_alarms + rule.false_negative * misses),
     }[rule.by]
-    candidates = ranked[last]
     best = int(np.argmax(value))
-    below = candidates[best + 1] if best + 1 < len(candidates) else 0.0
-    return float((candidates[best] + below) / 2)
+    high = np.append(ranked, np.nextafter(max(ranked[0], 1.0), np.inf))[best]
+    low = np.append(ranked[1:], [0.0, ranked[0]])[best]
+    return float(min(max((high + low) / 2, np.nextafter(low, np.inf)), high))
 
 
-def _check_folds(truth: np.ndarray, fold: np.ndarray, contract: DataContract) -> None:
-    """Refuse training rows in which a class fills only one fold: the other folds could not learn it."""
-    for code, label in enumerate(contract.classes):
-        rows = truth == code
+def _fit(
+    pipeline: Pipeline, features: pd.DataFrame, truth: npt.NDArray[Any], fold: npt.NDArray[Any], task: Task
+) -> npt.NDArray[np.float64]:
+    """Fit the pipeline; return its out-of-fold P(positive), class probabilities or predicted values."""
+    method = "predict" if task == "regression" else "predict_proba"
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            scores = cross_val_predict(pipeline, features, truth, cv=PredefinedSplit(fold), method=method)
+            pipeline.fit(features, truth)
+    except (ValueError, TypeError) as err:
+        raise UserError(f"{_name(pipeline)} cannot be fitted: {' '.join(str(err).split())[:300]}") from err
+    for words in dict.fromkeys(map(_words, caught)):
+        log.warning("%s %s", _name(pipeline), words)
+    return np.asarray(scores[:, 1] if task == "binary" else scores, np.float64)
+
+
+def _check_folds(truth: npt.NDArray[Any], fold: npt.NDArray[Any], contract: DataContract) -> None:
+    """Refuse training rows that fill one fold, as a class or in all: the other folds could not learn them."""
+    groups = {f"class '{label}'": truth == code for code, label in enumerate(contract.classes)}
+    for name, rows in (groups or {"the table": np.ones(len(truth), bool)}).items():
         if len(np.unique(fold[rows])) < 2:
             raise UserError(
-                f"class '{label}' has {rows.sum()} training rows, all in one cross-validation fold; "
+                f"{name} has {rows.sum()} training rows, all in one cross-validation fold; "
                 "it needs some in at least two: gather more or lower split.holdout"
             )
 
 
 def _estimators(module: Any) -> list[str]:
-    return [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, BaseEstimator)]
+    return [name for name, value in vars(module).items() if inspect.isclass(value) and hasattr(value, "fit")]
+
+
+def _words(warning: warnings.WarningMessage) -> str:
+    if issubclass(warning.category, ConvergenceWarning):
+        return "did not converge; raise model.params.max_iter"
+    return f"warns: {str(warning.message).splitlines()[0]}"
 
 
 def _name(pipeline: Pipeline) -> str:

@@ -1,48 +1,43 @@
 """Draw the pages people read: evaluation, data contract, verdict. Each is one self-contained HTML file."""
 
-import io
+import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from sklearn.calibration import CalibrationDisplay
-from sklearn.inspection import permutation_importance
-from sklearn.metrics import (
-    ConfusionMatrixDisplay,
-    PrecisionRecallDisplay,
-    PredictionErrorDisplay,
-    RocCurveDisplay,
-)
 
 from core.bundle import Bundle
-from core.contract import ContractReport, DataContract, encode_target
-from core.gate import Verdict
-from core.metrics import Estimate, Predictions, default_metric
-from core.table import as_features
+from core.checks import ContractReport
+from core.contract import Column, DataContract
+from core.gate import Condition, Verdict
+from core.metrics import Estimate, Predictions, default_metric, measure
+from core.plots import draw_plots
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 5
+_CATEGORIES = 8  # named in the contract's table; the JSON holds them all
 
 
 def evaluation_page(
     bundle: Bundle, rows: pd.DataFrame, predictions: Predictions, estimates: dict[str, Estimate]
 ) -> str:
     """Show metrics with intervals, the plots of the task, column importance, and the model's origin."""
-    importance = column_importance(bundle, rows)
-    plots = REGRESSION if predictions.task == "regression" else CLASSIFICATION
+    sample = _sample(predictions)
     return _page(
         "evaluation.html",
         card=bundle.card,
+        estimator=type(bundle.pipeline[-1]).__name__,
         rows=len(rows),
-        confidence=next(iter(estimates.values())).confidence,
         estimates=estimates,
-        plots=[_svg(title, draw, predictions) for title, draw in plots.items()],
-        importance=importance,
+        plots=draw_plots(predictions),
+        importance=column_importance(bundle, rows.iloc[sample], predictions.take(sample)),
         importance_metric=default_metric(predictions.task),
-        importance_rows=min(len(rows), IMPORTANCE_ROWS),
+        importance_rows=len(sample),
         importance_repeats=IMPORTANCE_REPEATS,
-        top=max([value for _, value in importance] + [1e-12]),
     )
 
 
@@ -56,101 +51,77 @@ def verdict_page(name: str, verdict: Verdict) -> str:
     return _page("verdict.html", name=name, verdict=verdict)
 
 
-def column_importance(bundle: Bundle, rows: pd.DataFrame) -> list[tuple[str, float]]:
-    """Return (column, loss of the default metric when it is shuffled), greatest first (Breiman 2001)."""
-    rows = rows.iloc[:IMPORTANCE_ROWS]
-    contract = bundle.card.contract
-    features = as_features(rows, contract.features)
-    found = permutation_importance(
-        bundle.pipeline,
-        features,
-        encode_target(rows[contract.target], contract),
-        scoring=default_metric(contract.task),
-        n_repeats=IMPORTANCE_REPEATS,
-        random_state=0,
-    )
-    pairs = zip(features.columns, found.importances_mean, strict=True)
-    return sorted(((str(n), float(v)) for n, v in pairs), key=lambda pair: -pair[1])
+def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictions) -> list[tuple[str, float]]:
+    """Return (column, loss of the default metric when it is shuffled), greatest first (Breiman 2001).
+
+    Nothing where the metric is undefined on these rows.
+    """
+    metric, random = default_metric(predictions.task), np.random.default_rng(0)
+    whole = measure(metric, predictions)
+    if math.isnan(whole):
+        return []
+    losses = {}
+    for name in bundle.card.contract.features:
+        left = []
+        for _ in range(IMPORTANCE_REPEATS):
+            shuffled = rows.assign(**{name: rows[name].array[random.permutation(len(rows))]})
+            left.append(measure(metric, replace(predictions, scores=bundle.scores(shuffled))))
+        losses[name] = whole - float(np.mean(left))
+    return sorted(losses.items(), key=lambda loss: -loss[1])
 
 
-def _confusion(predictions: Predictions, axes: Any) -> None:
-    ConfusionMatrixDisplay.from_predictions(
-        predictions.truth,
-        predictions.decisions,
-        labels=range(len(predictions.labels)),
-        display_labels=predictions.labels,
-        ax=axes,
-        colorbar=False,
-        cmap="Blues",
-    )
+def _sample(predictions: Predictions) -> npt.NDArray[np.intp]:
+    """Return rows for shuffling; if binary as many of each class, since ROC AUC does not mind their mix."""
+    order = np.random.default_rng(0).permutation(len(predictions.truth))
+    if predictions.task != "binary":
+        return order[:IMPORTANCE_ROWS]
+    classes = [order[predictions.truth[order] == code] for code in (0, 1)]
+    return np.concatenate([rows[: IMPORTANCE_ROWS // 2] for rows in classes])
 
 
-def _curves(display: Any, **options: Any) -> Any:
-    """Return a plot of one curve for the positive class, or one a class against the rest."""
-
-    def draw(predictions: Predictions, axes: Any) -> None:
-        if predictions.task == "binary":
-            display.from_predictions(predictions.truth, predictions.scores, ax=axes, **options)
-            return
-        for code, label in enumerate(predictions.labels):
-            truth = (predictions.truth == code).astype(int)
-            display.from_predictions(truth, predictions.scores[:, code], ax=axes, name=label, **options)
-
-    return draw
+def number(value: float) -> str:
+    """Write a number with as many digits as a reader can use; an undefined one is a dash."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:#.4g}"
 
 
-def _errors(kind: str) -> Any:
-    """Return a plot of predicted against actual values, or of the residuals."""
-
-    def draw(predictions: Predictions, axes: Any) -> None:
-        PredictionErrorDisplay.from_predictions(
-            predictions.truth, predictions.scores, kind=kind, ax=axes, subsample=1000, random_state=0
-        )
-
-    return draw
-
-
-CLASSIFICATION = {
-    "Confusion": _confusion,
-    "ROC": _curves(RocCurveDisplay),
-    "Precision and recall": _curves(PrecisionRecallDisplay),
-    "Calibration": _curves(CalibrationDisplay, n_bins=10, strategy="quantile"),
-}
-REGRESSION = {
-    "Actual against predicted": _errors("actual_vs_predicted"),
-    "Residuals": _errors("residual_vs_predicted"),
-}
+def _extent(column: Column) -> str:
+    """Say in one line what values a column held."""
+    if column.kind == "categorical":
+        pairs = sorted(zip(column.categories, column.shares, strict=True), key=lambda pair: -pair[1])
+        shown = ", ".join(f"{name} {share:.0%}" for name, share in pairs[:_CATEGORIES])
+        more = len(pairs) - _CATEGORIES
+        return f"{shown} and {more} more" if more > 0 else shown
+    if column.kind == "boolean":
+        return f"true {column.mean:.0%}"
+    low, high = column.minimum, column.maximum
+    if isinstance(low, str) or isinstance(high, str):
+        return f"{_moment(low)} to {_moment(high)}"
+    return " ".join([number(low or 0), "to", number(high or 0)])
 
 
-def _svg(title: str, draw: Any, predictions: Predictions) -> str:
-    """Return one plot as inline SVG, the same bytes for the same predictions."""
-    import matplotlib as mpl
-
-    with mpl.rc_context({"backend": "agg", "svg.hashsalt": title, "svg.fonttype": "none"}):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5, 4.2), layout="constrained")
-        axes = figure.subplots()
-        draw(predictions, axes)
-        axes.set_title(title)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+def _moment(text: Any) -> str:
+    """Shorten ISO 8601: no midnight, a space for the T."""
+    return str(text).removesuffix("T00:00:00").replace("T", " ")
 
 
-def number(value: Any) -> str:
-    """Write a number with as many digits as a reader can use; anything else as it is."""
-    if not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def _places(condition: Condition) -> dict[str, float] | None:
+    """Place low, value, high and bound on a scale from 0 to 100; None if one of them is undefined."""
+    values = {name: float(getattr(condition, name)) for name in ("low", "value", "high", "bound")}
+    if not all(map(math.isfinite, values.values())):
+        return None
+    start, span = min(values.values()), np.ptp(list(values.values())) or 1.0
+    return {name: round(5 + 90 * (value - start) / span, 1) for name, value in values.items()}
 
 
 @cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    templates.globals["number"] = number
+    templates = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.globals |= {"number": number, "extent": _extent, "places": _places}
     return templates
 
 

@@ -79,9 +79,7 @@ def check_sides(target: pd.Series, held_out: npt.NDArray[np.bool_], task: Task) 
     sides = {"train": ~held_out, "holdout": held_out}
     for side, mask in sides.items():
         if not mask.any():
-            raise UserError(
-                f"the {side} side of the split needs rows, 0 of {len(held_out)} fall there; {fix}"
-            )
+            raise UserError(f"the {side} side of the split needs rows, 0 of {len(held_out)} fall there; {fix}")
     if task == "regression":
         return
     counts: dict[str, dict[Hashable, int]] = {

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import numbers
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
@@ -124,8 +125,8 @@ def as_kind(values: pd.Series, kind: Kind) -> pd.Series:
         coerced: list[Any] = [_as_float(value) for value in distinct]
     elif kind == "boolean":
         coerced = [_TRUTH.get(as_text(value).lower(), np.nan) for value in distinct]
-    else:
-        coerced = [as_text(value) for value in distinct]
+    else:  # one object a spelling, so that a model's pickle does not depend on the reader's objects
+        coerced = [sys.intern(as_text(value)) for value in distinct]
     dtype = "float64" if kind in ("numeric", "boolean") else "object"
     return _like(values, np.array([*coerced, np.nan], dtype)[codes], dtype)  # missing has code -1, the last
 
@@ -140,6 +141,12 @@ def as_text(value: Any) -> str:
     if is_number:
         return repr(float(value))
     return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def quoted(value: Any) -> str:
+    """Quote one value from the data, short enough for a sentence."""
+    text = as_text(value)
+    return repr(text if len(text) <= 40 else text[:39] + "…") if isinstance(value, str) else text[:40]
 
 
 def row_hashes(rows: pd.DataFrame, columns: Sequence[str]) -> Hashes:

@@ -31,9 +31,7 @@ def training(config: Config) -> None:
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)
     scorecard, evaluation_page = evaluate_model(model, holdout_rows, config.evaluation)
-    verdict, verdict_page = compare_models(
-        model, champion, version, holdout_rows, config.gate, config.evaluation
-    )
+    verdict, verdict_page = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation)
     register_model.with_options(experiment_tracker=tracked)(
         model, train_rows, scorecard, verdict, contract_page, evaluation_page, verdict_page, tracked
     )

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from zenml import step
 
-from core.contract import ContractReport, DataContract, raise_on_errors
+from core.checks import ContractReport, raise_on_errors
+from core.contract import DataContract
 
 
 @step

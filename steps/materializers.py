@@ -1,6 +1,5 @@
 """Store tables and bundles, each with a hash of its content, so that equal content is served from cache."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,8 +53,7 @@ class ModelBundle(BaseMaterializer):
         with tempfile.TemporaryDirectory() as folder:
             for name in (CARD, MODEL):
                 with self.artifact_store.open(f"{self.uri}/{name}", "rb") as source:
-                    with (Path(folder) / name).open("wb") as target:
-                        shutil.copyfileobj(source, target)
+                    (Path(folder) / name).write_bytes(source.read())
             bundle = Bundle.read(Path(folder))
         if self.expected_content_hash not in (None, bundle.content_hash):
             raise UserError(f"the model stored in {self.uri} was changed after it was stored")
@@ -76,4 +74,9 @@ class ModelBundle(BaseMaterializer):
     def extract_metadata(self, data: Bundle) -> dict[str, Any]:
         """Show in the dashboard what decides the model."""
         card = data.card
-        return {"fingerprint": data.fingerprint, "data": card.data, "code": card.code, "environment": card.environment}
+        return {
+            "fingerprint": data.fingerprint,
+            "data": card.data,
+            "code": card.code,
+            "environment": card.environment,
+        }

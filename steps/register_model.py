@@ -40,7 +40,7 @@ def register_model(
     verdict_page: HTMLString,
     tracked: bool,
 ) -> Annotated[Registration, "registration"]:
-    """Register the model once, whatever the verdict; promote it if it is still judged against the champion."""
+    """Register the model once, whatever the verdict; promote it if its rival is still champion."""
     context = get_step_context()
     name = model.card.recipe.name
     version = registry.find(name, model.fingerprint)

@@ -8,7 +8,8 @@ from zenml.types import HTMLString
 
 from config import Contract, Data
 from core.bundle import Bundle
-from core.contract import ContractReport, DataContract, check_rows, check_table, learn_contract
+from core.checks import ContractReport, check_rows, check_table
+from core.contract import DataContract, learn_contract
 from core.report import contract_page
 
 

@@ -20,7 +20,7 @@ def forkserver() -> ForkServerContext:
 
 
 def start(context: ForkServerContext, arguments: Sequence[str], die_at: str | None = None) -> ForkServerProcess:
-    """Start a child that runs the command line; it gets SIGKILL when it reaches `module:function` or a step."""
+    """Start a child that runs the command line; it is killed when it reaches a step or `module:function`."""
     child = context.Process(target=_main, args=(run.LOCAL, list(arguments), die_at))
     child.start()
     return child

@@ -26,7 +26,7 @@ Cli = Callable[..., Result]
 def pytest_configure() -> None:
     home = tempfile.mkdtemp(prefix="loop-tests-")
     run.LOCAL = Path(home)
-    os.environ |= {**run.ENVIRONMENT, "ZENML_CONFIG_PATH": f"{home}/zenml"}
+    os.environ |= run.ENVIRONMENT | run.zenml_home(run.LOCAL / "zenml")
 
 
 def pytest_unconfigure() -> None:

@@ -40,7 +40,12 @@ def test_rollback_makes_the_previous_champion_current_and_records_why(
     mlflow = MlflowClient(Client().active_stack.experiment_tracker.get_tracking_uri())
     assert mlflow.get_model_version_by_alias("back", "champion").tags["zenml_version"] == "1"
     entry = registry.history("back")[-1]
-    assert (entry.kind, entry.version, entry.replaces, entry.reasons) == ("rollback", 1, 2, ("alarms at night",))
+    assert (entry.kind, entry.version, entry.replaces, entry.reasons) == (
+        "rollback",
+        1,
+        2,
+        ("alarms at night",),
+    )
     history = cli("--history", "--set", "name=back").out
     assert "alarms at night" in history
     assert history.count("UTC") == 3
@@ -128,9 +133,7 @@ def test_reproduce_gives_the_same_model_bit_for_bit(cli: Cli, train: Train) -> N
     assert "it has 1" in unknown.err
 
 
-def test_reproduce_exits_1_and_names_what_differs(
-    cli: Cli, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reproduce_exits_1_and_names_what_differs(cli: Cli, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     import core.model
 
     train("drifted")

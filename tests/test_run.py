@@ -1,5 +1,7 @@
 """The command line before anything starts: what it answers, and how it refuses."""
 
+import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,6 @@ import pytest
 from conftest import Cli
 
 import config
-import run
 from config import ROOT
 
 HEAVY = {"zenml", "pandas", "numpy", "sklearn", "mlflow", "evidently", "bentoml", "matplotlib", "sqlalchemy"}
@@ -36,7 +37,10 @@ REFUSED = {
         ["--pipeline", "training", "--set", "model.estimator=sklearn.ensemble.RandomForest"],
         "did you mean 'RandomForestRegressor'?",
     ),
-    "module": (["--pipeline", "training", "--set", "model.estimator=sklearn.ensembel.X"], "'sklearn.ensembel'"),
+    "module": (
+        ["--pipeline", "training", "--set", "model.estimator=sklearn.ensembel.X"],
+        "'sklearn.ensembel'",
+    ),
     "parameter": (["--pipeline", "training", "--set", "model.params.Cc=1"], "did you mean 'C'?"),
     "new config without a target": (["--new-config", "a.csv"], "--target"),
 }
@@ -98,5 +102,37 @@ def test_changes_are_typed(tmp_path: Path) -> None:
     assert changed.gate.minimum == {"roc_auc": 0.75, "f1": 0.1}
 
 
-def test_the_users_own_zenml_is_left_alone_unless_asked_for() -> None:
-    assert run.ENVIRONMENT["ZENML_CONFIG_PATH"] == str(ROOT / ".local/zenml")
+def test_state_stays_in_the_clone_and_the_users_own_zenml_is_left_alone(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, run\n"
+        f"run.LOCAL = pathlib.Path({str(tmp_path / 'local')!r})\n"
+        "assert run.main(['--history']) == 2\n"
+        "from zenml.client import Client\n"
+        "from zenml.config.global_config import GlobalConfiguration\n"
+        "store = Client().active_stack.artifact_store\n"
+        "print(GlobalConfiguration().config_directory, Client().zen_store.url, store.path)"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ZENML")}
+    home = {**environment, "HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "home/.config")}
+    (tmp_path / "home").mkdir()
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=home, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert all(str(tmp_path / "local") in place for place in result.stdout.splitlines()[-1].split())
+    assert not list((tmp_path / "home").rglob("*zenml*"))
+
+
+ABOVE = {
+    "config": {"core", "tracking", "registry", "steps", "pipelines", "stacks", "console", "run"},
+    "tracking": {"registry", "steps", "pipelines", "stacks", "console", "run"},
+    "registry": {"steps", "pipelines", "stacks", "console", "run"},
+    "console": {"registry", "steps", "pipelines", "stacks", "run"},
+}
+
+
+@pytest.mark.parametrize("module", ABOVE)
+def test_top_level_modules_import_nothing_that_stands_above_them(module: str) -> None:
+    """The modules that import-linter, which knows packages only, leaves out."""
+    nodes = list(ast.walk(ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))))
+    imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert not imported & ABOVE[module]

@@ -68,9 +68,7 @@ nasty = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(nasty, min_size=3, max_size=3, unique=True), st.lists(nasty, min_size=2, max_size=2, unique=True)
-)
+@given(st.lists(nasty, min_size=3, max_size=3, unique=True), st.lists(nasty, min_size=2, max_size=2, unique=True))
 def test_any_column_name_and_class_is_quoted_right(columns: list[str], classes: list[str]) -> None:
     target, feature, key = columns[0], columns[1], f"{columns[2]} id"
     table = {target: classes * 4, feature: [1, 2, 3, 4, 5, 6, 7, 8], key: [f"row {i}" for i in range(8)]}

@@ -1,13 +1,14 @@
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from benchmarks.gate import Case, draw, promotions, three_standard_errors
-from config import Evaluation, Gate, UserError
+from config import Evaluation, Gate, Metric, UserError
 from core.gate import Verdict, judge
-from core.metrics import Predictions
+from core.metrics import METRICS, Predictions
 
 QUICK = Evaluation(resamples=200)
 CASE = Case("roc_auc", 0.85, 400)
@@ -146,13 +147,15 @@ def test_judges_several_classes():
 
 
 @pytest.mark.parametrize(
-    ("gate", "key"), [(Gate(metric="acuracy"), "metric"), (Gate(minimum={"acuracy": 0.5}), "minimum")]
+    ("gate", "key"), [(Gate(metric="macro_f1"), "metric"), (Gate(minimum={"macro_f1": 0.5}), "minimum")]
 )
-def test_an_unknown_metric_is_a_user_error(gate, key):
-    with pytest.raises(
-        UserError, match=rf"gate\.{key}: no metric 'acuracy' .*log_loss.* did you mean 'accuracy'"
-    ):
+def test_a_metric_of_another_task_is_a_user_error(gate, key):
+    with pytest.raises(UserError, match=rf"gate\.{key}: no metric 'macro_f1' for a binary target.* did you mean 'f1'"):
         verdict(0.0, gate=gate)
+
+
+def test_config_and_metrics_name_the_same_metrics():
+    assert set(get_args(Metric)) == {name for table in METRICS.values() for name in table}
 
 
 def test_the_same_rows_give_the_same_verdict():

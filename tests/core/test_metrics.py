@@ -34,9 +34,7 @@ BINARY = {
     "precision": lambda p, w: sk.precision_score(p.truth, p.decisions, sample_weight=w, zero_division=0),
     "recall": lambda p, w: sk.recall_score(p.truth, p.decisions, sample_weight=w),
     "f1": lambda p, w: sk.f1_score(p.truth, p.decisions, sample_weight=w),
-    "cost": lambda p, w: np.average(
-        np.where(p.decisions > p.truth, 2.0, 5.0) * (p.decisions != p.truth), weights=w
-    ),
+    "cost": lambda p, w: np.average(np.where(p.decisions > p.truth, 2.0, 5.0) * (p.decisions != p.truth), weights=w),
 }
 MULTICLASS = {
     "accuracy": BINARY["accuracy"],
@@ -131,9 +129,7 @@ def test_a_positive_difference_is_a_better_challenger(name, sign):
 def test_bounds_of_a_share_are_clopper_and_pearson(right, n):
     truth = np.arange(n) % 2
     scores = np.where(np.arange(n) < right, truth, 1 - truth).astype(float)
-    found = estimate(Predictions("binary", truth, scores), ["accuracy"], Evaluation(resamples=20_000))[
-        "accuracy"
-    ]
+    found = estimate(Predictions("binary", truth, scores), ["accuracy"], Evaluation(resamples=20_000))["accuracy"]
     assert found.low == pytest.approx(beta.ppf(0.025, right, n - right + 1), abs=0.004)
     if right < n:
         assert found.high == pytest.approx(beta.ppf(0.975, right + 1, n - right), abs=0.004)
@@ -176,9 +172,7 @@ def test_a_constant_knows_only_the_shares():
     constant = constant_predictions(binary, (0.6, 0.4))
     assert measure("roc_auc", constant) == 0.5
     assert constant.decisions.all()  # a miss costs 5, a false alarm 2
-    multiclass = constant_predictions(
-        some_predictions("multiclass", 40, np.random.default_rng(0)), (0.2, 0.5, 0.3)
-    )
+    multiclass = constant_predictions(some_predictions("multiclass", 40, np.random.default_rng(0)), (0.2, 0.5, 0.3))
     assert set(multiclass.decisions) == {1}
     regression = constant_predictions(some_predictions("regression", 40, np.random.default_rng(0)), (1.5,))
     assert set(regression.scores) == {1.5}

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -5,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -49,9 +51,7 @@ def write(name: str, text: str, encoding: str = "utf-8") -> str:
     return name
 
 
-@pytest.mark.parametrize(
-    "ending", ["csv", "csv.gz", "csv.bz2", "csv.xz", "csv.zip", "tsv", "parquet", "jsonl.gz"]
-)
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.bz2", "csv.xz", "csv.zip", "tsv", "parquet", "jsonl.gz"])
 def test_reads_the_same_table_from_every_kind_of_file(ending: str) -> None:
     name = f"claims.{ending}"
     if ending == "parquet":
@@ -69,6 +69,20 @@ def test_reads_json_as_lines_and_as_one_list() -> None:
     for lines in (True, False):
         TABLE.to_json("a.json", orient="records", lines=lines)
         assert_frame_equal(read("a.json", rows=2), TABLE.head(2))
+
+
+def test_numbers_are_the_same_to_the_last_bit_in_every_kind_of_file() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**64, 20_000, dtype=np.uint64)
+    floats = bits.view(np.float64)
+    table = pd.DataFrame({"x": floats[np.abs(floats) > np.finfo(float).tiny], "label": 0})  # NaN goes too
+    table.to_csv("a.csv", index=False)
+    write("a.jsonl", "\n".join(json.dumps({"x": x, "label": 0}) for x in table.x))
+    for name in ("a.csv", "a.jsonl"):
+        assert_frame_equal(read(name), table, check_exact=True)
+    quick = read("a.csv", options={"float_precision": "high"})
+    assert 0.3 < (quick.x != table.x).mean() < 0.4  # why it is not the default
+    for engine in ("python", "pyarrow"):  # they take no such option
+        assert len(read("a.csv", options={"engine": engine})) == len(table)
 
 
 def test_joins_files_of_a_glob_or_folder_in_sorted_order() -> None:
@@ -106,17 +120,16 @@ def test_options_reach_the_reader() -> None:
     assert read("a.csv", options={"sep": ";", "decimal": ","}).age.tolist() == [1.5, 2.5]
     TABLE.to_parquet("a.parquet")
     assert list(read("a.parquet", options={"columns": ["label"]}, rows=2)) == ["label"]
+    assert "no option 'sep' (data.options)" in refusal("a.parquet", options={"sep": ";"}, checked=False)
+    assert len(read("a.csv", options={"sep": ";", "skipfooter": 1})) == 1
+    assert read("a.csv", options={"sep": ";|,"}, target="age").shape == (2, 2)
     assert "no option 'separ'" in (
         message := refusal("a.csv", options={"separ": ";"}, target="age;label", checked=False)
     )
     assert "did you mean 'sep'?" in message
 
 
-names = (
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
-    .map(str.strip)
-    .filter(bool)
-)
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).map(str.strip).filter(bool)
 
 
 @settings(max_examples=40, deadline=None)
@@ -210,6 +223,7 @@ def test_the_check_before_a_run_says_what_is_wrong_with_a_file(name: str, text: 
         ("a.csv", "age,label\n1,0\n1,2,3\n", "line 3 has 3 fields instead of 2; repair it"),
         ("a.csv", "age,label\n1,2,3\n1,2,3\n", "a.csv has lines with more fields than its header"),
         ("a.jsonl", '{"a": 1\n', "cannot read a.jsonl"),
+        ("a.jsonl", '{"label": 1e-310}\n', "set data.options.precise_float: false"),
         ("a.csv.gz", "age,label\n", "cannot read a.csv.gz: Not a gzipped file"),
     ],
 )
@@ -219,9 +233,7 @@ def test_reading_says_what_is_wrong_with_a_file(name: str, text: str, words: str
 
 def test_says_which_encoding_to_set() -> None:
     write("a.csv", "größe,label\n1,0\n", "latin-1")
-    assert "a.csv is not in utf-8; set data.options.encoding to what it is, such as latin-1" in refusal(
-        "a.csv"
-    )
+    assert "a.csv is not in utf-8; set data.options.encoding to what it is, such as latin-1" in refusal("a.csv")
     assert list(read("a.csv", options={"encoding": "latin-1"})) == ["größe", "label"]
     write("b.csv", "x,label\n1,0\n", "utf-16")
     assert "such as utf-16" in refusal("b.csv")
@@ -293,9 +305,7 @@ def test_says_what_is_wrong_with_a_query(database: str) -> None:
     twice = "SELECT age, age, label FROM claims"
     assert "has column 'age' more than once" in refusal(database, query=twice, checked=False)
     write("a.csv", "x,label\n1,0\n")
-    assert "data.query needs a database URL as data.source, that is 'a.csv'" in refusal(
-        "a.csv", query="SELECT 1"
-    )
+    assert "data.query needs a database URL as data.source, that is 'a.csv'" in refusal("a.csv", query="SELECT 1")
 
 
 @pytest.mark.parametrize(
@@ -325,9 +335,7 @@ def test_a_database_out_of_reach_is_one_line_without_the_password(
 
 def test_refuses_an_unset_variable(database: str) -> None:
     assert "data.source needs the environment variable NOT_SET" in refusal("${NOT_SET}/a.csv")
-    assert "data.query needs the environment variable NOT_SET" in refusal(
-        database, query="SELECT '${NOT_SET}'"
-    )
+    assert "data.query needs the environment variable NOT_SET" in refusal(database, query="SELECT '${NOT_SET}'")
 
 
 def test_reads_the_bundled_sets() -> None:

@@ -103,9 +103,7 @@ def test_the_rule_travels_as_json() -> None:
 
 
 def test_a_time_split_holds_out_the_latest_rows() -> None:
-    rows = pd.DataFrame(
-        {"key": range(8760), "at": pd.date_range("2023-01-01", periods=8760, freq="h"), "y": 0}
-    )
+    rows = pd.DataFrame({"key": range(8760), "at": pd.date_range("2023-01-01", periods=8760, freq="h"), "y": 0})
     rule = resolve(rows.sample(frac=1, random_state=0), TIMED, Split(by="time", holdout=0.25))
     held_out = rule.held_out(rows)
     assert rule.cutoff == datetime(2023, 10, 1, 18)
@@ -119,9 +117,7 @@ def test_a_given_cutoff_wins_in_any_zone() -> None:
     rows = pd.DataFrame({"key": [1, 2], "at": ["2024-01-01T10:59Z", "2024-01-01T11:00Z"], "y": 0})
     cutoff = datetime.fromisoformat("2024-01-01T12:00+01:00")
     assert resolve(rows, TIMED, Split(by="time", cutoff=cutoff)).held_out(rows).tolist() == [False, True]
-    assert resolve(rows, TIMED, Split(by="time", cutoff=cutoff.astimezone(UTC))).cutoff == datetime(
-        2024, 1, 1, 11
-    )
+    assert resolve(rows, TIMED, Split(by="time", cutoff=cutoff.astimezone(UTC))).cutoff == datetime(2024, 1, 1, 11)
 
 
 def test_a_time_split_needs_times_and_a_hash_split_columns() -> None:

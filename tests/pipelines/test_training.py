@@ -96,7 +96,11 @@ def test_registries_show_who_is_champion_and_who_challenger(train: Train) -> Non
     tags = {v.number: {t.name for t in v.tags} for v in Client().list_model_versions(model="shown", hydrate=True)}
     assert tags == {1: {"champion"}, 2: {"challenger"}}
     assert Client().get_model_version("shown", "production").number == 1
-    assert set(Client().get_model_version("shown", 1).data_artifact_ids) >= {"verdict", "scorecard", "train_rows"}
+    assert set(Client().get_model_version("shown", 1).data_artifact_ids) >= {
+        "verdict",
+        "scorecard",
+        "train_rows",
+    }
     mlflow = MlflowClient(Client().active_stack.experiment_tracker.get_tracking_uri())
     for alias, number in (("champion", "1"), ("challenger", "2")):
         assert mlflow.get_model_version_by_alias("shown", alias).tags["zenml_version"] == number
@@ -191,7 +195,12 @@ def test_own_table_with_awkward_columns_trains_with_the_written_yaml_alone(
     result = cli("--pipeline", "training", "--config", str(config), *QUICK)
     assert result.code == 0, result.err
     contract = output("contract")
-    kinds = {"Einkommen (€)": "numeric", "Straße: Typ": "categorical", "joined at": "datetime", "aktiv?": "boolean"}
+    kinds = {
+        "Einkommen (€)": "numeric",
+        "Straße: Typ": "categorical",
+        "joined at": "datetime",
+        "aktiv?": "boolean",
+    }
     assert contract.features.items() >= kinds.items()
     assert contract.left_out["Notiz, frei"] == "text"
     assert output("scorecard").estimates["roc_auc"].low > 0.6
@@ -204,7 +213,10 @@ BAD_TABLES: dict[str, tuple[str, str]] = {
     "wrong separator": ("a;y\n1;2\n", "data.options.sep"),
     "empty file": ("", "table.csv is empty"),
     "no rows": ("a,y\n", "table.csv is empty"),
-    "leaking target": ("a,b,y\n" + "".join(f"{i * 7 % 13},{i % 2},{i % 2}\n" for i in range(99)), "'b' alone"),
+    "leaking target": (
+        "a,b,y\n" + "".join(f"{i * 7 % 13},{i % 2},{i % 2}\n" for i in range(99)),
+        "'b' alone",
+    ),
     "missing labels": ("a,y\n" + "1,0\n2,1\n3,\n" * 20, "20 of 60 have none"),
 }
 
@@ -263,9 +275,7 @@ def test_a_source_that_changed_is_seen_despite_the_cache(cli: Cli, tmp_path: Pat
     database, config = tmp_path / "d.sqlite", tmp_path / "c.yaml"
     with sqlite3.connect(database) as connection:
         table.to_sql("t", connection, index=False)
-    config.write_text(
-        f"name: changing\ndata: {{source: 'sqlite:///{database}', query: select * from t, target: y}}\n"
-    )
+    config.write_text(f"name: changing\ndata: {{source: 'sqlite:///{database}', query: select * from t, target: y}}\n")
     cli("--pipeline", "training", "--config", str(config), *QUICK)
     first = output("model").card.data
     with sqlite3.connect(database) as connection:
@@ -276,15 +286,13 @@ def test_a_source_that_changed_is_seen_despite_the_cache(cli: Cli, tmp_path: Pat
 
 
 def test_secrets_named_by_environment_variable_are_not_recorded(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "s3cr3t.csv"
     awkward_table(secret)
     monkeypatch.setenv("CUSTOMER_TABLE", str(secret))
-    result = cli(
-        "--pipeline", "training", *QUICK, "--set", "name=secretive",
-        "--set", "data={source: '${CUSTOMER_TABLE}', target: Ausfall}", "--set", "model={}", "--set", "gate={}",
-    )  # fmt: skip
+    source = "data={source: '${CUSTOMER_TABLE}', target: Ausfall}"
+    result = train("secretive", source, "model={}", "gate={}")
     assert result.code == 0, result.err
     recorded: Any = last_run()
     assert "s3cr3t" not in recorded.model_dump_json()

@@ -1,0 +1,220 @@
+"""Hold rows to a data contract, and look for faults no contract is needed for."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from config import Contract, Data, Kind, Rules, Section, UserError
+from core.contract import Column, DataContract, Reason, class_code, shares_of
+from core.leaks import find_leaks
+from core.table import as_kind, infer_kind, quoted, row_hashes
+
+_Broken = tuple[str, str | None, int, str]  # rule, column, rows concerned, sentence
+
+_SIMILAR_NAME = 0.6  # difflib's own default for a close match
+_SAME_SHARES = 0.1  # total variation distance; sampling alone gives about 1.2 / sqrt(rows) in ten bins
+_SAME_SHARES_ROWS = 200
+
+
+class Finding(Section):
+    """Say which rule a table breaks, where, how often and how seriously."""
+
+    rule: str
+    """A field of `config.Rules`."""
+    severity: Literal["error", "warn"]
+    column: str | None
+    count: int
+    """Rows concerned."""
+    share: float
+    sentence: str
+
+
+class ContractReport(Section):
+    """Hold what was found in a table."""
+
+    findings: tuple[Finding, ...]
+    rows: int
+    compared_with: int | str | None = None
+    """Version of the model whose contract the rows were held to."""
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Return the findings that stop a run."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Return the findings that do not."""
+        return tuple(finding for finding in self.findings if finding.severity == "warn")
+
+
+def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) -> tuple[Finding, ...]:
+    """Hold rows to an earlier contract, the target too where it is there; a missing label is no fault."""
+    missing = [column for column in reference.columns if column.name not in rows.columns]
+    known = {reference.target, *reference.features, *reference.left_out}
+    extra = [name for name in rows.columns if name not in known]
+    renamed = _renamed(rows, missing, extra, settings) if settings.rules.renamed_column != "off" else {}
+    broken: list[_Broken] = []
+    for old in missing:
+        if old.name in renamed:
+            sentence = f"'{old.name}' is gone and '{renamed[old.name]}' has come in its place; rename it back"
+            broken.append(("renamed_column", old.name, len(rows), sentence))
+        else:
+            broken.append(("missing_column", old.name, len(rows), f"column '{old.name}' is missing"))
+    for name in extra:
+        if name not in renamed.values():
+            broken.append(("extra_column", name, len(rows), f"column '{name}' is new and not used"))
+    for known_column in reference.columns:
+        if known_column.name in rows.columns:
+            broken += _check_column(rows[known_column.name], known_column, settings)
+    if reference.target in rows.columns:
+        broken += _check_target(rows[reference.target].dropna(), reference, settings)
+    return _judge(broken, settings.rules, len(rows))
+
+
+def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: DataContract) -> tuple[Finding, ...]:
+    """Look for faults that need no earlier contract; `contract` is the one just learned from these rows."""
+    compared = [name for name in rows.columns if name not in data.drop]
+    broken: list[_Broken] = []
+    if repeats := len(rows) - len(np.unique(row_hashes(rows, compared))):
+        broken.append(("duplicate_rows", None, repeats, f"{repeats} of {len(rows)} rows repeat another row"))
+    for name, reason in contract.left_out.items():
+        if name in rows.columns and reason in ("constant", "empty", "text"):
+            broken.append(_useless_column(rows[name], reason))
+    for name, kind in contract.features.items():
+        if name in data.kinds:
+            broken += _wrong_type(rows[name], kind)
+    if settings.rules.leaking_target != "off":
+        leaks = find_leaks(rows, contract, settings.leak_score)
+        broken += [("leaking_target", name, len(rows), sentence) for name, sentence in leaks]
+    return _judge(broken, settings.rules, len(rows))
+
+
+def raise_on_errors(findings: Iterable[Finding]) -> None:
+    """Raise one UserError that joins the findings of severity `error` and says how to accept them."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    shown = "; ".join(finding.sentence for finding in errors[:5])
+    more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
+    rules = " and ".join(f"contract.rules.{rule}: warn" for rule in sorted({error.rule for error in errors}))
+    drop = "list the column in data.drop, " if any(e.column and "missing" not in e.rule for e in errors) else ""
+    raise UserError(f"the rows break the data contract: {shown}{more} (repair them, {drop}or set {rules})")
+
+
+def _renamed(rows: pd.DataFrame, missing: Sequence[Column], extra: Sequence[str], settings: Contract) -> dict[str, str]:
+    """Pair missing with extra columns of one kind whose names, or else values, are nearly the same."""
+    candidates = []
+    for old in missing:
+        for new in extra:
+            if infer_kind(rows[new], settings.max_categories) == old.kind:
+                gone, come = (re.sub(r"[\W_]", "", name.lower()) for name in (old.name, new))
+                likeness = difflib.SequenceMatcher(None, gone, come).ratio()
+                if likeness >= _SIMILAR_NAME or _same_values(rows[new], old):
+                    candidates.append((likeness, old.name, new))
+    pairs: dict[str, str] = {}
+    for _, gone, come in sorted(candidates, reverse=True):
+        if gone not in pairs and come not in pairs.values():
+            pairs[gone] = come
+    return pairs
+
+
+def _same_values(values: pd.Series, reference: Column) -> bool:
+    if len(values) < _SAME_SHARES_ROWS or len(reference.shares) < 2:
+        return False
+    shares = shares_of(values, reference)
+    unseen = 1 - shares.sum()
+    return bool((np.abs(shares - reference.shares).sum() + unseen) / 2 <= _SAME_SHARES)
+
+
+def _check_column(values: pd.Series, reference: Column, settings: Contract) -> Iterator[_Broken]:
+    name, coerced = reference.name, as_kind(values, reference.kind)
+    yield from _wrong_type(values, reference.kind)
+    nulls = int(values.isna().sum())
+    if nulls and not reference.nullable:
+        yield "new_nulls", name, nulls, f"'{name}' misses {nulls} values, it missed none in training"
+    if reference.kind == "categorical":
+        unseen = coerced[coerced.notna() & ~coerced.isin(reference.categories)].value_counts()
+        if count := int(unseen.sum()):
+            shown = ", ".join(f"'{label}'" for label in unseen.index[:3])
+            more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
+            yield "unseen_category", name, count, f"'{name}' never had {shown}{more} ({count} rows)"
+    elif reference.minimum is not None and reference.kind != "boolean":
+        low, high = _widened(reference, settings.range_slack)
+        outside = coerced[(coerced < low) | (coerced > high)]
+        if count := len(outside):
+            sentence = (
+                f"'{name}' has {count} values outside {_brief(low)} to {_brief(high)}, e.g. {_brief(outside.iloc[0])}"
+            )
+            yield "out_of_range", name, count, sentence
+
+
+def _check_target(labels: pd.Series, reference: DataContract, settings: Contract) -> Iterator[_Broken]:
+    """Check labels as a column, except that an unknown label is of the wrong type: it has no code."""
+    if reference.task == "regression":
+        yield from _check_column(labels, reference.target_statistics, settings)
+        return
+    texts = as_kind(labels, "categorical")
+    unknown = [text for text in texts.unique() if class_code(text, reference.classes) is None]
+    if unknown:
+        count = int(texts.isin(unknown).sum())
+        sentence = f"target '{reference.target}' has {count} labels besides {', '.join(reference.classes)}"
+        yield "wrong_type", reference.target, count, f"{sentence}, e.g. {quoted(unknown[0])}"
+
+
+def _wrong_type(values: pd.Series, kind: Kind) -> Iterator[_Broken]:
+    wrong = values[as_kind(values, kind).isna() & values.notna()]
+    if count := len(wrong):
+        sentence = f"'{values.name}' has {count} values that are not {kind}, e.g. {quoted(wrong.iloc[0])}"
+        yield "wrong_type", str(values.name), count, sentence
+
+
+def _widened(reference: Column, slack: float) -> tuple[Any, Any]:
+    """Widen the learned range by `slack` times its width on each side; what was never negative stays so."""
+    if reference.kind == "datetime":
+        first, last = pd.Timestamp(str(reference.minimum)), pd.Timestamp(str(reference.maximum))
+        return first - slack * (last - first), last + slack * (last - first)
+    low, high = float(reference.minimum or 0), float(reference.maximum or 0)
+    widened = low - slack * (high - low)
+    return (max(widened, 0.0) if low >= 0 else widened), high + slack * (high - low)
+
+
+def _useless_column(values: pd.Series, reason: Reason) -> _Broken:
+    name, count = str(values.name), len(values)
+    if reason != "text":
+        holds = "no value" if reason == "empty" else "one value"
+        return f"{reason}_column", name, count, f"'{name}' holds {holds} in training; it is left out"
+    sentence = f"'{name}' is free text; it is left out"
+    present = values.dropna()
+    for kind, called in (("numeric", "numbers"), ("datetime", "times")):
+        odd = present[as_kind(present, "numeric" if kind == "numeric" else "datetime").isna()]
+        if len(odd) <= 0.1 * len(present):
+            but = f", {len(odd)} are not, e.g. {quoted(odd.iloc[0])}" if len(odd) else ""
+            share = 100 * (1 - len(odd) / len(present))
+            sentence += f"; {share:.0f} % are {called}{but}: repair them or set data.kinds.{name}: {kind}"
+            break
+    return "text_column", name, count, sentence
+
+
+def _judge(broken: Iterable[_Broken], rules: Rules, rows: int) -> tuple[Finding, ...]:
+    """Turn broken rules into findings of the configured severity; `off` drops them."""
+    return tuple(
+        Finding(
+            rule=rule,
+            severity=severity,
+            column=name,
+            count=count,
+            share=count / max(rows, 1),
+            sentence=sentence,
+        )
+        for rule, name, count, sentence in broken
+        if (severity := getattr(rules, rule)) != "off"
+    )
+
+
+def _brief(value: Any) -> str:
+    return value.isoformat() if isinstance(value, pd.Timestamp) else f"{value:.6g}"

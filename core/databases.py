@@ -1,0 +1,68 @@
+"""Read the result of a query, and say what is wrong without ever showing a password."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config import Data, UserError
+
+if TYPE_CHECKING:  # the check before a run does without pandas and SQLAlchemy
+    import pandas as pd
+    import sqlalchemy as sa
+
+_PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+
+
+def check_database(url: str) -> None:
+    """Refuse a SQLite file that is not there; SQLite would create it, and then miss the table."""
+    match = re.match(r"sqlite(?:\+pysqlite)?:///([^?]+)", url)
+    if match and not match[1].startswith((":memory:", "file:")) and not Path(match[1]).is_file():
+        raise UserError(f"no database file '{match[1]}'; data.source starts from {Path.cwd()}")
+
+
+def read_query(data: Data, url: str, query: str) -> pd.DataFrame:
+    """Return at most `data.rows` rows; no exception is chained, since a driver's may hold the password."""
+    import pandas as pd
+    import sqlalchemy as sa
+
+    engine = _engine(data, url)
+    options = dict(data.options)
+    if isinstance(options.get("params"), list):  # YAML knows no tuples, and a list would mean many queries
+        options["params"] = tuple(options["params"])
+    try:
+        # Without parameters % and : in the query are plain characters.
+        with engine.connect().execution_options(no_parameters="params" not in options) as connection:
+            found: Any = pd.read_sql_query(query, connection, chunksize=data.rows, **options)
+            return found if data.rows is None else next(iter(found), pd.DataFrame())
+    except (sa.exc.SQLAlchemyError, pd.errors.DatabaseError) as err:
+        fault = err.__cause__ if isinstance(err, pd.errors.DatabaseError) else err
+        words = str(getattr(fault, "orig", None) or fault).strip().splitlines()[0]
+        for secret in (engine.url.password, *map(str, engine.url.query.values())):
+            words = words.replace(str(secret), "***") if secret else words
+        raise UserError(f"cannot read from {_address(engine.url)}: {words[:300]}") from None
+
+
+def _engine(data: Data, url: str) -> sa.Engine:
+    import sqlalchemy as sa
+
+    try:
+        made = sa.make_url(url)
+        return sa.create_engine(made, poolclass=sa.NullPool)
+    except sa.exc.NoSuchModuleError:
+        dialect = made.drivername
+        fix = "correct it, or install the package that has it"
+        if dialect == "postgres":
+            fix = "write postgresql://"
+        raise UserError(f"no SQLAlchemy dialect for '{dialect}://'; {fix}") from None
+    except ImportError as err:
+        package = _PACKAGES.get(err.name or "", err.name)
+        raise UserError(f"the driver for {_address(made)} is missing; install {package}") from None
+    except (sa.exc.ArgumentError, ValueError):
+        fix = "write dialect://user:password@host/name and percent-encode special characters"
+        raise UserError(f"'{data.shown_source}' holds no readable database URL; {fix}") from None
+
+
+def _address(url: sa.URL) -> str:
+    return url.set(query={}).render_as_string(hide_password=True)

@@ -1,0 +1,246 @@
+"""Find and read CSV, Parquet and JSON Lines files wherever fsspec reaches; a broken one says how to go on."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from config import Data, UserError, known
+
+if TYPE_CHECKING:  # the check before a run does without pandas
+    import pandas as pd
+
+_SUPPORTED = "it needs .csv, .tsv, .parquet, .jsonl, .ndjson or .json (text also .gz, .bz2, .xz, .zst, .zip)"
+_ENDING = re.compile(r"\.(?:(parquet|pq)|(csv|tsv|jsonl|ndjson|json)(?:\.(gz|bz2|xz|zst|zip))?)$", re.I)
+_CODECS = {"gz": "gzip", "bz2": "bz2", "xz": "xz", "zst": "zstd", "zip": "zip"}
+_MAGIC = re.compile(r"[*?\[]")
+# With these options the first line of a CSV file need not be its header.
+_HIDES_HEADER = {"header", "names", "skiprows", "comment", "dialect", "compression"}
+
+
+@dataclass(frozen=True)
+class File:
+    """One data file: where it is and what its path says about it."""
+
+    system: Any  # an fsspec file system
+    path: str
+    name: str
+    ending: str
+    codec: str | None
+    partitions: dict[str, str]
+
+    @property
+    def is_local(self) -> bool:
+        """Say whether opening it costs next to nothing, and its path is no secret."""
+        return "file" in self.system.protocol
+
+    @property
+    def reader(self) -> Callable[..., Any]:
+        """Return the pandas function whose options the file takes."""
+        import pandas as pd
+
+        name = {"parquet": "read_parquet", "csv": "read_csv", "tsv": "read_csv"}.get(self.ending, "read_json")
+        reader: Callable[..., Any] = getattr(pd, name)
+        return reader
+
+    def open(self, mode: str = "rb", plain: bool = False, **text: Any) -> Any:
+        """Open it, decompressed unless asked for `plain`."""
+        return self.system.open(self.path, mode, compression=None if plain else self.codec, **text)
+
+
+def is_local(source: str) -> bool:
+    """Say whether a source is a path of this machine."""
+    return "://" not in source or source.startswith(("file://", "local://"))
+
+
+def find_files(data: Data, source: str) -> list[File]:
+    """List the data files of a path, glob, folder or URL in sorted order; skip what `_` or `.` hides."""
+    with _explained(data.shown_source, is_local(source)):
+        system, folder, paths = _list(data, source)
+    files = []
+    for path in sorted(paths):
+        name = path.split("?")[0] if "://" in path else path
+        name = name.removeprefix(folder).lstrip("/")
+        match = _ENDING.search(name)
+        if match and (len(paths) == 1 or not re.search(r"(^|/)[_.]", name)):
+            pairs = (part.split("=", 1) for part in name.split("/")[:-1] if "=" in part)
+            partitions = {unquote(key): unquote(value) for key, value in pairs}
+            ending, codec = (match[2] or "parquet").lower(), _CODECS.get((match[3] or "").lower())
+            files.append(File(system, path, name, ending, codec, partitions))
+    if not files:
+        raise UserError(f"no data file at data.source '{data.shown_source}'; {_SUPPORTED}")
+    if len(endings := sorted({file.ending for file in files})) > 1:
+        kinds = " and ".join(f".{ending}" for ending in endings)
+        raise UserError(f"'{data.shown_source}' holds {kinds} files; choose by a glob such as 'data/*.csv'")
+    return files
+
+
+def _list(data: Data, source: str) -> tuple[Any, str, list[str]]:
+    """Return the file system, the folder that names are relative to, and the paths in it."""
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(source, **data.options.get("storage_options", {}))
+    folder = path.rpartition("/")[0]
+    if "https" in system.protocol:  # one file: to list an HTTP server means to load its pages
+        return system, folder, [path]
+    if system.isdir(path):
+        return system, path.rstrip("/"), system.find(path)
+    if system.exists(path):
+        return system, folder, [path]
+    if magic := _MAGIC.search(path):
+        folder = path[: magic.start()].rpartition("/")[0]
+        return system, folder, [file for match in system.glob(path) for file in system.find(match)]
+    items = system.ls(folder, detail=False) if system.isdir(folder) else []
+    there = [item.rpartition("/")[2] for item in items if _ENDING.search(item) or system.isdir(item)]
+    there = [name for name in there if not name.startswith(".")]
+    what = known(f"{folder}/", there, path.rpartition("/")[2]) if items else f"there is no folder {folder}/"
+    raise UserError(f"no file '{data.shown_source}'; {what}")
+
+
+def read_header(data: Data, file: File) -> list[str] | None:
+    """Open a file and return the columns a CSV file names, before pandas renames those that stand twice.
+
+    None where the first line need not be the header. A file that is empty or cut off is a UserError.
+    """
+    with _explained(file.name, file.is_local):
+        size = file.system.size(file.path)
+        if size == 0:
+            raise UserError(f"{file.name} is empty")
+        if file.ending == "parquet" and file.is_local:
+            with file.open() as handle:
+                head = handle.read(4)
+                handle.seek(max(size - 4, 0))
+                if head != b"PAR1" or handle.read(4) != b"PAR1":
+                    fault = "is not a whole Parquet file; was it cut off, or is it something else?"
+                    raise UserError(f"{file.name} {fault}")
+        separator, options = _separator(file, data.options)
+        if file.ending not in ("csv", "tsv") or options.keys() & _HIDES_HEADER or not separator:
+            return None
+        encoding, errors = options.get("encoding") or "utf-8-sig", options.get("encoding_errors", "strict")
+        with file.open("rt", encoding=encoding, errors=errors, newline="") as handle:
+            lines = csv.reader(handle, delimiter=separator, quotechar=options.get("quotechar", '"'))
+            columns = [column.strip() for column in next(filter(None, lines), [])]
+    if not columns:
+        raise UserError(f"{file.name} is empty")
+    other = next((s for s in ";\t|," if s in columns[0] and len(columns) == 1), None)
+    if other and data.target != columns[0]:
+        raise UserError(f"{file.name} has one column, {columns[0]!r}; set data.options.sep: {other!r}")
+    return [*columns, *file.partitions]
+
+
+def read_files(data: Data, files: Sequence[File]) -> pd.DataFrame:
+    """Join files of the same columns, as many as `data.rows` needs; the folders' partitions are columns."""
+    import pandas as pd
+
+    readers = {"parquet": _read_parquet, "csv": _read_csv, "tsv": _read_csv}
+    read = readers.get(files[0].ending, _read_json)
+    options = {key: value for key, value in data.options.items() if key != "storage_options"}
+    frames: list[pd.DataFrame] = []
+    left = data.rows
+    for file in files:
+        with _explained(file.name, file.is_local), file.open(plain="compression" in options) as handle:
+            frame = read(file, handle, left, options)
+        frame = frame.assign(**{k: v for k, v in file.partitions.items() if k not in frame.columns})
+        if frames and (odd := sorted(map(str, set(frame.columns) ^ set(frames[0].columns)))):
+            raise UserError(f"{file.name} and {files[0].name} differ: only one has {', '.join(odd[:12])}")
+        frames.append(frame)
+        if left is not None and (left := left - len(frame)) <= 0:
+            break
+    rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=len(frames) > 1)
+    for key in files[0].partitions:
+        if rows[key].astype(str).str.fullmatch(r"0|[1-9]\d{0,17}").all():
+            rows[key] = rows[key].astype("int64")
+    return rows
+
+
+def _read_parquet(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not rows or options.keys() - {"columns"}:
+        return pd.read_parquet(handle, **options).iloc[:rows]
+    parquet, batches, count = pq.ParquetFile(handle), [], 0
+    for batch in parquet.iter_batches(min(rows, 65_536), columns=options.get("columns")):
+        batches.append(batch)
+        count += len(batch)
+        if count >= rows:
+            break
+    table = pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table()
+    head: pd.DataFrame = table.slice(0, rows).to_pandas()
+    return head
+
+
+def _separator(file: File, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Return the one character between CSV fields, None if it is not one, and the other options."""
+    rest = {key: value for key, value in options.items() if key not in ("sep", "delimiter")}
+    separator = options.get("sep", options.get("delimiter", "\t" if file.ending == "tsv" else ","))
+    return (separator, rest) if separator and len(separator) == 1 else (None, {**rest, "sep": separator})
+
+
+def _read_csv(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    separator, options = _separator(file, options)
+    engine = "c" if separator and "skipfooter" not in options else "python"
+    given: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, **options}
+    if given["engine"] == "c":
+        # Types must not depend on how a file is cut into pieces, nor numbers on the format: pandas' quicker
+        # parser returns every third float64 one bit off.
+        given = {"low_memory": False, "float_precision": "round_trip", **given}
+    table: pd.DataFrame = pd.read_csv(handle, **given)
+    if not isinstance(table.index, pd.RangeIndex) and "index_col" not in options:
+        raise UserError(
+            f"{file.name} has lines with more fields than its header; repair it, "
+            "or set data.options.index_col: 0 if the first field numbers the rows"
+        )
+    return table
+
+
+def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    is_array = file.ending == "json" and handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+    handle.seek(0)
+    lines = {"lines": False} if is_array else {"lines": True, "nrows": rows}
+    # pandas would read "007" as 7, guess dates by a column's name and miss most fractions by some bits.
+    honest = {"dtype": False, "convert_dates": False, "convert_axes": False, "precise_float": True}
+    table: pd.DataFrame = pd.read_json(handle, **{**lines, **honest, **options})
+    if not len(table.columns):
+        raise UserError(f"{file.name} is empty")
+    return table
+
+
+@contextmanager
+def _explained(name: str, is_local: bool) -> Iterator[None]:
+    """Turn whatever a reader raises into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except UnicodeDecodeError as err:
+        fix = "utf-16" if err.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+        raise UserError(
+            f"{name} is not in {err.encoding}; set data.options.encoding to what it is, such as {fix}"
+        ) from err
+    # pandas, pyarrow, the codecs and fsspec's plug-ins share no base class, and a user has to fix the file.
+    except Exception as err:
+        raise UserError(f"cannot read {name}: {_reason(err, is_local)}") from (err if is_local else None)
+
+
+def _reason(err: Exception, is_local: bool) -> str:
+    line = next(iter(str(err).splitlines()), "") or type(err).__name__
+    if ragged := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(err)):
+        place = f"line {ragged[2]} has {ragged[3]} fields instead of {ragged[1]}"
+        return f"{place}; repair it, or set data.options.on_bad_lines: skip"
+    if "Range error" in line:  # ujson's, of numbers beyond float64 and of those too small for all its digits
+        return f"{line}; repair it, or set data.options.precise_float: false"
+    if isinstance(err, ImportError) or "Compression type" in line:
+        return f"a package is not installed: {line}"
+    # A plug-in's own words may hold a signed URL.
+    return line[:200] if is_local else f"{type(err).__name__}; look at the address and the credentials"
