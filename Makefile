@@ -3,14 +3,17 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # uv, where it is installed, takes seconds; pip takes minutes. Both compile bytecode, which halves every start.
 INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
+# This clone's own ZenML, unless another is set.
+ZENML_CONFIG_PATH ?= $(CURDIR)/.local/zenml
+HOME_OF_ZENML := ZENML_CONFIG_PATH=$(ZENML_CONFIG_PATH) ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false
 
-.PHONY: training dashboard test check format upgrade clean
+.PHONY: training dashboard stop test check format upgrade clean
 
 training: .venv/ready
 	$(PY) run.py --pipeline training $(ARGS)
 
-dashboard: .venv/ready            # the runs of this clone, in the browser; `make clean` stops it
-	ZENML_CONFIG_PATH=$(CURDIR)/.local/zenml ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false .venv/bin/zenml login --local
+dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
+	$(HOME_OF_ZENML) .venv/bin/zenml login --local
 
 test: .venv/dev
 	$(PY) -m pytest $(ARGS)
@@ -19,7 +22,7 @@ check: .venv/dev
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy .
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 format: .venv/dev
 	.venv/bin/ruff check --fix
@@ -29,17 +32,22 @@ upgrade: .venv/dev                # newest versions that requirements*.in allow,
 	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements.in -o requirements.txt
 	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
+# `zenml logout --local` leaves the dashboard running once a run has gone to the database file itself.
+stop:
+	@$(HOME_OF_ZENML) $(PY) -c 'from zenml.utils.source_utils import set_custom_source_root as root; root("."); \
+	  from zenml.zen_server.deploy.deployer import LocalServerDeployer as Local; Local().remove_server()'
+
 clean:
-	-@test -d .local/zenml && test -x .venv/bin/zenml && ZENML_CONFIG_PATH=$(CURDIR)/.local/zenml .venv/bin/zenml logout --local >/dev/null 2>&1
-	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@if test -d .local/zenml -a -x $(PY); then $(MAKE) --no-print-directory stop; fi
+	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/ready: requirements.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(INSTALL) -r requirements.txt
-	touch $@
+	@touch $@
 
 .venv/dev: .venv/ready requirements-dev.txt
 	$(INSTALL) -r requirements-dev.txt
-	touch $@
+	@touch $@

@@ -27,6 +27,13 @@ ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
 }  # fmt: skip
 
+QUIET = {
+    "zenml.orchestrators": "CRITICAL",              # what fails there is raised as well
+    "zenml.integrations.mlflow": "ERROR",           # warns of frameworks that are not in use
+    "zenml.config.global_config": "ERROR",          # warns that a new home gets its first settings
+    "mlflow.store.db.utils": "WARNING",             # tells of each table it creates
+}  # fmt: skip
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line; each action excludes the others."""
@@ -130,13 +137,13 @@ def use_stack(stack: apply.Stack) -> None:
         os.environ.setdefault(key, value)
     if "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
         os.environ |= zenml_home(LOCAL / "zenml")
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
     # ZenML rescans every installed package for each stored table and model: 60 % of a warm run.
     importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
     apply.apply(stack)
     gc.freeze()
-    logging.getLogger("zenml.orchestrators").setLevel(logging.CRITICAL)  # what fails here is raised here as well
-    logging.getLogger("zenml.integrations.mlflow").setLevel(logging.ERROR)  # it warns of frameworks not in use
 
 
 def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int:

@@ -6,16 +6,23 @@ import os
 import signal
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import run
+from config import ROOT
 
 
 def forkserver() -> ForkServerContext:
     """Return a context whose children start with everything imported, so each costs only its own work."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preloaded"])
+    with pytest.MonkeyPatch.context() as patch:  # the server of Python 3.11 does not take over sys.path
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT / "tests"), str(ROOT))))
+        ensure_running()
     return context
 
 
