@@ -30,7 +30,7 @@ ENVIRONMENT = {
 QUIET = {
     "zenml.orchestrators": "CRITICAL",              # what fails there is raised as well
     "zenml.integrations.mlflow": "ERROR",           # warns of frameworks that are not in use
-    "zenml.config.global_config": "ERROR",          # warns that a new home gets its first settings
+    "zenml.zen_stores.base_zen_store": "ERROR",     # warns that a new home gets its first settings
     "mlflow.store.db.utils": "WARNING",             # tells of each table it creates
 }  # fmt: skip
 
@@ -223,4 +223,7 @@ def new_config(table: str, target: str | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    logging.shutdown()  # now: OpenTelemetry's handler wants a thread to flush, and later there are none
+    logging.raiseExceptions = False
+    sys.exit(exit_code)

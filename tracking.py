@@ -3,6 +3,7 @@
 MLflow follows ZenML and is never asked who is champion. On a stack without a tracker nothing here is called.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ def record(
     for metric, found in scorecard.estimates.items():
         metrics |= {metric: found.value, f"{metric}_low": found.low, f"{metric}_high": found.high}
     mlflow.log_metrics(metrics)
+    # Whole numbers may miss a value one day; the model's own signature takes them as floats.
+    warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
     data = from_pandas(
         train_rows,
         source=CodeDatasetSource(tags={"source": card.recipe.data.shown_source}),
