@@ -88,7 +88,7 @@ def fields(pairs: list[tuple[str, str]]) -> None:
     """Print names and values in two columns; a name that is empty continues the value above it."""
     table = Table.grid(padding=(0, 2))
     for name, value in pairs:
-        table.add_row(Text(name, style="bold"), Text(value))
+        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
     Console().print(table)
 
 

@@ -153,7 +153,10 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int
     import console
     import tracking
 
-    if not tracking.has_tracker():
+    if tracking.has_tracker():
+        with apply.one_at_a_time():
+            tracking.create_database()
+    else:
         print(f"tracking is off: stack {stack} has no experiment tracker")
     pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"

@@ -5,6 +5,7 @@ MLflow follows ZenML and is never asked who is champion. On a stack without a tr
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,18 @@ def has_tracker() -> bool:
     return "experiment_tracker" in {kind.value for kind in Client().active_stack_model.components}
 
 
+def create_database() -> None:
+    """Create the SQLite file of a local tracker, where it is not there yet; MLflow itself lets two runs collide."""
+    from zenml.client import Client
+
+    tracker: Any = Client().active_stack.experiment_tracker
+    uri = tracker.get_tracking_uri()
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        from mlflow import MlflowClient
+
+        MlflowClient(uri).search_experiments(max_results=1)
+
+
 def is_registered(name: str, version: int) -> bool:
     """Say whether MLflow already mirrors this ZenML version; asked inside a tracked step."""
     return version in _mirrored(name)
@@ -45,6 +58,7 @@ def record(
     import skops.io
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.pandas_dataset import from_pandas
+    from mlflow.exceptions import MlflowException
 
     card = bundle.card
     mlflow.set_tags({ZENML_VERSION: version, "data": card.data, "code": card.code, "model": card.model})
@@ -77,8 +91,11 @@ def record(
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(bundle.pipeline)),  # made here
     )
     client = mlflow.MlflowClient()
-    if not client.search_registered_models(f"name='{name}'"):
+    try:
         client.create_registered_model(name)
+    except MlflowException as err:
+        if err.error_code != "RESOURCE_ALREADY_EXISTS":  # a run at the same time may have been first
+            raise
     client.create_model_version(
         name,
         source=logged.model_uri,

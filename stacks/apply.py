@@ -63,7 +63,7 @@ def apply(stack: Stack) -> None:
     Applying twice changes nothing. Which stack is active in the user's other shells stays as it is.
     """
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
-    with _one_at_a_time():
+    with one_at_a_time():
         _tune_sqlite()
         from zenml.client import Client  # importing it creates the database on a fresh clone
         from zenml.utils.source_utils import set_custom_source_root
@@ -161,8 +161,8 @@ def _tune_sqlite() -> None:
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Let one process at a time create ZenML's database and its stacks; two at once crash on a fresh clone."""
+def one_at_a_time() -> Iterator[None]:
+    """Let one process at a time create databases and stacks; two at once crash on a fresh clone."""
     import fcntl
 
     folder = Path(os.environ["ZENML_CONFIG_PATH"])

@@ -26,19 +26,19 @@ def forkserver() -> ForkServerContext:
     return context
 
 
-def start(context: ForkServerContext, arguments: Sequence[str], die_at: str | None = None) -> ForkServerProcess:
+def start(context: ForkServerContext, arguments: Sequence[str], die_at: str) -> ForkServerProcess:
     """Start a child that runs the command line; it is killed when it reaches a step or `module:function`."""
     child = context.Process(target=_main, args=(run.LOCAL, list(arguments), die_at))
     child.start()
     return child
 
 
-def _main(local: Path, arguments: list[str], die_at: str | None) -> None:
+def _main(local: Path, arguments: list[str], die_at: str) -> None:
     run.LOCAL = local
-    if die_at is not None and ":" in die_at:
+    if ":" in die_at:
         module, function = die_at.split(":")
         setattr(importlib.import_module(module), function, _die)
-    elif die_at is not None:
+    else:
         from zenml.orchestrators.step_runner import StepRunner
 
         go_on = StepRunner.run

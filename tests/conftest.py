@@ -26,6 +26,7 @@ Cli = Callable[..., Result]
 def pytest_configure() -> None:
     home = tempfile.mkdtemp(prefix="loop-tests-")
     run.LOCAL = Path(home)
+    os.environ["OMP_NUM_THREADS"] = "1"  # each worker of pytest-xdist has one core
     os.environ |= run.ENVIRONMENT | run.zenml_home(run.LOCAL / "zenml")
 
 

@@ -1,6 +1,10 @@
 """Runs that are killed, and runs at the same time: nothing is half-promoted and nothing stays broken."""
 
+import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +13,8 @@ from children import forkserver, start
 from conftest import QUICK, Result, output
 
 import registry
+import run
+from config import ROOT
 
 Train = Callable[..., Result]
 
@@ -39,19 +45,20 @@ def test_a_run_killed_anywhere_leaves_the_champion_and_the_next_run_completes(tr
     assert Client().get_model_version(name, "production").number == registration.version
 
 
-def test_two_trainings_at_once_both_finish_and_one_is_champion(zenml: None, tmp_path: Path) -> None:
-    context = forkserver()
-    children = [
-        start(context, ["--pipeline", "training", "--set", "name=both", "--set", f"model.params.C={c}", *QUICK])
-        for c in (0.1, 0.2)
-    ]
-    for child in children:
-        child.join(120)
-    assert [child.exitcode for child in children] == [0, 0]
-    from zenml.client import Client
+def test_two_trainings_at_once_on_a_fresh_clone_both_finish_and_one_is_champion(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in run.zenml_home(tmp_path)}
+    code = f"import pathlib, sys, run; run.LOCAL = pathlib.Path({str(tmp_path)!r}); sys.exit(run.main(sys.argv[1:]))"
 
-    assert {v.number for v in Client().list_model_versions(model="both")} == {1, 2}
-    current = registry.champion("both")
-    assert current is not None
-    assert current.version in (1, 2)
-    assert all(registry.load("both", version) for version in (1, 2))
+    def cli(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, "--set", "name=both", *arguments]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+    children = [cli("--pipeline", "training", "--set", f"model.params.C={c}", *QUICK) for c in (0.1, 0.2)]
+    printed = [child.communicate(timeout=240)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert {f"version {v} of both" for out in printed for v in "12" if f"version {v} of both" in out} == {
+        "version 1 of both",
+        "version 2 of both",
+    }
+    history = cli("--history").communicate(timeout=60)[0].splitlines()
+    assert re.search(r"UTC  version [12]", [line for line in history if "UTC" in line][-1])
