@@ -20,7 +20,7 @@ MARKS = {
     "running": ("›", "yellow"),
 }
 WAITING = ("·", "dim")
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 
 @contextmanager

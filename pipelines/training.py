@@ -18,7 +18,11 @@ from steps.train_model import train_model
 from steps.validate_rows import validate_rows
 
 
-@pipeline(cache_policy=CachePolicy(cache_func=code_fingerprint), execution_mode=ExecutionMode.FAIL_FAST)
+@pipeline(
+    cache_policy=CachePolicy(cache_func=code_fingerprint),  # a step's own text is not all that decides its result
+    execution_mode=ExecutionMode.FAIL_FAST,
+    enable_artifact_metadata=False,  # 10 ms an artifact; the steps that store tables and models turn it on
+)
 def training(config: Config) -> None:
     """Read and check the rows, fit a model, judge it against the champion, and keep the record."""
     tracked = tracking.has_tracker()

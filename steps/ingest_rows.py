@@ -10,7 +10,7 @@ from core.sources import read_rows
 from steps.materializers import Table
 
 
-@step(enable_cache=False, output_materializers=Table)
+@step(enable_cache=False, enable_artifact_metadata=True, output_materializers=Table)
 def ingest_rows(data: Data) -> Annotated[pd.DataFrame, "rows"]:
     """Read the source; never from cache, since only reading tells whether it has changed."""
     return read_rows(data)

@@ -13,7 +13,7 @@ from core.split import SplitRule
 from steps.materializers import ModelBundle
 
 
-@step(output_materializers=ModelBundle)
+@step(enable_artifact_metadata=True, output_materializers=ModelBundle)
 def train_model(
     train_rows: pd.DataFrame, accepted_contract: DataContract, split_rule: SplitRule, recipe: Recipe
 ) -> Annotated[Bundle, "model"]:
