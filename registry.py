@@ -175,7 +175,12 @@ def rollback(name: str, version: int | None, reason: str) -> Promotion:
         raise UserError(f"version {version} of '{name}' never was champion; these were: {known}")
     if load(name, version).fingerprint != earlier[version]:
         raise UserError(f"version {version} of '{name}' is not the model that was promoted then")
-    entry = promote(name, version, earlier[version], replaces=current, reasons=(reason,), kind="rollback")
+    try:
+        entry = promote(name, version, earlier[version], replaces=current, reasons=(reason,), kind="rollback")
+    except ChampionChanged as err:
+        raise UserError(
+            f"another run promoted its model of '{name}' just now; look at --history and decide again"
+        ) from err
     draw(name)
     return entry
 

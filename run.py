@@ -7,10 +7,12 @@ import importlib
 import importlib.metadata
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import config
 from config import ROOT, Config, UserError, known
@@ -35,9 +37,19 @@ QUIET = {
 }  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Refuse in one line, like everything else here, and name the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError instead of printing the usage."""
+        if found := re.search(r"unrecognized arguments: (\S+)", message):
+            raise UserError(f"no option '{found[1]}'; {known('run.py', self._option_string_actions, found[1])}")
+        raise UserError(message)
+
+
+def parser() -> Parser:
     """Return the command line; each action excludes the others."""
-    parse = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
+    parse = Parser(prog="run.py", description=__doc__, allow_abbrev=False)
     act = parse.add_mutually_exclusive_group(required=True)
     act.add_argument("--pipeline", metavar="NAME", help="run this pipeline")
     act.add_argument("--list", action="store_true", help="list pipelines, configs and stacks")
@@ -61,9 +73,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return 0, or 1 for a difference or fault, 2 for a user's mistake."""
-    given = parser().parse_args(arguments)
     try:
-        return act(given)
+        return act(parser().parse_args(arguments))
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
         return 2
@@ -74,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def act(given: argparse.Namespace) -> int:
     """Load, validate, apply the stack, run."""
+    if given.target is not None and given.new_config is None:
+        raise UserError("--target goes with --new-config")
+    if given.reason is not None and given.rollback is None:
+        raise UserError("--reason goes with --rollback")
     if given.schema:
         print(config.json_schema(), end="")
         return 0

@@ -81,9 +81,10 @@ def apply(stack: Stack) -> None:
 
 def _open_dashboard_without_survey(client: Any) -> None:
     """Answer the questions that a clone's own dashboard would ask for before it shows a run: no name, no mail."""
-    answered = {"finished_onboarding_survey": True}
-    if client.zen_store.type.value == "sql" and not client.active_user.user_metadata.items() >= answered.items():
-        client.update_user(client.active_user.id, updated_email_opt_in=False, updated_metadata=answered)
+    user, answered = client.active_user, "finished_onboarding_survey"
+    if client.zen_store.type.value == "sql" and answered not in user.user_metadata:
+        metadata = {**user.user_metadata, answered: True}
+        client.update_user(user.id, updated_email_opt_in=False, updated_metadata=metadata)
 
 
 def _apply_component(client: Any, wanted: Component) -> UUID:

@@ -42,6 +42,10 @@ REFUSED = {
         "'sklearn.ensembel'",
     ),
     "parameter": (["--pipeline", "training", "--set", "model.params.Cc=1"], "did you mean 'C'?"),
+    "option": (["--pipeline", "training", "--stak", "local"], "did you mean '--stack'?"),
+    "no action": ([], "--pipeline"),
+    "two actions": (["--list", "--history"], "not allowed with"),
+    "reason alone": (["--list", "--reason", "x"], "--reason goes with --rollback"),
     "new config without a target": (["--new-config", "a.csv"], "--target"),
 }
 

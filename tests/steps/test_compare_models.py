@@ -1,0 +1,31 @@
+"""Champion and challenger are judged on rows that neither has seen, also after the split has changed."""
+
+import pytest
+
+from config import ROOT, Config, load
+from core.bundle import Bundle
+from core.contract import learn_contract
+from core.model import train
+from core.sources import read_rows
+from core.split import resolve
+from steps.compare_models import compare_models
+
+
+def trained(config: Config) -> Bundle:
+    rows = read_rows(config.data)
+    rule = resolve(rows, config.data, config.split)
+    train_rows = rows[~rule.held_out(rows)].reset_index(drop=True)
+    return train(train_rows, learn_contract(train_rows, config.data, config.contract), rule, config.recipe)
+
+
+@pytest.mark.parametrize("changed", ["split.seed=1", "split.holdout=0.5"])
+def test_judges_on_rows_held_out_from_both(changed: str) -> None:
+    path = ROOT / "configs/breast_cancer.yaml"
+    before, after = load(path, ["evaluation.resamples=200"]), load(path, ["evaluation.resamples=200", changed])
+    champion, challenger = trained(before), trained(after)
+    rows = read_rows(after.data)
+    holdout = rows[challenger.card.split.held_out(rows)]
+    verdict, _ = compare_models.entrypoint(challenger, champion, 1, holdout, after.gate, after.evaluation)
+    unseen = challenger.card.split.held_out(rows) & champion.card.split.held_out(rows)
+    assert verdict.rows == unseen.sum()
+    assert verdict.rows < len(holdout)
