@@ -227,7 +227,6 @@ def reproduce(name: str, version: int) -> Reproduction:
     """Train a version again from the rows and the recipe its run recorded, and compare bit for bit."""
     from zenml.client import Client
 
-    from core.bundle import code_fingerprint, environment
     from core.contract import learn_contract
     from core.model import train
     from core.split import resolve
@@ -239,7 +238,7 @@ def reproduce(name: str, version: int) -> Reproduction:
     rows, recipe = artifact.load(), old.card.recipe
     if fingerprint(rows) != artifact.content_hash:
         raise UserError(f"the rows stored for version {version} of '{name}' were changed after the run")
-    rule = resolve(rows, recipe.data, old.card.recipe.split)
+    rule = resolve(rows, recipe.data, recipe.split)
     held_out = rule.held_out(rows)
     train_rows, holdout_rows = (rows[side].reset_index(drop=True) for side in (~held_out, held_out))
     new = train(train_rows, learn_contract(train_rows, recipe.data, recipe.contract), rule, recipe)
@@ -255,9 +254,10 @@ def reproduce(name: str, version: int) -> Reproduction:
     if old.scores(holdout_rows).tobytes() != new.scores(holdout_rows).tobytes():
         differences.append(f"predictions on the {len(holdout_rows):,} holdout rows")
     notes = []
-    if old.card.code != code_fingerprint():
+    if old.card.code != new.card.code:
         notes.append("this project's code has changed since")
-    changed = [f"{p} {v} → {environment()[p]}" for p, v in old.card.environment.items() if environment()[p] != v]
+    here = new.card.environment
+    changed = [f"{p} {v} → {here[p]}" for p, v in old.card.environment.items() if here[p] != v]
     if changed:
         notes.append(f"the environment has changed since: {', '.join(changed)}")
     return Reproduction(rows=len(holdout_rows), differences=tuple(differences), notes=tuple(notes))

@@ -58,8 +58,7 @@ def register_model(
         pages = {"contract": contract_page, "evaluation": evaluation_page, "verdict": verdict_page}
         tracking.record(name, version, model, train_rows, scorecard, pages)
     decision, reasons = verdict.decision, verdict.reasons
-    withdrawn = registry.rolled_back(name, version)
-    if decision == "promote" and withdrawn is not None:
+    if decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
         decision = "hold"
         reasons = (
             f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
