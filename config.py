@@ -20,6 +20,7 @@ Metric = Literal[
     "f1", "cost", "macro_f1", "roc_auc_ovr", "r2", "rmse", "mae",
 ]  # fmt: skip
 Severity = Literal["error", "warn", "off"]
+Answer = Literal["refuse", "accept"]
 Scalar = str | bool | int | float
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -193,6 +194,31 @@ class Gate(Section):
     """Judge on no fewer holdout rows."""
 
 
+class Serving(Section):
+    """Say what the service of a model accepts, answers and keeps."""
+
+    port: int = Field(3000, ge=1, le=65535)
+    """Where the service answers; two models on one machine need two."""
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that answer, one core each."""
+    out_of_range: Answer = "refuse"
+    """A number or time beyond the widened training range (`contract.range_slack`)."""
+    unseen_category: Answer = "refuse"
+    """A category that training never saw."""
+    max_rows: int = Field(10_000, ge=1)
+    """Rows in one request."""
+    max_bytes: int = Field(16 * 2**20, ge=1024)
+    """Size of a request's body; 10,000 rows of 30 named numbers are about 8 MB."""
+    max_concurrency: int = Field(64, ge=1)
+    """Requests a worker has begun; one more is told to come back (503) instead of waiting in a queue."""
+    timeout_seconds: float = Field(10.0, gt=0)
+    """For a body to arrive, and for an answer to be ready."""
+    latency_budget_ms: float = Field(100.0, gt=0)
+    """Highest 99th percentile, one row a request, that a new server may show before it gets traffic."""
+    personal: dict[str, Literal["hash", "omit"]] = {}
+    """Columns whose values the prediction log holds only as a keyed hash, or not at all."""
+
+
 class Recipe(Section):
     """What decides the model: with the same rows and code, the same recipe gives the same model."""
 
@@ -211,10 +237,11 @@ class Recipe(Section):
 
 
 class Config(Recipe):
-    """One use case: the recipe, and what its model must show."""
+    """One use case: the recipe, what its model must show, and how it is served."""
 
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
+    serving: Serving = Serving()
 
     @property
     def recipe(self) -> Recipe:

@@ -84,6 +84,37 @@ def show_training(run: Any, name: str, folder: Path) -> None:
     fields(pairs)
 
 
+def show_deployment(run: Any, name: str, folder: Path) -> None:
+    """Print what serves now and what it showed before it got traffic; copy the page into the folder."""
+    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
+    found = outputs["deployment"].load()
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "deployment.html"
+    page.write_text(outputs["deployment_page"].load(), encoding="utf-8")
+    if found.changed:
+        after = f", in place of {found.replaced}" if found.replaced else ""
+        pairs = [("deployed", f"version {found.bento.version} of {name}, release {found.bento.release}{after}")]
+    else:
+        pairs = [("unchanged", f"release {found.bento.release} of {name} was serving already; nothing was done")]
+    pairs += [("url", found.url), ("runtime", found.bento.note)]
+    for place, check in enumerate(found.checks):
+        speed = f"p50 {check.p50_ms:.2f} ms, p99 {check.p99_ms:.2f} ms"
+        shown = f"{check.rows} rows, scores {check.difference:.2g} apart at most, {speed}"
+        pairs.append(("" if place else "checked", shown))
+    pairs += [("report", str(page.relative_to(Path.cwd()) if Path.cwd() in page.parents else page))]
+    pairs += [("next", f"curl -s {found.url}/openapi.json, or open {found.url} in a browser")]
+    print()
+    fields(pairs)
+
+
+def show_status(status: Any) -> None:
+    """Print one deployment."""
+    pairs = [(status.name, f"{status.state}, release {status.release}")]
+    if status.since is not None:
+        pairs += [("since", f"{status.since:%Y-%m-%d %H:%M:%S} UTC"), ("url", status.url), ("process", status.process)]
+    fields(pairs)
+
+
 def fields(pairs: list[tuple[str, str]]) -> None:
     """Print names and values in two columns; a name that is empty continues the value above it."""
     table = Table.grid(padding=(0, 2))

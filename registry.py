@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 import tracking
 from config import UserError
 from core.bundle import Bundle
+from core.metrics import Scorecard
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -90,6 +92,18 @@ def load_champion(name: str) -> tuple[int, Bundle] | None:
     if bundle.fingerprint != entry.fingerprint:
         raise UserError(f"champion version {entry.version} of '{name}' is not the model that was promoted")
     return entry.version, bundle
+
+
+def evidence(name: str, version: int) -> tuple[Scorecard, pd.DataFrame]:
+    """Return what a version was judged by: its scorecard, and holdout rows of its run, 10,000 at most."""
+    from zenml.client import Client
+
+    stored = _version(name, version)
+    scorecard = stored.get_artifact("scorecard")
+    run = Client().get_pipeline_run(stored.run_metadata["run"])
+    if scorecard is None:
+        raise UserError(f"version {version} of '{name}' has no scorecard; train again")
+    return scorecard.load(), run.steps["split_rows"].outputs["holdout_rows"][0].load().head(10_000)
 
 
 def find(name: str, fingerprint: str) -> int | None:

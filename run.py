@@ -58,6 +58,8 @@ def parser() -> Parser:
                      help="make the previous champion (or this earlier one) current again")  # fmt: skip
     act.add_argument("--reproduce", type=int, metavar="VERSION",
                      help="retrain a registered version from its record; exit 1 on a difference")  # fmt: skip
+    act.add_argument("--status", action="store_true", help="what is deployed where")
+    act.add_argument("--stop", action="store_true", help="stop the server of the config's model")
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
     parse.add_argument("--config", type=Path, default=CONFIGS / "breast_cancer.yaml", metavar="FILE",
@@ -67,6 +69,7 @@ def parser() -> Parser:
                        help="change one value of the config; repeatable")  # fmt: skip
     parse.add_argument("--no-cache", action="store_true", help="run every step again")
     parse.add_argument("--target", metavar="COLUMN", help="with --new-config: the column to predict")
+    parse.add_argument("--deploy", action="store_true", help="with --rollback: deploy it too")
     parse.add_argument("--reason", metavar="TEXT", help="with --rollback: why")
     return parse
 
@@ -89,6 +92,8 @@ def act(given: argparse.Namespace) -> int:
         raise UserError("--target goes with --new-config")
     if given.reason is not None and given.rollback is None:
         raise UserError("--reason goes with --rollback")
+    if given.deploy and given.rollback is None:
+        raise UserError("--deploy goes with --rollback; otherwise: --pipeline deployment")
     if given.schema:
         print(config.json_schema(), end="")
         return 0
@@ -106,7 +111,7 @@ def act(given: argparse.Namespace) -> int:
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
     use_case = config.load(given.config, given.changes)
     stack = apply.read(given.stack)
-    if stack.runs_here:
+    if stack.runs_here and given.pipeline == "training":
         check_here(use_case)
     use_stack(stack)
     if given.pipeline:
@@ -117,9 +122,13 @@ def act(given: argparse.Namespace) -> int:
         return show_history(use_case.name)
     if given.reproduce is not None:
         return reproduce(use_case.name, given.reproduce)
+    if given.status:
+        return show_status()
+    if given.stop:
+        return stop_server(use_case.name)
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
     print(f"version {entry.version} of {use_case.name} is champion again; it replaces version {entry.replaces}")
-    return 0
+    return run_pipeline("deployment", use_case, given.stack, cache=True) if given.deploy else 0
 
 
 def pipelines() -> list[str]:
@@ -152,6 +161,8 @@ def use_stack(stack: apply.Stack) -> None:
         os.environ.setdefault(key, value)
     if "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
         os.environ |= zenml_home(LOCAL / "zenml")
+    os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving"))
+    os.environ.setdefault("BENTOML_HOME", str(LOCAL / "bentoml"))
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
     # ZenML rescans every installed package for each stored table and model: 60 % of a warm run.
@@ -171,7 +182,7 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int
     if tracking.has_tracker():
         with apply.one_at_a_time():
             tracking.create_database()
-    else:
+    elif name == "training":
         print(f"tracking is off: stack {stack} has no experiment tracker")
     pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
@@ -203,6 +214,30 @@ def show_history(name: str) -> int:
         print(f"{entry.time:%Y-%m-%d %H:%M:%S} UTC  version {entry.version}{before} ({by})")
         for reason in entry.reasons:
             print(f"    {reason}")
+    return 0
+
+
+def show_status() -> int:
+    """Print what is deployed on the stack, under every name."""
+    import console
+    import deployer
+
+    place = deployer.active()
+    found = [status for name in place.names() if (status := place.status(name)) is not None]
+    if not found:
+        print("nothing is deployed; deploy a champion: python run.py --pipeline deployment")
+    for status in found:
+        console.show_status(status)
+    return 0
+
+
+def stop_server(name: str) -> int:
+    """Stop the server of a model."""
+    import deployer
+
+    if not deployer.active().stop(name):
+        raise UserError(f"no server of '{name}' runs; see: python run.py --status")
+    print(f"the server of {name} is stopped; what it had begun was answered")
     return 0
 
 

@@ -125,11 +125,13 @@ def sha256(content: bytes) -> str:
 
 def code_fingerprint() -> str:
     """Return one hash of all code that can change a result; also the key under which steps are cached."""
-    files = [ROOT / "config.py", ROOT / "requirements.txt"]
-    for pattern in ("core/**/*.py", "core/templates/*.html", "steps/*.py"):
-        files += ROOT.glob(pattern)
+    return hash_files("config.py", "requirements.txt", "core/**/*.py", "core/templates/*.html", "steps/*.py")
+
+
+def hash_files(*patterns: str) -> str:
+    """Return one hash of the names and contents of this project's files that match."""
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in sorted(file for pattern in patterns for file in ROOT.glob(pattern)):
         digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -144,7 +144,7 @@ def _check_column(values: pd.Series, reference: Column, settings: Contract) -> I
             more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
             yield "unseen_category", name, count, f"'{name}' never had {shown}{more} ({count} rows)"
     elif reference.minimum is not None and reference.kind != "boolean":
-        low, high = _widened(reference, settings.range_slack)
+        low, high = reference.bounds(settings.range_slack)
         outside = coerced[(coerced < low) | (coerced > high)]
         if count := len(outside):
             sentence = (
@@ -171,16 +171,6 @@ def _wrong_type(values: pd.Series, kind: Kind) -> Iterator[_Broken]:
     if count := len(wrong):
         sentence = f"'{values.name}' has {count} values that are not {kind}, e.g. {quoted(wrong.iloc[0])}"
         yield "wrong_type", str(values.name), count, sentence
-
-
-def _widened(reference: Column, slack: float) -> tuple[Any, Any]:
-    """Widen the learned range by `slack` times its width on each side; what was never negative stays so."""
-    if reference.kind == "datetime":
-        first, last = pd.Timestamp(str(reference.minimum)), pd.Timestamp(str(reference.maximum))
-        return first - slack * (last - first), last + slack * (last - first)
-    low, high = float(reference.minimum or 0), float(reference.maximum or 0)
-    widened = low - slack * (high - low)
-    return (max(widened, 0.0) if low >= 0 else widened), high + slack * (high - low)
 
 
 def _useless_column(values: pd.Series, reason: Reason) -> _Broken:

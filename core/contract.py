@@ -43,6 +43,15 @@ class Column(Section):
     std: float | None = None
     """Standard deviation of the rows themselves (divided by n)."""
 
+    def bounds(self, slack: float) -> tuple[Any, Any]:
+        """Widen the learned range by `slack` times its width on each side; what was never negative stays so."""
+        if self.kind == "datetime":
+            first, last = pd.Timestamp(str(self.minimum)), pd.Timestamp(str(self.maximum))
+            return first - slack * (last - first), last + slack * (last - first)
+        low, high = float(self.minimum or 0), float(self.maximum or 0)
+        widened = low - slack * (high - low)
+        return (max(widened, 0.0) if low >= 0 else widened), high + slack * (high - low)
+
 
 class DataContract(Section):
     """Say what a model was trained on: its columns, its target and their reference statistics."""

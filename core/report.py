@@ -1,4 +1,4 @@
-"""Draw the pages people read: evaluation, data contract, verdict. Each is one self-contained HTML file."""
+"""Draw the pages people read: evaluation, data contract, verdict, deployment. Each is one self-contained HTML file."""
 
 import math
 from dataclasses import replace
@@ -49,6 +49,11 @@ def contract_page(name: str, report: ContractReport, contract: DataContract) -> 
 def verdict_page(name: str, verdict: Verdict) -> str:
     """Show the decision with its reasons and every condition."""
     return _page("verdict.html", name=name, verdict=verdict)
+
+
+def deployment_page(deployment: Any) -> str:
+    """Show what serves, and what it showed before it got traffic; `deployment` is the deployment step's result."""
+    return _page("deployment.html", d=deployment)
 
 
 def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictions) -> list[tuple[str, float]]:

@@ -16,6 +16,13 @@ from config import ROOT, UserError, known, names
 OWNER = {"managed_by": "stacks/apply.py"}
 """Label of what this module created; it changes nothing else."""
 
+FLAVORS = {
+    "bento_local": "stacks.deployers.LocalFlavor",
+    "bento_docker": "stacks.docker_deployer.DockerFlavor",
+    "bento_kubernetes": "stacks.kubernetes_deployer.KubernetesFlavor",
+}
+"""Source of each flavor of ours; ZenML learns it with the first stack that names it."""
+
 
 class Component(BaseModel):
     """One component, as `zenml stack export` writes it."""
@@ -91,6 +98,8 @@ def _apply_component(client: Any, wanted: Component) -> UUID:
     from zenml.enums import StackComponentType
 
     kind = StackComponentType(wanted.type)
+    if wanted.flavor in FLAVORS and not client.list_flavors(name=f"equals:{wanted.flavor}", type=kind).items:
+        client.create_flavor(FLAVORS[wanted.flavor], kind)
     found = client.list_stack_components(name=f"equals:{wanted.name}", type=kind, hydrate=True).items
     if not found:
         return UUID(

@@ -1,0 +1,357 @@
+"""Keep what a model service answered, and the labels that come back later: append-only logs, read as tables.
+
+A log is a folder of segments, `20261124T150000.123456Z-9f86d081.jsonl`: the UTC start and eight random digits. The
+first line of a segment is its header, a JSON object; each further line is one request, `[request id, time, rows,
+scores, labels]`, or one label, `[prediction id, label, time]`. The times of a segment lie within SEGMENT_SECONDS of
+its start, so a window is read without opening the files of other hours.
+"""
+
+import itertools
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from config import UserError
+
+FORMAT = 1
+SEGMENT_SECONDS = 3600  # longest segment; readers skip files by it, so a smaller number would hide old records
+SEGMENT_BYTES = 64 * 2**20  # 100,000 rows of 30 floats, which take a second to read
+PREDICTION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{6,12}-(0|[1-9][0-9]{0,8})$(?!\n)")  # $ alone allows a last \n
+"""One row's answer: process, request, and place of the row in the request, e.g. `9f86d081884c-00000a-0`."""
+
+Kind = Literal["predictions", "labels"]
+Window = tuple[datetime, datetime]
+
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
+_SEGMENT = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-[0-9a-f]{8}\.jsonl")
+_FIXED = ("prediction_id", "prediction_time", "prediction_version", "prediction_score", "prediction_label")
+_ENCODER = msgspec.json.Encoder()
+_Row = TypeVar("_Row")
+_Score = TypeVar("_Score")
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class LogUnavailable(Exception):
+    """A record could not be kept, so its request must not be answered as if it were."""
+
+
+class RecordWriter:
+    """Append records to a log; each process has a writer of its own, made after any fork.
+
+    A record is with the operating system before `append` returns: it survives the death of the process, also by
+    kill -9. A power cut may take the last half minute, which Linux has not yet written to disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        header: Mapping[str, Any],
+        *,
+        segment_seconds: float = SEGMENT_SECONDS,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        """Take what the header of each segment says; a logged column that bears a name of ours is a UserError.
+
+        The header has `kind` and `model`; for predictions also `version`, `release`, `columns` and `classes`.
+        """
+        if segment_seconds > SEGMENT_SECONDS:
+            raise ValueError(f"readers rely on segments of at most {SEGMENT_SECONDS} s, not {segment_seconds}")
+        ours = {*_FIXED, *_score_names(header.get("classes", ()))}
+        if taken := ours.intersection(header.get("columns", ())):
+            raise UserError(f"column '{min(taken)}' has a name that the prediction log needs itself; rename it")
+        self._folder = folder
+        self._header = _ENCODER.encode({"format": FORMAT, **header}) + b"\n"
+        self._seconds, self._bytes = timedelta(seconds=segment_seconds), segment_bytes
+        self._file: int | None = None
+        self._first = self._last = datetime.min
+        self._lock = threading.Lock()
+
+    def append(self, line: bytes, now: datetime) -> None:
+        """Write one line, or several with newlines between them, whole or not at all; `now` is their time, with zone.
+
+        LogUnavailable says why nothing was written; the next append tries again.
+        """
+        with self._lock:
+            try:
+                self._write(self._segment(now), line + b"\n")
+            except OSError as err:
+                raise LogUnavailable(f"the log in {self._folder} cannot be written: {err.strerror}") from err
+
+    def close(self) -> None:
+        """End the segment; a later append starts another."""
+        with self._lock:
+            self._end()
+
+    def _segment(self, now: datetime) -> int:
+        """Return the open segment, or a new one if there is none or `now` is not of its time."""
+        if self._file is not None and self._first <= now <= self._last:
+            return self._file
+        self._end()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"{now.astimezone(UTC).strftime(_STAMP)}-{secrets.token_hex(4)}.jsonl"
+        self._file = os.open(self._folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+        self._first, self._last = now, now + self._seconds
+        return self._file
+
+    def _write(self, file: int, lines: bytes) -> None:
+        size = os.lseek(file, 0, os.SEEK_END)
+        if size == 0:
+            lines = self._header + lines
+        try:
+            written = os.write(file, lines)
+            while written < len(lines):  # a nearly full disk takes a part and refuses the rest
+                written += os.write(file, lines[written:])
+        except OSError:
+            self._cut(file, size)
+            raise
+        if size + written >= self._bytes:
+            self._end()
+
+    def _cut(self, file: int, size: int) -> None:
+        """Take back an unfinished line; where that fails, let it end its segment: readers skip it there."""
+        try:
+            os.ftruncate(file, size)
+        except OSError:
+            self._end()
+
+    def _end(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+
+def request_ids() -> Iterator[str]:
+    """Make ids such as `9f86d081884c-00000a` without end: a process's random 48 bits and a count, no clock.
+
+    Ask for them in the process that uses them. Of 10,000 processes two share their bits with probability 2e-7.
+    """
+    return map((secrets.token_hex(6) + "-{:06x}").format, itertools.count())
+
+
+def prediction_ids(request_id: str, rows: int) -> list[str]:
+    """Return the id of each row of a request."""
+    return [f"{request_id}-{row}" for row in range(rows)]
+
+
+def prediction_line(
+    request_id: str,
+    time: datetime,
+    rows: Sequence[Sequence[Any]] | msgspec.Raw,
+    scores: Sequence[float] | Sequence[Sequence[float]],
+    labels: Sequence[str] | None,
+) -> bytes:
+    """Encode a request's answer as one line; `time` has a zone, rows hold values in the header's order of columns.
+
+    Scores are P(positive) or the value, shape (rows,), or class probabilities (rows, classes); labels are the
+    decisions, none for regression. Rows that are JSON already (`msgspec.Raw`: arrays, not objects) go in as they are.
+    """
+    line = _ENCODER.encode((request_id, time, rows, scores, labels))
+    return line.replace(b"\n", b" ")  # a client may spread its JSON over lines; within strings a newline is escaped
+
+
+def label_lines(labels: Iterable[tuple[str, str | float | bool]], time: datetime) -> bytes:
+    """Encode pairs of prediction id and label, as given, for one append; `time` has a zone."""
+    return b"\n".join(_ENCODER.encode((prediction_id, label, time)) for prediction_id, label in labels)
+
+
+def read_predictions(source: str | Path, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
+    """Return a row for each prediction with start <= time < end (UTC where no zone is given), by time.
+
+    Columns: `prediction_id`, `prediction_time` (datetime64[us], UTC without zone), `prediction_version`,
+    `prediction_score` (multiclass: one `prediction_score_<class>` each), `prediction_label` (str or None), then the
+    logged ones, the newest release's first; what another release did not log is missing. Datetimes stay ISO 8601
+    text. A folder that is empty or not there has no predictions; an unfinished last line was never answered and is
+    skipped; any other fault is a UserError.
+    """
+    window, headers, frames = _window(start, end), [], []
+    for header, records in _read(source, "predictions", window):
+        headers.append(header)
+        if records:
+            frames.append(_prediction_frame(header, records))
+    scores = [name for header in reversed(headers) for name in _score_names(header.classes)] or ["prediction_score"]
+    logged = [name for header in reversed(headers) for name in header.columns]
+    columns = list(dict.fromkeys([*_FIXED[:3], *scores, "prediction_label", *logged]))
+    frames = frames or [_prediction_frame(_Header(), [])]
+    table = pd.concat(frames, ignore_index=True).reindex(columns=columns)
+    labels = table["prediction_label"]
+    table = table.infer_objects().assign(prediction_label=labels)  # gaps of one file made objects of numbers
+    table = table.sort_values("prediction_time", kind="stable", ignore_index=True)
+    return table.drop_duplicates("prediction_id", ignore_index=True)  # of a segment that was copied
+
+
+def read_labels(
+    source: str | Path, start: datetime | None = None, end: datetime | None = None, *, history: bool = False
+) -> pd.DataFrame:
+    """Return the labels given with start <= time < end (UTC where no zone is given), by time.
+
+    Columns: `prediction_id`, `label` (object, as it was given), `label_time` (datetime64[us], UTC without zone).
+    Of several labels of a prediction the latest counts, unless the whole `history` is wanted. Empty folders,
+    unfinished lines and faults are as in `read_predictions`.
+    """
+    found = [label for _, labels in _read(source, "labels", _window(start, end)) for label in labels]
+    table = pd.DataFrame(
+        {
+            "prediction_id": pd.Series([label.id for label in found], dtype="str"),
+            "label": pd.Series([label.label for label in found], dtype=object),
+            "label_time": _times(found),
+        }
+    )
+    table = table.sort_values("label_time", kind="stable", ignore_index=True)
+    return table if history else table.drop_duplicates("prediction_id", keep="last", ignore_index=True)
+
+
+class _Format(msgspec.Struct):
+    format: int
+    kind: str
+
+
+class _Header(msgspec.Struct):
+    version: int = 0
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+class _Prediction(msgspec.Struct, Generic[_Row, _Score], array_like=True, gc=False):
+    id: str
+    time: _Time
+    rows: list[_Row]
+    scores: list[_Score]
+    labels: list[str] | None
+
+    def __post_init__(self) -> None:
+        if not len(self.rows) == len(self.scores) == len(self.rows if self.labels is None else self.labels):
+            raise ValueError("rows, scores and labels differ in number")
+
+
+class _Label(msgspec.Struct, array_like=True, gc=False):
+    id: str
+    label: str | bool | int | float
+    time: _Time
+
+
+def _read(source: str | Path, kind: Kind, window: Window) -> Iterator[tuple[_Header, list[Any]]]:
+    """Yield the header of each segment that may reach into the window, and its records within."""
+    for path, content in _segments(source, window):
+        lines = content[: content.rfind(b"\n") + 1]
+        if lines:
+            first, _, body = lines.partition(b"\n")
+            header = _header(path, first, kind)
+            records = _records(path, body, _decoder(header, kind))
+            yield header, [record for record in records if window[0] <= record.time < window[1]]
+
+
+def _segments(source: str | Path, window: Window) -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of the segments, by start; only a file with a name of ours is skipped by its name."""
+    from fsspec.core import url_to_fs
+
+    try:
+        system, folder = url_to_fs(str(source))
+        system.invalidate_cache()  # object stores remember their listings, and a log grows
+        try:
+            paths = system.ls(folder, detail=False)
+        except FileNotFoundError:
+            return
+        for path in sorted(paths):
+            if path.endswith(".jsonl") and _may_reach(path.rpartition("/")[2], window):
+                yield path, system.cat_file(path)
+    # fsspec's plug-ins share no base class, and their own words may hold a signed URL.
+    except Exception as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else type(err).__name__
+        raise UserError(f"the log '{source}' cannot be read: {reason}; look at the path and the rights") from err
+
+
+def _may_reach(name: str, window: Window) -> bool:
+    match = _SEGMENT.fullmatch(name)
+    if not match:
+        return True
+    start = datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC)
+    return start < window[1] and window[0] <= start + timedelta(seconds=SEGMENT_SECONDS)
+
+
+def _header(path: str, line: bytes, kind: Kind) -> _Header:
+    try:
+        found = msgspec.json.decode(line, type=_Format)
+        if found.format != FORMAT:
+            fix = "read it with the code that wrote it"
+            raise UserError(f"{path} has format {found.format}, this code reads {FORMAT}; {fix}")
+        if found.kind != kind:
+            raise UserError(f"{path} holds {found.kind}, not {kind}; name the folder of the {kind}")
+        return msgspec.json.decode(line, type=_Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        raise UserError(f"{path} line 1 is not the header of a log: {err}; repair or remove the file") from err
+
+
+def _decoder(header: _Header, kind: Kind) -> msgspec.json.Decoder[Any]:
+    """Return what decodes a record; a row may leave out its last values, as a request's may."""
+    if kind == "labels":
+        return msgspec.json.Decoder(_Label)
+    classes = len(_score_names(header.classes))
+    row = Annotated[list[Any], msgspec.Meta(max_length=len(header.columns))]
+    many = Annotated[list[float | None], msgspec.Meta(min_length=classes, max_length=classes)]
+    score = many if classes > 1 else float | None  # JSON has no NaN: it is null
+    return msgspec.json.Decoder(_Prediction[row, score])  # type: ignore[valid-type]
+
+
+def _records(path: str, body: bytes, decoder: msgspec.json.Decoder[Any]) -> list[Any]:
+    try:
+        return decoder.decode_lines(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        number, fault = next(_faults(body, decoder))
+        raise UserError(f"{path} line {number} is not a record: {fault}; repair or remove the line") from err
+
+
+def _faults(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Iterator[tuple[int, Exception]]:
+    """Yield number in the file and fault of each line that cannot be decoded by itself."""
+    for number, line in enumerate(body.split(b"\n"), 2):
+        try:
+            decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+            yield number, err
+
+
+def _prediction_frame(header: _Header, records: Sequence[_Prediction[Any, Any]]) -> pd.DataFrame:
+    """Spread the requests of one segment over a row for each prediction."""
+    counts = [len(record.rows) for record in records]
+    ids = [name for record in records for name in prediction_ids(record.id, len(record.rows))]
+    scores = np.array([score for record in records for score in record.scores], np.float64)
+    labels: list[str | None] = []
+    for record in records:
+        labels += record.labels or [None] * len(record.rows)
+    names = _score_names(header.classes)
+    fixed = {
+        "prediction_id": pd.Series(ids, dtype="str"),
+        "prediction_time": _times(records).repeat(counts),
+        "prediction_version": header.version,
+        **dict(zip(names, scores.reshape(-1, len(names)).T, strict=True)),
+        "prediction_label": pd.Series(labels, dtype=object),
+    }
+    rows = pd.DataFrame([row for record in records for row in record.rows])
+    rows = rows.reindex(columns=range(len(header.columns))).set_axis(list(header.columns), axis=1)
+    return pd.concat([pd.DataFrame(fixed), rows], axis=1)
+
+
+def _score_names(classes: Sequence[str]) -> list[str]:
+    return [f"prediction_score_{name}" for name in classes] if len(classes) > 2 else ["prediction_score"]
+
+
+def _times(records: Sequence[Any]) -> pd.DatetimeIndex:
+    times = pd.DatetimeIndex(pd.to_datetime([record.time for record in records], utc=True))
+    return times.tz_localize(None).as_unit("us")
+
+
+def _window(start: datetime | None, end: datetime | None) -> Window:
+    """Return the borders in UTC; an open side reaches as far as time does."""
+    return _utc(start or datetime.min), _utc(end or datetime.max)
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -1,0 +1,370 @@
+"""Answer requests: a plain ASGI application, since each layer of a web framework costs more than the model.
+
+A request passes, in this order: its path and method, the token, the number of requests under way, its content
+type, size and time, the data contract, the model, the prediction log, the metrics. Only then it is answered, so
+every answered prediction is on record.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from config import UserError
+from core.records import FORMAT, LogUnavailable, RecordWriter, label_lines, prediction_ids, prediction_line, request_ids
+from serving.metrics import Counter, Histogram, Metrics
+from serving.release import Served
+from serving.schema import Refused, Row, Schema, check_personal
+
+log = logging.getLogger(__name__)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Handler = Callable[[bytes, bool], bytes]
+"""Takes a body and whether it is a check before deployment, which is no traffic and not on record."""
+
+INLINE_ROWS = 256  # scored on the event loop in about a millisecond; more rows go to a thread
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROWS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
+TENTHS = tuple(round(0.1 * i, 1) for i in range(1, 11))
+STATUSES = ("200", "400", "401", "404", "405", "408", "413", "415", "422", "500", "503")
+JSON, CSV, TEXT = b"application/json", b"text/csv", b"text/plain; version=0.0.4; charset=utf-8"
+GETS = (
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/model",
+    "/openapi.json",
+    "/docs.json",
+)  # the last is where BentoML's page looks
+POSTS = ("/predict", "/predict_csv", "/feedback", "/explain")
+OPEN = ("/livez", "/readyz")  # probes carry no token
+BODY = "(body)"  # where no field is to blame
+TOO_FAR = "a value is so far out of range that the model finds no number for it"
+
+encode = msgspec.json.Encoder().encode
+
+
+class App:
+    """One release, served; an ASGI application."""
+
+    def __init__(
+        self, served: Served, log_folder: Path, metrics_folder: Path, *,
+        slot: int = 0, token: str | None = None, hash_key: str | None = None,
+    ) -> None:  # fmt: skip
+        self.served, self.release, self.serving = served, served.release, served.release.serving
+        self.contract, self.threshold = served.card.contract, served.card.threshold
+        self.schema = Schema(served.card, self.serving)
+        check_personal(self.contract, self.serving)
+        self.draining = False
+        self._busy = 0
+        self._check = self.release.hash.encode()
+        self._token = None if token is None else f"Bearer {token}".encode()
+        self._ids, self._lock, self._thread = request_ids(), threading.Lock(), ThreadPoolExecutor(1)
+        self._kept, self._hidden = self._columns(hash_key)
+        header = {
+            "format": FORMAT,
+            "model": self.release.name,
+            "version": self.release.version,
+            "release": self.release.id,
+        }
+        columns = [self.schema.columns[place] for place in self._kept]
+        self._predictions = RecordWriter(
+            log_folder / "predictions",
+            {**header, "kind": "predictions", "columns": columns, "classes": list(self.contract.classes)},
+        )
+        self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
+        answers = (self._livez, self._readyz, self._metrics, self._model, self._openapi, self._openapi)
+        self._gets = dict(zip(GETS, answers, strict=True))
+        handlers: tuple[Handler, ...] = (self._predict, self._predict_csv, self._feedback, self._explain)
+        self._posts = dict(zip(POSTS, zip((JSON, CSV, JSON, JSON), handlers, strict=True), strict=True))
+        self.paths = frozenset((*GETS, *POSTS))
+        self.metrics = Metrics(metrics_folder, slot, self._base(), self._definitions())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever happens, with one JSON sentence and no stack trace."""
+        start = time.perf_counter()
+        path = scope["path"]
+        headers: list[tuple[bytes, bytes]] = []
+        try:
+            status, content, media = 200, *await self._respond(path, scope, receive)
+        except Refused as err:
+            status, content, media = err.status, encode({"error": err.sentence}), JSON
+            if err.status == 405:
+                headers.append((b"allow", b"POST" if path in self._posts else b"GET, HEAD"))
+            if err.status == 422:
+                self.metrics.count("serving_out_of_contract", err.field or BODY)
+        except LogUnavailable as err:
+            log.error("%s", err)
+            self.metrics.count("serving_log_errors")
+            why = getattr(err.__cause__, "strerror", None) or "no reason given"
+            sentence = f"the server cannot keep its record ({why}), so it does not answer; try again"
+            status, content, media = 503, encode({"error": sentence}), JSON
+        except Exception:
+            log.exception("a request to %s failed", path if path in self.paths else "an unknown path")
+            status, content, media = 500, encode({"error": "the server failed; its log says why"}), JSON
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if self.draining or status in (408, 413):  # the rest of such a body is not read
+            headers.append((b"connection", b"close"))
+        headers += [(b"content-type", media), (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
+        known = path if path in self.paths else "(other)"
+        self.metrics.count("serving_requests", known, str(status))
+        if path in self._posts:
+            self.metrics.observe("serving_request_seconds", path, value=time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Finish what has begun, and close the logs."""
+        self._thread.shutdown()
+        self._predictions.close()
+        self._labels.close()
+
+    async def _respond(self, path: str, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
+        """Return content and media type of a 200."""
+        if path not in self.paths:
+            raise Refused(404, f"no such path; the service has {', '.join(sorted(self.paths))}")
+        if scope["method"] not in (("POST",) if path in self._posts else ("GET", "HEAD")):
+            raise Refused(405, f"{path} takes {'POST' if path in self._posts else 'GET'}")
+        headers = dict(scope["headers"])
+        if path not in OPEN and not self._authorised(headers):
+            raise Refused(401, "the header 'Authorization: Bearer TOKEN' is missing or wrong")
+        if path in self._gets:
+            return self._gets[path](), TEXT if path == "/metrics" else JSON
+        media, handler = self._posts[path]
+        came = headers.get(b"content-type", media).split(b";")[0].strip().lower()
+        # curl -d says it is a form: what it holds is looked at all the same.
+        if came not in (media, b"application/x-www-form-urlencoded") or b"content-encoding" in headers:
+            raise Refused(415, f"{path} takes {media.decode()}, plain")
+        if self._busy >= self.serving.max_concurrency:
+            raise Refused(503, f"{self._busy} requests are under way, which is the limit; try again")
+        self._busy += 1
+        try:
+            # Only whoever deployed the release knows its hash.
+            check = hmac.compare_digest(headers.get(b"x-check", b""), self._check)
+            return await self._within_time(partial(handler, check=check), headers, receive), media
+        finally:
+            self._busy -= 1
+
+    def _authorised(self, headers: dict[bytes, bytes]) -> bool:
+        return self._token is None or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
+
+    async def _within_time(
+        self, handler: Callable[[bytes], bytes], headers: dict[bytes, bytes], receive: Receive
+    ) -> bytes:
+        seconds = self.serving.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                body = await self._body(headers, receive)
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
+        if len(body) < 100 * INLINE_ROWS:
+            return handler(body)
+        work = asyncio.get_running_loop().run_in_executor(self._thread, handler, body)
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            raise Refused(503, f"the answer was not ready within {seconds:g} s; send fewer rows") from None
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        limit = self.serving.max_bytes
+        too_large = Refused(413, f"one request takes at most {limit:,} bytes")
+        if int(headers.get(b"content-length", 0)) > limit:
+            raise too_large
+        message = await receive()
+        body = message.get("body", b"")
+        if message.get("more_body"):
+            parts, size = [body], len(body)
+            while message.get("more_body"):
+                message = await receive()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit:
+                    raise too_large
+            body = b"".join(parts)
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the client left before its body was complete")
+        if len(body) > limit:
+            raise too_large
+        return bytes(body)
+
+    def _predict(self, body: bytes, check: bool) -> bytes:
+        ids, scores, labels = self._answer(self.schema.rows(body), check)
+        return encode({"version": self.release.version, "ids": ids, "scores": scores, "labels": labels})
+
+    def _predict_csv(self, body: bytes, check: bool) -> bytes:
+        ids, scores, labels = self._answer(self.schema.csv_rows(body), check)
+        lines = ["id,score,label" if self.contract.classes else "id,score"]
+        for place, (row_id, score) in enumerate(zip(ids, scores, strict=True)):
+            top = max(score) if isinstance(score, list) else score
+            lines.append(f"{row_id},{top!r}" + (f",{_cell(labels[place])}" if labels else ""))
+        return ("\n".join(lines) + "\n").encode()
+
+    def _answer(self, rows: list[Row], check: bool) -> tuple[list[str], list[Any], list[str] | None]:
+        """Score rows, put them on record, count them; return ids, scores and decisions."""
+        scores = self._scores(rows)
+        labels = self._decide(scores)
+        listed = scores.tolist()
+        with self._lock:
+            request = next(self._ids)
+            if not check:
+                now = datetime.now(UTC)
+                self._predictions.append(prediction_line(request, now, self._logged(rows), listed, labels), now)
+                self._count(rows, scores, labels)
+        return prediction_ids(request, len(rows)), listed, labels
+
+    def _scores(self, rows: list[Row]) -> np.ndarray:
+        features = len(self.schema.features)
+        if self.schema.extras:
+            rows = [row[:features] for row in rows]
+        if self.served.compiled is not None:
+            return _finite(self.served.compiled.scores(rows))
+        try:
+            return _finite(self.served.bundle.scores(pd.DataFrame(rows, columns=list(self.schema.features))))
+        except ValueError as err:  # scikit-learn's own word for a number that overflowed
+            raise Refused(422, TOO_FAR) from err
+
+    def _decide(self, scores: np.ndarray) -> list[str] | None:
+        classes = self.contract.classes
+        if not classes:
+            return None
+        codes = scores.argmax(axis=1) if scores.ndim == 2 else (scores >= self.threshold).astype(int)
+        return [classes[code] for code in codes.tolist()]
+
+    def _logged(self, rows: list[Row]) -> Sequence[Sequence[Any]]:
+        if len(self._kept) == len(self.schema.columns) and not self._hidden:
+            return rows
+        return [[self._hidden[p](row[p]) if p in self._hidden else row[p] for p in self._kept] for row in rows]
+
+    def _columns(self, hash_key: str | None) -> tuple[list[int], dict[int, Callable[[Any], str | None]]]:
+        """Return the places of the columns that the log keeps, and how personal ones are hidden."""
+        ways = dict(self.serving.personal)
+        dropped = {name for name, reason in self.contract.left_out.items() if reason == "dropped"}
+        kept = [p for p, name in enumerate(self.schema.columns) if ways.get(name) != "omit" and name not in dropped]
+        hashed = [p for p in kept if ways.get(self.schema.columns[p]) == "hash"]
+        if hashed and not hash_key:
+            raise UserError("serving.personal hashes columns, which needs a key in SERVING_HASH_KEY; set one")
+        key = hashlib.sha256((hash_key or "").encode()).digest()
+
+        def hide(value: Any) -> str | None:
+            return None if value is None else hashlib.blake2b(str(value).encode(), key=key, digest_size=16).hexdigest()
+
+        return kept, dict.fromkeys(hashed, hide)
+
+    def _count(self, rows: list[Row], scores: np.ndarray, labels: list[str] | None) -> None:
+        metrics = self.metrics
+        shown = scores.max(axis=1) if scores.ndim == 2 else scores
+        if len(rows) == 1:
+            metrics.observe("serving_batch_rows", value=1)
+            metrics.observe("serving_score", value=float(shown[0]))
+        else:
+            metrics.observe("serving_batch_rows", value=len(rows))
+            metrics.observe_all("serving_score", values=shown)
+        if labels:
+            for label in set(labels):
+                metrics.count("serving_decisions", label, by=labels.count(label))
+        for field, count in self.schema.outside(rows):
+            metrics.count("serving_out_of_contract", field, by=count)
+
+    def _feedback(self, body: bytes, check: bool) -> bytes:
+        labels = self.schema.labels(body)
+        with self._lock:
+            now = datetime.now(UTC)
+            self._labels.append(label_lines(labels, now), now)
+            self.metrics.count("serving_labels", by=len(labels))
+        return encode({"accepted": len(labels)})
+
+    def _explain(self, body: bytes, check: bool) -> bytes:
+        compiled = self.served.compiled
+        if compiled is None or not compiled.explainable:
+            raise Refused(404, "this model has no explainer; linear models have one")
+        rows = self.schema.rows(body)
+        if len(rows) > INLINE_ROWS:
+            raise Refused(413, f"/explain takes at most {INLINE_ROWS} rows, this request has {len(rows):,}")
+        found = compiled.explain([row[: len(self.schema.features)] for row in rows])
+        shares, base = _finite(found.contributions).tolist(), found.base.tolist()
+        answer = {"version": self.release.version, "features": found.features, "base": base, "contributions": shares}
+        return encode(answer)
+
+    def _model(self) -> bytes:
+        release, card = self.release, self.served.card
+        return encode(
+            {
+                "name": release.name,
+                "version": release.version,
+                "release": release.id,
+                "promoted": release.promoted,
+                "reasons": release.reasons,
+                "fingerprint": release.fingerprint,
+                "estimator": card.recipe.model.estimator,
+                "threshold": card.threshold,
+                "metrics": {name: found.model_dump() for name, found in release.metrics.items()},
+                "runtime": "onnx" if self.served.compiled is not None else "scikit-learn",
+                "contract": card.contract.model_dump(mode="json"),
+            }
+        )
+
+    def _openapi(self) -> bytes:
+        explains = self.served.compiled is not None and self.served.compiled.explainable
+        title, version = f"{self.release.name}, version {self.release.version}", self.release.id
+        explained = min(INLINE_ROWS, self.serving.max_rows) if explains else 0
+        return encode(self.schema.openapi(title, version, explained=explained, token=self._token is not None))
+
+    def _livez(self) -> bytes:
+        return encode({"alive": True})
+
+    def _readyz(self) -> bytes:
+        if self.draining:
+            raise Refused(503, "this server is stopping")
+        return encode({"ready": True, "release": self.release.id})
+
+    def _metrics(self) -> bytes:
+        return self.metrics.text()
+
+    def _base(self) -> dict[str, str]:
+        return {"model": self.release.name, "version": str(self.release.version), "release": self.release.id}
+
+    def _definitions(self) -> list[Counter]:
+        statistics = self.contract.target_statistics
+        bounds = TENTHS if self.contract.classes else tuple(map(float, statistics.edges))
+        classes = self.contract.classes
+        return [
+            Counter("serving_requests", "Requests answered.", {"path": [*self.paths, "(other)"], "status": STATUSES}),
+            Histogram("serving_request_seconds", "From its head to its answer.", {"path": [*self._posts]}, SECONDS),
+            Histogram("serving_batch_rows", "Rows a request.", bounds=ROWS),
+            Histogram("serving_score", "A row's P(positive), top probability, or value.", bounds=bounds),
+            Counter("serving_decisions", "Rows by decision.", {"label": classes}),
+            Counter("serving_labels", "Labels received."),
+            Counter("serving_out_of_contract", "Rows refused, or accepted, outside the contract, by field.",
+                    {"field": [*self.schema.columns, BODY]}),
+            Counter("serving_log_errors", "Requests refused because the log could not be written."),
+        ]  # fmt: skip
+
+
+def _finite(found: np.ndarray) -> np.ndarray:
+    """Return what a model found for rows, if it is a number for each."""
+    if not np.isfinite(found).all():
+        row = int(np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(axis=1))[0]) + 1
+        raise Refused(422, f"row {row}: {TOO_FAR}")
+    return found
+
+
+def _cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text

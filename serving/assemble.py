@@ -1,0 +1,79 @@
+"""Lay out a release and the code that serves it in a folder, from which a bento is built."""
+
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from config import ROOT, Serving
+from core.bundle import Bundle, hash_files, sha256
+from core.compiled import NotCompilable, compile_model, parity
+from core.metrics import Estimate
+from serving.release import Release
+from serving.schema import check_personal
+
+PACKAGES = (
+    "bentoml", "fsspec", "httptools", "msgspec", "numpy", "onnxruntime", "pandas", "prometheus-client", "pydantic",
+    "pyyaml", "scikit-learn", "scipy", "uvicorn", "uvloop",
+)  # fmt: skip
+"""What the code of a server imports."""
+
+
+def serving_code() -> str:
+    """Return one hash of all code that can change an answer or a bento; also the key under which bentos are cached."""
+    return hash_files("config.py", "requirements.txt", "core/**/*.py", "serving/*.py", "steps/*_bento.py")
+
+
+def assemble(
+    context: Path,
+    bundle: Bundle,
+    rows: pd.DataFrame,
+    serving: Serving,
+    *,
+    version: int,
+    promoted: datetime,
+    reasons: tuple[str, ...] = (),
+    metrics: Mapping[str, Estimate] | None = None,
+) -> tuple[Release, str]:
+    """Write `release/`, `core/`, `serving/` and `config.py` into a folder; return the release and how it scores.
+
+    The model is compiled if the compiled one answers the rows as the original does, within core.compiled.TOLERANCE.
+    """
+    check_personal(bundle.card.contract, serving)
+    folder = context / "release"
+    folder.mkdir(parents=True)
+    bundle.write(folder)
+    note = _compile(bundle, rows, folder)
+    release = Release(
+        name=bundle.card.recipe.name,
+        version=version,
+        fingerprint=bundle.fingerprint,
+        promoted=promoted,
+        reasons=reasons,
+        metrics=dict(metrics or {}),
+        serving=serving,
+        code=serving_code(),
+        files={path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
+    )
+    release.write(folder)
+    for package in ("core", "serving"):
+        shutil.copytree(ROOT / package, context / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "config.py", context)
+    return release, note
+
+
+def _compile(bundle: Bundle, rows: pd.DataFrame, folder: Path) -> str:
+    """Write the compiled model if it answers as the original does; say what was found."""
+    try:
+        compiled = compile_model(bundle)
+    except NotCompilable as err:
+        return f"scikit-learn, since the model does not compile: {err}"
+    found = parity(bundle, compiled, rows)
+    alike = f"{found.rows - found.decisions:,} of {found.rows:,} holdout rows answered alike"
+    sentence = f"{alike}, scores {found.difference:.1g} apart at most"
+    if not found.ok:
+        return f"scikit-learn, since the compiled model differs: {sentence}"
+    compiled.write(folder)
+    return f"onnx, compared with scikit-learn: {sentence}"

@@ -1,0 +1,62 @@
+"""Say what is deployed and what a deployer does, wherever it deploys to."""
+
+from datetime import datetime
+from typing import Literal, Protocol, runtime_checkable
+
+from config import Section
+
+
+class Bento(Section):
+    """A release built into a bento."""
+
+    name: str
+    version: int
+    release: str
+    sha256: str
+    """Of the release's `release.json`: what is served must have it."""
+    tag: str
+    """In BentoML's store."""
+    path: str
+    """Folder of the bento."""
+    runtime: Literal["onnx", "scikit-learn"]
+    note: str
+    """How the runtime was chosen."""
+
+
+class Status(Section):
+    """What is deployed under one name."""
+
+    name: str
+    state: Literal["running", "failing", "stopped", "written, not applied"]
+    release: str
+    since: datetime | None = None
+    url: str | None = None
+    process: str | None = None
+    """A pid, a container, or whatever the place calls it."""
+
+
+@runtime_checkable
+class Deployer(Protocol):
+    """Start a release beside what runs, let it be checked, then give it the traffic. Any fault is a UserError."""
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token that clients must send."""
+
+    def start(self, bento: Bento, port: int, workers: int) -> list[str]:
+        """Start a release that gets no traffic yet; return host:port of each worker."""
+
+    def switch(self, bento: Bento) -> None:
+        """Give a started release the traffic; stop the one that had it when it has finished what it began."""
+
+    def discard(self, bento: Bento) -> None:
+        """Stop a release that gets no traffic."""
+
+    def status(self, name: str) -> Status | None:
+        """Return what is deployed under a name, or None if nothing ever was."""
+
+    def names(self) -> list[str]:
+        """Return what was ever deployed here."""
+
+    def stop(self, name: str) -> bool:
+        """Stop what is deployed under a name; say whether something ran."""

@@ -1,0 +1,145 @@
+"""Start, switch and stop servers on this machine; each use case has one, in a folder of its own."""
+
+import hashlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config import ROOT, UserError
+from serving import state
+
+START_SECONDS = 60.0
+SWITCH_SECONDS = 45.0  # longer than a worker may take to finish what it has begun
+
+_STARTED: list[subprocess.Popen[bytes]] = []  # a Popen that is dropped complains that its process runs on
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A supervised server of this machine, found again by its folder whoever started it."""
+
+    folder: Path
+
+    def start(
+        self, release: Mapping[str, Any], host: str, port: int, token: str | None, environment: Mapping[str, str]
+    ) -> list[str]:
+        """Start a release beside what runs; return the private address of each worker once all answer.
+
+        `release` holds id, folder (of the code), sha256 (of release.json), workers, log. A release that cannot
+        start, a taken port, another host, port or token than the running server's are UserErrors.
+        """
+        self._supervise(host, port, token, environment)
+        name = release["id"]
+        (self.folder / "failed" / name).unlink(missing_ok=True)
+        state.write(self.folder / "wanted" / f"{name}.json", dict(release))
+        self._wait(lambda: len(self.workers(name)) == release["workers"], name, START_SECONDS, "start")
+        return [f"127.0.0.1:{worker['port']}" for worker in self.workers(name)]
+
+    def switch(self, name: str) -> None:
+        """Give the public traffic to a release that answers, then stop the others, which finish what they began."""
+        state.write(self.folder / "live", name)
+        self._wait(lambda: all(w["open"] for w in self.workers(name)), name, SWITCH_SECONDS, "take over")
+        others = [other for other in self.wanted() if other != name]
+        for other in others:
+            self.discard(other)
+        self._wait(lambda: not any(self._alive(other) for other in others), name, SWITCH_SECONDS, "replace the old one")
+
+    def discard(self, name: str) -> None:
+        """Stop a release."""
+        (self.folder / "wanted" / f"{name}.json").unlink(missing_ok=True)
+
+    def stop(self) -> bool:
+        """Stop the server; say whether one ran."""
+        server = self.server()
+        if server is None:
+            return False
+        os.kill(server["pid"], signal.SIGTERM)
+        self._wait(lambda: self.server() is None, "the server", SWITCH_SECONDS, "stop")
+        return True
+
+    def server(self) -> dict[str, Any] | None:
+        """Return the supervisor's pid, host, port and start, or None when none lives."""
+        if not self.folder.is_dir():
+            return None
+        if (held := state.lock(self.folder)) is not None:
+            held.close()
+            return None
+        return state.read(self.folder / "server.json")
+
+    def live(self) -> str | None:
+        """Return the release that gets, or last got, the public traffic."""
+        return state.live(self.folder)
+
+    def wanted(self) -> dict[str, dict[str, Any]]:
+        """Return the releases that run, or ran when the server stopped."""
+        found = {path.stem: state.read(path) for path in sorted((self.folder / "wanted").glob("*.json"))}
+        return {name: release for name, release in found.items() if release is not None}
+
+    def workers(self, name: str) -> list[dict[str, Any]]:
+        """Return pid, private port and openness of each worker of a release that answers."""
+        found = [state.read(path) for path in sorted((self.folder / "ready" / name).glob("*.json"))]
+        return [worker for worker in found if worker is not None]
+
+    def _alive(self, name: str) -> bool:
+        return bool(self.workers(name))
+
+    def _supervise(self, host: str, port: int, token: str | None, environment: Mapping[str, str]) -> None:
+        """See to it that a supervisor runs, with this host, port and token."""
+        token_hash = hashlib.sha256(f"serving {token}".encode()).hexdigest() if token else ""
+        if server := self.server():
+            same = (server["host"], server["port"], server["token"]) == (host, port, token_hash)
+            if not same:
+                at = f"{server['host']}:{server['port']}"
+                raise UserError(
+                    f"the server at {at} runs with another host, port or token; stop it first: python run.py --stop"
+                )
+            return
+        for old in self.wanted():  # what a server ran that is gone
+            self.discard(old)
+        (self.folder / "live").unlink(missing_ok=True)
+        (self.folder / "server.json").unlink(missing_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        secrets = {"SERVING_TOKEN": token, "SERVING_TOKEN_HASH": token_hash} if token else {}
+        output = self.folder / "supervisor.log"
+        with output.open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603  (our own supervisor)
+                [sys.executable, "-m", "serving.supervisor", str(self.folder), host, str(port)],
+                cwd=ROOT, env={**os.environ, **environment, **secrets}, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        _STARTED.append(process)
+        deadline = time.monotonic() + START_SECONDS
+        while not (self.folder / "server.json").exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = output.read_text(encoding="utf-8", errors="replace").strip().removeprefix("error: ")
+                fix = "stop what listens there, or choose another: --set serving.port=3010"
+                raise UserError(f"the server did not start: {said.splitlines()[-1] if said else 'no word'}; {fix}")
+            time.sleep(0.02)
+
+    def _wait(self, done: Callable[[], bool], name: str, seconds: float, what: str) -> None:
+        deadline, failed = time.monotonic() + seconds, self.folder / "failed" / name
+        while not done():
+            if failed.exists():
+                raise UserError(f"release {name} does not start: {failed.read_text(encoding='utf-8').strip()}")
+            if time.monotonic() > deadline:
+                raise UserError(f"{name} did not {what} within {seconds:.0f} s; see {self.folder}/{name}.log")
+            time.sleep(0.02)
+
+
+def answers(address: str) -> bool:
+    """Say whether a server answers at host:port."""
+    connection = http.client.HTTPConnection(address, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

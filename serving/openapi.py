@@ -1,0 +1,136 @@
+"""Describe a service as OpenAPI 3.1, typed from the model's data contract, with requests that work."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core.contract import DataContract, class_code
+from core.table import as_text
+
+if TYPE_CHECKING:
+    from serving.schema import Schema
+
+EXAMPLE_ID = "0123456789ab-000000-0"
+REFUSALS = {
+    "400": "The body is not JSON (or, for CSV, not a table).",
+    "401": "The bearer token is missing or wrong.",
+    "408": "The body did not arrive in time.",
+    "413": "Too many rows, or too large a body.",
+    "415": "The content type is another one.",
+    "422": "A row breaks the data contract; the sentence names row and field.",
+    "503": "The server is busy, or cannot write its log; come back after Retry-After seconds.",
+}
+ACCEPTED = {"type": "object", "required": ["accepted"], "properties": {"accepted": {"type": "integer"}}}
+EXPLANATION = {
+    "type": "object",
+    "description": "base + the sum of a row's contributions is its score before the link function (log-odds).",
+    "required": ["version", "features", "base", "contributions"],
+    "properties": {
+        "version": {"type": "integer"},
+        "features": {"type": "array", "items": {"type": "string"}},
+        "base": {"type": ["number", "array"], "items": {"type": "number"}},
+        "contributions": {"type": "array", "items": {"type": "array", "items": {"type": ["number", "array"]}}},
+    },
+}
+
+
+def describe(schema: "Schema", title: str, version: str, *, explained: int, token: bool) -> dict[str, Any]:
+    """Return the document; `explained` is how many rows /explain takes, 0 if there is none."""
+    (row, values, label), components = msgspec.json.schema_components(
+        [schema.row, schema.values, schema.label],
+        ref_template="#/components/schemas/{name}",
+        schema_hook=lambda kind: {"type": "string", "format": "date-time"},
+    )
+    for column in schema.contract.columns:
+        components["Row"]["properties"][column.name]["description"] = f"Needs {schema.needs(column.name)}."
+    components["Label"]["properties"]["id"]["pattern"] = "^[0-9a-f]{12}-[0-9a-f]{6,12}-(0|[1-9][0-9]{0,8})$"
+    components["Error"] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    components["Label"]["properties"]["label"] = _truth(schema.contract)
+    components["Answer"] = _answer(schema.contract)
+
+    def many(of: Any, most: int = schema.serving.max_rows) -> dict[str, Any]:
+        return {"type": "array", "items": of, "minItems": 1, "maxItems": most}
+
+    rows = {"oneOf": [row, many(row), many(values)]}
+    few_rows = {"oneOf": [row, many(row, explained), many(values, explained)]}
+    labels = {"oneOf": [label, many(label)]}
+    example = schema.example()
+    one_label = {"id": EXAMPLE_ID, "label": (schema.contract.classes or (1.5,))[-1]}
+    answer = {"$ref": "#/components/schemas/Answer"}
+    header = ",".join(map(_cell, example))
+    cells = ",".join("" if value is None else _cell(str(value)) for value in example.values())
+    paths = {
+        "/predict": _post("Predict one row or many.", rows, example, answer),
+        "/predict_csv": _post(
+            "Predict the rows of a CSV with a header.", {"type": "string"}, f"{header}\n{cells}\n",
+            {"type": "string"}, media="text/csv",
+        ),
+        "/explain": _post("Say what each feature adds to the score.", few_rows, example, EXPLANATION),
+        "/feedback": _post("Tell the true labels of predictions, late or corrected.", labels, one_label, ACCEPTED),
+        "/model": _get("Which model answers, what it expects, how good it was, and why it was promoted."),
+    }  # fmt: skip
+    if not explained:
+        del paths["/explain"]
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+    if token:
+        components_ = document["components"]
+        components_["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}  # type: ignore[index]
+        document["security"] = [{"token": []}]
+    return document
+
+
+def _truth(contract: DataContract) -> dict[str, Any]:
+    """Say what a label may be: a number, or a class as text, number or truth value."""
+    if not contract.classes:
+        return {"type": "number"}
+    numbers = [int(text) for text in contract.classes if re.fullmatch(r"0|-?[1-9]\d{0,17}", text)]
+    spelt = (value for value in (*numbers, True, False) if class_code(as_text(value), contract.classes) is not None)
+    return {"enum": [*contract.classes, *spelt]}
+
+
+def _answer(contract: DataContract) -> dict[str, Any]:
+    """Say what /predict answers."""
+    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    decision: dict[str, Any] = {"type": "array", "items": {"enum": contract.classes}}
+    if contract.task == "regression":
+        score, meaning, decision = {"type": "number"}, "the value", {"type": "null"}
+    elif contract.task == "binary":
+        score, meaning = probability, f"P({contract.classes[1]})"
+    else:
+        classes = len(contract.classes)
+        score = {"type": "array", "items": probability, "minItems": classes, "maxItems": classes}
+        meaning = f"the probabilities of {', '.join(contract.classes)}"
+    properties = {
+        "version": {"type": "integer", "description": "Version of the model."},
+        "ids": {"type": "array", "items": {"type": "string"}, "description": "A prediction id a row, for /feedback."},
+        "scores": {"type": "array", "items": score, "description": f"Of each row {meaning}."},
+        "labels": {**decision, "description": "Of each row the decision."},
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _post(summary: str, body: Any, example: Any, answer: Any, media: str = "application/json") -> dict[str, Any]:
+    request = {"required": True, "content": {media: {"schema": body, "example": example}}}
+    responses = {"200": {"description": "The answer.", "content": {media: {"schema": answer}}}, **_refusals()}
+    return {"post": {"summary": summary, "requestBody": request, "responses": responses}}
+
+
+def _get(summary: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    responses = {"200": {"description": "The answer.", "content": content}, "401": _refusals()["401"]}
+    return {"get": {"summary": summary, "responses": responses}}
+
+
+def _refusals() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {status: {"description": text, "content": content} for status, text in REFUSALS.items()}
+
+
+def _cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text

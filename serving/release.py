@@ -1,0 +1,93 @@
+"""Say what a server runs: one model, how it is served, and the hashes of every file it may open.
+
+A release is a folder: `release.json`, the bundle (`card.json`, `model.pkl`) and, where the model compiles,
+`compiled.json` and `model.onnx`. Whoever starts a server names the SHA-256 of `release.json` that was deployed;
+`release.json` holds the hashes of the other files, so nothing that was changed since is ever opened.
+"""
+
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from config import Section, Serving, UserError
+from core.bundle import Bundle, Card, sha256
+from core.compiled import CompiledModel
+from core.metrics import Estimate
+from serving.deployment import Bento
+
+RELEASE = "release.json"
+
+
+class Release(Section):
+    """One version of a model, ready to be served."""
+
+    name: str
+    version: int
+    """Of the model in the registry."""
+    fingerprint: str
+    """Of the bundle, as it stands in the promotion log."""
+    promoted: datetime
+    reasons: tuple[str, ...]
+    metrics: dict[str, Estimate]
+    """On the holdout, with intervals."""
+    serving: Serving
+    code: str
+    """Hash of the code that serves it."""
+    files: dict[str, str]
+    """SHA-256 of each file beside `release.json`."""
+
+    @cached_property
+    def id(self) -> str:
+        """Return the name of this release: the same model, code and settings give the same."""
+        return f"v{self.version}-{self.hash[:12]}"
+
+    @property
+    def hash(self) -> str:
+        """Return the SHA-256 of `release.json`."""
+        return sha256(self.model_dump_json(indent=1).encode())
+
+    def write(self, folder: Path) -> None:
+        """Write `release.json` beside the files it names."""
+        (folder / RELEASE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+
+class Served:
+    """Open a release's files, each only if it is the one that was deployed."""
+
+    def __init__(self, folder: Path, expected: str | None = None) -> None:
+        """Check every file; `expected` is the SHA-256 of `release.json`, any fault is a UserError."""
+        content = _read(folder, RELEASE)
+        if expected not in (None, sha256(content)):
+            raise UserError(_changed(RELEASE, sha256(content), str(expected)))
+        self.release = Release.model_validate_json(content)
+        for file, wanted in self.release.files.items():
+            if (found := sha256(_read(folder, file))) != wanted:
+                raise UserError(_changed(file, found, wanted))
+        self.bundle = Bundle.read(folder)
+        if self.bundle.fingerprint != self.release.fingerprint:
+            raise UserError(f"version {self.release.version} is not the model that was promoted; deploy it again")
+        self.compiled = CompiledModel.read(folder) if "model.onnx" in self.release.files else None
+
+    @property
+    def card(self) -> Card:
+        """Return what the model is."""
+        return self.bundle.card
+
+
+def open_release(bento: Bento) -> Served:
+    """Open the release in a bento, if it is the one that was built."""
+    return Served(Path(bento.path) / "src/release", bento.sha256)
+
+
+def _read(folder: Path, file: str) -> bytes:
+    try:
+        return (folder / file).read_bytes()
+    except OSError as err:
+        raise UserError(f"the release in {folder} lacks {file} ({err.strerror}); deploy it again") from err
+
+
+def _changed(file: str, found: str, wanted: str) -> str:
+    return (
+        f"{file} was changed after the model was deployed: its SHA-256 is {found[:12]}…, deployed was {wanted[:12]}…; "
+        "deploy it again"
+    )

@@ -1,0 +1,149 @@
+"""Make servers a component of ZenML's stacks: `zenml stack describe` shows who deploys, and where.
+
+ZenML 0.98's own deployers do not fit: its BentoML model deployer fails on every bentoml since 1.4.16, and its
+pipeline deployments run a whole pipeline for each request. These flavors are of the type `model_deployer`, build
+on `serving/`, and share one small contract, so that the deployment pipeline does not know which one it has.
+"""
+
+import os
+import secrets
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NoReturn
+
+from zenml.model_deployers.base_model_deployer import (
+    BaseModelDeployer,
+    BaseModelDeployerConfig,
+    BaseModelDeployerFlavor,
+)
+from zenml.utils.secret_utils import SecretField
+
+from config import UserError
+from serving.deployment import Bento, Status
+from serving.local import LocalServer, answers
+
+
+class BentoDeployer(BaseModelDeployer):
+    """What all deployers share: where the token comes from, and no part in ZenML's own life-cycle of servers."""
+
+    @property
+    def token(self) -> str | None:
+        """Return the bearer token that clients must send, from the component's secret or SERVING_TOKEN."""
+        return getattr(self.config, "token", None) or os.environ.get("SERVING_TOKEN") or None
+
+    def _hash_key(self) -> str:
+        """Return the key that personal columns are hashed with: the environment's, else this clone's own."""
+        if given := os.environ.get("SERVING_HASH_KEY"):
+            return given
+        path = _home() / "HASH_KEY"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        return path.read_text()
+
+    # That life-cycle keeps the state of servers in a database, where a server that died runs for ever.
+    def _elsewhere(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UserError("servers are deployed by 'python run.py --pipeline deployment'; see also --status and --stop")
+
+    perform_deploy_model = perform_stop_model = perform_start_model = perform_delete_model = _elsewhere
+
+    @staticmethod
+    def get_model_server_info(service: Any) -> dict[str, str | None]:
+        """Return nothing: no server is ever registered in ZenML's database."""
+        return {}
+
+
+class LocalConfig(BaseModelDeployerConfig):
+    """Where a local server listens, and who may ask it."""
+
+    host: str = "127.0.0.1"
+    token: str | None = SecretField(default=None)
+
+
+class LocalDeployer(BentoDeployer):
+    """Run releases as supervised processes of this machine, which outlive the pipeline and the terminal."""
+
+    @property
+    def config(self) -> LocalConfig:
+        """Return the component's configuration."""
+        return self._config  # type: ignore[return-value]
+
+    def start(self, bento: Bento, port: int, workers: int) -> list[str]:
+        """Start a release's workers on ports of their own."""
+        if not ip_address(self.config.host).is_loopback and not self.token:
+            raise UserError(
+                f"host {self.config.host} can be reached from elsewhere, which needs a token; set SERVING_TOKEN"
+            )
+        log = _home().parent / "logs" / bento.name
+        release = {
+            "id": bento.release,
+            "folder": f"{bento.path}/src",
+            "sha256": bento.sha256,
+            "workers": workers,
+            "log": str(log),
+        }
+        environment = {"SERVING_HASH_KEY": self._hash_key()}
+        return _server(bento.name).start(release, self.config.host, port, self.token, environment)
+
+    def switch(self, bento: Bento) -> None:
+        """Let the release's workers take over the public socket."""
+        _server(bento.name).switch(bento.release)
+
+    def discard(self, bento: Bento) -> None:
+        """Stop the release's workers."""
+        _server(bento.name).discard(bento.release)
+
+    def names(self) -> list[str]:
+        """Return the names that have a folder."""
+        return sorted(path.name for path in _home().glob("[a-z]*") if path.is_dir())
+
+    def status(self, name: str) -> Status | None:
+        """Ask the supervisor's lock and a worker, never a database."""
+        server = _server(name)
+        release, running = server.live(), server.server()
+        if release is None:
+            return None
+        if running is None:
+            return Status(name=name, state="stopped", release=release)
+        workers = server.workers(release)
+        return Status(
+            name=name,
+            state="running" if workers and all(answers(f"127.0.0.1:{w['port']}") for w in workers) else "failing",
+            release=release,
+            since=datetime.fromtimestamp((server.folder / "live").stat().st_mtime, UTC),
+            url=f"http://{running['host']}:{running['port']}",
+            process=f"pid {running['pid']}, workers {', '.join(str(w['pid']) for w in workers) or 'none'}",
+        )
+
+    def stop(self, name: str) -> bool:
+        """Stop the server; requests under way are answered."""
+        return _server(name).stop()
+
+
+class LocalFlavor(BaseModelDeployerFlavor):
+    """A supervised process on this machine."""
+
+    @property
+    def name(self) -> str:
+        """Return the flavor's name."""
+        return "bento_local"
+
+    @property
+    def config_class(self) -> type[LocalConfig]:
+        """Return the configuration's class."""
+        return LocalConfig
+
+    @property
+    def implementation_class(self) -> type[LocalDeployer]:
+        """Return the deployer's class."""
+        return LocalDeployer
+
+
+def _home() -> Path:
+    return Path(os.environ["SERVING_HOME"])
+
+
+def _server(name: str) -> LocalServer:
+    return LocalServer(_home() / name)

@@ -1,0 +1,132 @@
+"""The deployment pipeline, run as a user runs it: what answers afterwards, and what happens if it must not."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from conftest import QUICK, Cli, Result, last_run, output
+from servers import free_port
+
+import registry
+import run
+from core.bundle import Bundle
+
+Train = Callable[..., Result]
+
+WEAK = ("model.params={C: 0.00001}", "gate.minimum={}")
+
+
+@pytest.fixture
+def deploy(cli: Cli) -> Iterator[Callable[..., Result]]:
+    """Run the pipeline for a name on a free port of its own; stop its server in the end."""
+    ports: dict[str, int] = {}
+
+    def call(name: str, *changes: str, arguments: tuple[str, ...] = ("--pipeline", "deployment")) -> Result:
+        port = ports.setdefault(name, free_port())
+        sets = [word for c in (f"name={name}", f"serving.port={port}", *changes) for word in ("--set", c)]
+        return cli(*arguments, *QUICK, *sets)
+
+    yield call
+    for name in ports:
+        cli("--stop", "--set", f"name={name}")
+
+
+def asked(result: Result) -> dict[str, Any]:
+    """Return what the server that a deployment printed says of its model."""
+    url = next(word for word in result.out.split() if word.startswith("http://127.0.0.1:"))
+    answer: dict[str, Any] = httpx.get(f"{url}/model", timeout=30).json()
+    return answer
+
+
+def test_the_champion_answers_and_a_second_run_changes_nothing(
+    train: Train, deploy: Callable[..., Result], cli: Cli
+) -> None:
+    train("served")
+    result = deploy("served")
+    assert result.code == 0, result.err
+    entry, model = registry.champion("served"), asked(result)
+    assert entry is not None
+    assert (model["version"], model["fingerprint"], model["reasons"]) == (1, entry.fingerprint, list(entry.reasons))
+    assert model["metrics"]["roc_auc"]["value"] == registry.evidence("served", 1)[0].estimates["roc_auc"].value
+    assert model["runtime"] == "onnx"
+    found = output("deployment")
+    assert found.changed
+    assert all(check.rows > 100 and check.difference <= check.tolerance for check in found.checks)
+    assert found.url in (run.LOCAL / "reports/served/deployment.html").read_text()
+    status = cli("--status").out
+    assert "served" in status
+    assert "running" in status
+    assert found.url in status
+    again = deploy("served")
+    assert "unchanged" in again.out
+    assert not output("deployment").changed
+    assert cli("--status").out == status
+    stopped = cli("--stop", "--set", "name=served")
+    assert stopped.code == 0
+    assert "stopped" in cli("--status").out
+    assert cli("--stop", "--set", "name=served").code == 2
+
+
+def test_rollback_with_deploy_brings_the_previous_champion_back(train: Train, deploy: Callable[..., Result]) -> None:
+    train("returned", *WEAK)
+    train("returned", "gate.minimum={}")
+    result = deploy("returned")
+    assert asked(result)["version"] == 2
+    back = deploy("returned", arguments=("--rollback", "--deploy", "--reason", "slow"))
+    assert back.code == 0, back.err
+    model = asked(back)
+    assert (model["version"], model["reasons"]) == (1, ["slow"])
+    assert output("deployment").replaced is not None
+
+
+def test_a_check_that_fails_leaves_the_old_server_serving_and_the_run_failed(
+    train: Train, deploy: Callable[..., Result], cli: Cli
+) -> None:
+    train("kept")
+    first = deploy("kept")
+    release = asked(first)["release"]
+    result = deploy("kept", "serving.latency_budget_ms=0.0001")
+    assert result.code == 2
+    assert "latency_budget_ms" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert last_run().status.value == "failed"
+    assert asked(first)["release"] == release
+    assert release in cli("--status").out
+
+
+def test_a_server_that_answers_differently_gets_no_traffic(
+    train: Train, deploy: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train("differs")
+    first = deploy("differs")
+    release = asked(first)["release"]
+    real = Bundle.scores
+    monkeypatch.setattr(Bundle, "scores", lambda self, rows: real(self, rows) + 1e-5)
+    result = deploy("differs", "serving.max_rows=5000")
+    assert result.code == 2
+    assert "differ from the offline predictions" in result.err
+    assert asked(first)["release"] == release
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "name=nobody"), "no champion to deploy"),
+        (("--stack", "default"), "stack default has none"),
+    ],
+)
+def test_nothing_to_deploy_or_nowhere_is_one_line(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
+    result = cli("--pipeline", "deployment", *arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_personal_columns_that_no_row_has_are_refused_before_anything_starts(
+    train: Train, deploy: Callable[..., Result]
+) -> None:
+    train("private")
+    result = deploy("private", "serving.personal={mean raduis: hash}")
+    assert result.code == 2
+    assert "did you mean 'mean radius'?" in result.err
