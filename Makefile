@@ -33,12 +33,14 @@ upgrade: .venv/dev                # newest versions that requirements*.in allow,
 	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
 # `zenml logout --local` leaves the dashboard running once a run has gone to the database file itself.
-stop:
+stop:                             # the dashboard, and every server of this clone
+	@$(PY) -c 'from pathlib import Path; from serving.local import LocalServer as Server; \
+	  [Server(folder).stop() for folder in Path(".local/serving").glob("*/")]'
 	@$(HOME_OF_ZENML) $(PY) -c 'from zenml.utils.source_utils import set_custom_source_root as root; root("."); \
 	  from zenml.zen_server.deploy.deployer import LocalServerDeployer as Local; Local().remove_server()'
 
 clean:
-	@if test -d .local/zenml -a -x $(PY); then $(MAKE) --no-print-directory stop; fi
+	@if test -d .local -a -x $(PY); then $(MAKE) --no-print-directory stop; fi
 	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

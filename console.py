@@ -1,5 +1,6 @@
 """Show a run while it goes on and what came of it."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,8 +70,7 @@ def show_training(run: Any, name: str, folder: Path) -> None:
     for page in ("evaluation", "contract", "verdict"):
         (folder / f"{page}.html").write_text(outputs[f"{page}_page"].load(), encoding="utf-8")
     warned = outputs["contract_report"].load().warnings
-    promoted, inside = registration.decision == "promote", Path.cwd() in folder.parents
-    pages = folder.relative_to(Path.cwd()) if inside else folder
+    promoted, pages = registration.decision == "promote", _shown(folder)
     pairs = [(("verdict", f"{registration.decision}, version {registration.version} of {name}"))]
     pairs += [("", reason) for reason in registration.reasons]
     pairs += [("champion", f"version {registration.champion}" if registration.champion else "none yet")]
@@ -79,18 +79,20 @@ def show_training(run: Any, name: str, folder: Path) -> None:
         pairs.append(("" if index else "holdout", value))
     pairs += [("" if index else "warnings", finding.sentence) for index, finding in enumerate(warned)]
     pairs += [("report", f"{pages}/evaluation.html, also verdict.html and contract.html")]
-    pairs += [("next", "make dashboard" if promoted else f"read {pages}/verdict.html")]
+    then = "make dashboard, then python run.py --pipeline deployment"
+    pairs += [("next", then if promoted else f"read {pages}/verdict.html")]
     print()
     fields(pairs)
 
 
 def show_deployment(run: Any, name: str, folder: Path) -> None:
-    """Print what serves now and what it showed before it got traffic; copy the page into the folder."""
+    """Print what serves now and what it showed before it got traffic; keep the page and a request that works."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     found = outputs["deployment"].load()
     folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "deployment.html"
-    page.write_text(outputs["deployment_page"].load(), encoding="utf-8")
+    (folder / "deployment.html").write_text(outputs["deployment_page"].load(), encoding="utf-8")
+    request = json.dumps(found.example, indent=1, ensure_ascii=False)
+    (folder / "request.json").write_text(f"{request}\n", encoding="utf-8")
     if found.changed:
         after = f", in place of {found.replaced}" if found.replaced else ""
         pairs = [("deployed", f"version {found.bento.version} of {name}, release {found.bento.release}{after}")]
@@ -101,15 +103,15 @@ def show_deployment(run: Any, name: str, folder: Path) -> None:
         speed = f"p50 {check.p50_ms:.2f} ms, p99 {check.p99_ms:.2f} ms"
         shown = f"{check.rows} rows, scores {check.difference:.2g} apart at most, {speed}"
         pairs.append(("" if place else "checked", shown))
-    pairs += [("report", str(page.relative_to(Path.cwd()) if Path.cwd() in page.parents else page))]
-    pairs += [("next", f"curl -s {found.url}/openapi.json, or open {found.url} in a browser")]
+    pairs += [("report", f"{_shown(folder)}/deployment.html")]
+    pairs += [("next", f"curl -s {found.url}/predict -d @{_shown(folder)}/request.json")]
     print()
     fields(pairs)
 
 
 def show_status(status: Any) -> None:
     """Print one deployment."""
-    pairs = [(status.name, f"{status.state}, release {status.release}")]
+    pairs = [(status.name, f"{status.state}, version {status.version}, release {status.release}")]
     if status.since is not None:
         pairs += [("since", f"{status.since:%Y-%m-%d %H:%M:%S} UTC"), ("url", status.url), ("process", status.process)]
     fields(pairs)
@@ -121,6 +123,11 @@ def fields(pairs: list[tuple[str, str]]) -> None:
     for name, value in pairs:
         table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
     Console().print(table)
+
+
+def _shown(folder: Path) -> Path:
+    """Return a folder as one would type it here."""
+    return folder.relative_to(Path.cwd()) if Path.cwd() in folder.parents else folder
 
 
 def _states(run_name: str) -> dict[str, tuple[str, float | None]]:

@@ -34,6 +34,11 @@ class Status(Section):
     process: str | None = None
     """A pid, a container, or whatever the place calls it."""
 
+    @property
+    def version(self) -> str:
+        """Return the model's version, which a release's name begins with: v3-1f2e… is version 3."""
+        return self.release.partition("-")[0].removeprefix("v")
+
 
 @runtime_checkable
 class Deployer(Protocol):

@@ -1,6 +1,6 @@
 """Bring a bento into service: beside the old server, checked, then in its place."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 from zenml import step
@@ -12,6 +12,7 @@ from core.report import deployment_page
 from serving.check import Check, check_server
 from serving.deployment import Bento
 from serving.release import open_release
+from serving.schema import Schema
 
 
 class Deployment(Section):
@@ -24,6 +25,8 @@ class Deployment(Section):
     replaced: str | None
     """The release that had the traffic before."""
     checks: tuple[Check, ...]
+    example: dict[str, Any]
+    """A row that the service takes."""
 
 
 @step(enable_cache=False)
@@ -37,10 +40,13 @@ def deploy_bento(
     place = deployer.active()
     before = place.status(bento.name)
     running = before is not None and before.state == "running"
-    if before is not None and running and before.release == bento.release:
-        deployment = Deployment(changed=False, url=before.url or "", bento=bento, replaced=None, checks=())
-        return deployment, HTMLString(deployment_page(deployment))
     served = open_release(bento)
+    example = Schema(served.card, serving).example()
+    if before is not None and running and before.release == bento.release:
+        deployment = Deployment(
+            changed=False, url=before.url or "", bento=bento, replaced=None, checks=(), example=example
+        )
+        return deployment, HTMLString(deployment_page(deployment))
     addresses = place.start(bento, serving.port, serving.workers)
     try:
         checks = tuple(check_server(address, served, check_rows, place.token) for address in addresses)
@@ -55,5 +61,6 @@ def deploy_bento(
         bento=bento,
         replaced=before.release if before is not None and running else None,
         checks=checks,
+        example=example,
     )
     return deployment, HTMLString(deployment_page(deployment))

@@ -10,6 +10,7 @@ from servers import free_port
 
 import registry
 import run
+from config import UserError
 from core.bundle import Bundle
 
 Train = Callable[..., Result]
@@ -130,3 +131,29 @@ def test_personal_columns_that_no_row_has_are_refused_before_anything_starts(
     result = deploy("private", "serving.personal={mean raduis: hash}")
     assert result.code == 2
     assert "did you mean 'mean radius'?" in result.err
+
+
+def test_the_token_may_stand_in_a_zenml_secret_and_is_needed_off_loopback(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zenml.client import Client
+    from zenml.enums import StackComponentType
+    from zenml.stack import StackComponent
+
+    cli("--status")  # the stack is applied, so the flavor is known
+    client = Client()
+    client.create_secret("serving", {"token": "correct-horse"})
+    configuration = {"host": "0.0.0.0", "token": "{{serving.token}}"}
+    made = client.create_stack_component(
+        "tokened", "bento_local", StackComponentType.MODEL_DEPLOYER, configuration=configuration
+    )
+    assert "correct-horse" not in made.model_dump_json()
+    found: Any = StackComponent.from_model(made)
+    assert found.token == "correct-horse"
+    bare = client.create_stack_component(
+        "bare", "bento_local", StackComponentType.MODEL_DEPLOYER, configuration={"host": "0.0.0.0"}
+    )
+    monkeypatch.delenv("SERVING_TOKEN", raising=False)
+    exposed: Any = StackComponent.from_model(bare)
+    with pytest.raises(UserError, match="needs a token"):
+        exposed.start(None, 3000, 1)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 from load import traffic
-from servers import breast_cancer, release, request_rows, running, start
+from servers import breast_cancer, free_port, release, request_rows, running, start
 
-from config import UserError
+from config import ROOT, UserError
 from core.records import read_predictions
 from serving.local import LocalServer
 
@@ -61,6 +62,29 @@ def test_a_server_killed_whole_is_found_stopped_and_starts_again(tmp_path: Path)
         start(served.server, served.release, tmp_path / "v1", supervisor["port"], served.log)
         served.server.switch(served.release.id)
         assert httpx.post(f"{served.url}/predict", json=rows[0]).status_code == 200
+
+
+def test_a_server_outlives_the_process_and_the_terminal_that_started_it(tmp_path: Path) -> None:
+    made, port = release(tmp_path / "v1", breast_cancer()), free_port()
+    server = LocalServer(tmp_path / "server")
+    wanted = {"id": made.id, "folder": str(tmp_path / "v1"), "sha256": made.hash, "workers": 1, "log": "log"}
+    code = (
+        "import sys; from pathlib import Path; from serving.local import LocalServer\n"
+        f"server = LocalServer(Path({str(server.folder)!r}))\n"
+        f"server.start({wanted!r}, '127.0.0.1', {port}, None, {{}}); server.switch({made.id!r})\n"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, start_new_session=True) as terminal:
+        try:
+            assert terminal.stdout is not None
+            assert terminal.stdout.readline() == b"up\n"
+            os.killpg(terminal.pid, signal.SIGHUP)  # what a terminal does to what it started when it closes
+            terminal.wait(SECONDS)
+            assert httpx.get(f"http://127.0.0.1:{port}/readyz").json() == {"ready": True, "release": made.id}
+        finally:
+            server.stop()
 
 
 def test_workers_finish_and_stop_when_their_supervisor_is_killed(tmp_path: Path) -> None:
