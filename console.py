@@ -95,16 +95,18 @@ def show_deployment(run: Any, name: str, folder: Path) -> None:
     (folder / "request.json").write_text(f"{request}\n", encoding="utf-8")
     if found.changed:
         after = f", in place of {found.replaced}" if found.replaced else ""
-        pairs = [("deployed", f"version {found.bento.version} of {name}, release {found.bento.release}{after}")]
+        released = f"version {found.bento.version} of {name}, release {found.bento.release}{after}"
+        pairs = [("deployed" if found.url else "written", released)]
     else:
         pairs = [("unchanged", f"release {found.bento.release} of {name} was serving already; nothing was done")]
-    pairs += [("url", found.url), ("runtime", found.bento.note)]
+    pairs += [("url", found.url or "none: nothing was started"), ("runtime", found.bento.note)]
     for place, check in enumerate(found.checks):
         speed = f"p50 {check.p50_ms:.2f} ms, p99 {check.p99_ms:.2f} ms"
         shown = f"{check.rows} rows, scores {check.difference:.2g} apart at most, {speed}"
         pairs.append(("" if place else "checked", shown))
     pairs += [("report", f"{_shown(folder)}/deployment.html")]
-    pairs += [("next", f"curl -s {found.url}/predict -d @{_shown(folder)}/request.json")]
+    request = f"curl -s {found.url}/predict -d @{_shown(folder)}/request.json"
+    pairs += [("next", request if found.url else found.process)]
     print()
     fields(pairs)
 
@@ -114,7 +116,7 @@ def show_status(status: Any) -> None:
     pairs = [(status.name, f"{status.state}, version {status.version}, release {status.release}")]
     if status.since is not None:
         pairs += [("since", f"{status.since:%Y-%m-%d %H:%M:%S} UTC"), ("url", status.url), ("process", status.process)]
-    fields(pairs)
+    fields([(name, value) for name, value in pairs if value])
 
 
 def fields(pairs: list[tuple[str, str]]) -> None:

@@ -1,7 +1,8 @@
 """Score rows without pandas and scikit-learn: plain values to a matrix in numpy, the estimator as an ONNX graph.
 
-A fitted pipeline checks and copies a row for about 2 ms; the compiled model takes 20 µs and gives the same
-matrix to the bit and the same scores to `TOLERANCE`. What cannot be compiled so is `NotCompilable`.
+A fitted pipeline takes milliseconds for one row, nearly all for checks and copies; compiled, 30 numbers and a
+logistic regression take 20 µs, with the same matrix to the bit and the same scores to `TOLERANCE`. A model of
+which that cannot be shown is `NotCompilable`.
 """
 
 import warnings
@@ -39,7 +40,7 @@ float32 (6e-8), in which ONNX trees answer, and far below what anybody acts on."
 
 _LINEAR = 1e-9  # float64 noise of a sum over some thousand columns; another link function is off by far more
 _OPSETS = {"": 21, "ai.onnx.ml": 3}  # ml 3 is the first with float64 trees
-_PROBES, _THRESHOLDS = 256, 2000  # seconds even for a slow estimator, every category and most thresholds
+_PROBES, _THRESHOLDS = 256, 2000  # at most: some thousand rows, which even a slow estimator scores in seconds
 _EPOCH, _MICROSECOND, _DAY = datetime(1970, 1, 1), timedelta(microseconds=1), 86_400e6  # a day in µs
 
 
@@ -257,8 +258,10 @@ def parity(bundle: Bundle, compiled: CompiledModel, rows: pd.DataFrame) -> Parit
 def as_values(rows: pd.DataFrame, contract: DataContract) -> list[tuple[Any, ...]]:
     """Return a table's rows as `CompiledModel` wants them; values mean what they mean to the pipeline."""
     features = as_features(rows, contract.features)
-    cells = features.astype(object).where(features.notna(), None)
-    return list(zip(*(cells[name].tolist() for name in cells), strict=True))
+    columns = [features[name].to_numpy().astype(object) for name in features]  # datetime64 becomes datetime
+    for column in columns:
+        column[pd.isna(column)] = None
+    return list(zip(*columns, strict=True))
 
 
 def _learn(bundle: Bundle) -> CompiledSpec:
@@ -517,7 +520,8 @@ def _scaled_times(places: Sequence[int], scaling: Scaling) -> Callable[[Rows], F
     scaled = _scaler(scaling)
 
     def block(rows: Rows) -> Floats:
-        return scaled(np.array([[part for place in places for part in _calendar(row[place])] for row in rows]))
+        parts = [[part for place in places for part in _calendar(row[place])] for row in rows]
+        return scaled(np.array(parts, np.float64))
 
     return block
 
@@ -528,7 +532,7 @@ def _encoded(place: int, encoding: Encoding) -> Callable[[Rows], Floats]:
 
 
 def _scaler(scaling: Scaling) -> Callable[[Floats], Floats]:
-    """Return scikit-learn's imputing and scaling, in its own order of operations."""
+    """Return scikit-learn's imputing and scaling, in its own order of operations; it may write on its input."""
     medians, means, scales = map(np.array, (scaling.medians, scaling.means, scaling.scales))
     gaps = list(scaling.gaps)
 
@@ -538,7 +542,9 @@ def _scaler(scaling: Scaling) -> Callable[[Floats], Floats]:
             values = np.where(present, values, medians)
         if gaps:
             values = np.concatenate([values, ~present[:, gaps]], axis=1)
-        return np.asarray((values - means) / scales)
+        values -= means
+        values /= scales
+        return values
 
     return scaled
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ import pandas as pd
 
 from config import UserError
 from core.records import FORMAT, LogUnavailable, RecordWriter, label_lines, prediction_ids, prediction_line, request_ids
+from core.table import as_text
 from serving.metrics import Counter, Histogram, Metrics
 from serving.release import Served
 from serving.schema import Refused, Row, Schema, check_personal
@@ -33,8 +34,14 @@ log = logging.getLogger(__name__)
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Handler = Callable[[bytes, bool], bytes]
-"""Takes a body and whether it is a check before deployment, which is no traffic and not on record."""
+
+
+class Handler(Protocol):
+    """Answer a body; a check before deployment is no traffic, and not on record."""
+
+    def __call__(self, body: bytes, check: bool) -> bytes:
+        """Return the answer's content."""
+
 
 INLINE_ROWS = 256  # scored on the event loop in about a millisecond; more rows go to a thread
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -266,7 +273,9 @@ class App:
         key = hashlib.sha256((hash_key or "").encode()).digest()
 
         def hide(value: Any) -> str | None:
-            return None if value is None else hashlib.blake2b(str(value).encode(), key=key, digest_size=16).hexdigest()
+            if value is None:
+                return None
+            return hashlib.blake2b(as_text(value).encode(), key=key, digest_size=16).hexdigest()
 
         return kept, dict.fromkeys(hashed, hide)
 
@@ -348,7 +357,8 @@ class App:
         bounds = TENTHS if self.contract.classes else tuple(map(float, statistics.edges))
         classes = self.contract.classes
         return [
-            Counter("serving_requests", "Requests answered.", {"path": [*self.paths, "(other)"], "status": STATUSES}),
+            Counter("serving_requests", "Requests answered.",
+                    {"path": [*GETS, *POSTS, "(other)"], "status": STATUSES}),  # a set has another order in each worker
             Histogram("serving_request_seconds", "From its head to its answer.", {"path": [*self._posts]}, SECONDS),
             Histogram("serving_batch_rows", "Rows a request.", bounds=ROWS),
             Histogram("serving_score", "A row's P(positive), top probability, or value.", bounds=bounds),

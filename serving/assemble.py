@@ -23,7 +23,9 @@ PACKAGES = (
 
 def serving_code() -> str:
     """Return one hash of all code that can change an answer or a bento; also the key under which bentos are cached."""
-    return hash_files("config.py", "requirements.txt", "core/**/*.py", "serving/*.py", "steps/*_bento.py")
+    return hash_files(
+        "config.py", "requirements.txt", "core/**/*.py", "serving/*.py", "serving/Dockerfile", "steps/*_bento.py"
+    )
 
 
 def assemble(

@@ -62,6 +62,9 @@ class LocalServer:
             return False
         os.kill(server["pid"], signal.SIGTERM)
         self._wait(lambda: self.server() is None, "the server", SWITCH_SECONDS, "stop")
+        for process in _STARTED:
+            if process.pid == server["pid"]:
+                process.wait(SWITCH_SECONDS)  # else it stays a zombie
         return True
 
     def server(self) -> dict[str, Any] | None:

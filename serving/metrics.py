@@ -97,19 +97,20 @@ class Metrics(Collector):
         info = GaugeMetricFamily("serving_model_info", "The model that answers.", labels=list(self.base))
         info.add_metric(list(self.base.values()), 1)
         yield info
-        for definition in self.definitions:
-            names = [*self.base, *definition.labels]
-            histogram = isinstance(definition, Histogram)
-            family = HistogramMetricFamily if histogram else CounterMetricFamily
-            metric = family(definition.name, definition.help, labels=names)
+        yield from (self._family(definition, cells) for definition in self.definitions)
+
+    def _family(self, definition: Counter, cells: np.ndarray) -> Metric:
+        names = [*self.base, *definition.labels]
+        if not isinstance(definition, Histogram):
+            counter = CounterMetricFamily(definition.name, definition.help, labels=names)
             for values in definition.series:
-                start = self._place[(definition.name, *values)]
-                labels = [*self.base.values(), *values]
-                if isinstance(definition, Histogram):
-                    counts = np.cumsum(cells[start : start + definition.size - 1])
-                    bounds = [*map(str, definition.bounds), "+Inf"]
-                    pairs = list(zip(bounds, counts, strict=True))
-                    metric.add_metric(labels, pairs, sum_value=cells[start + definition.size - 1])  # type: ignore[arg-type,call-arg]
-                else:
-                    metric.add_metric(labels, cells[start])
-            yield metric
+                counter.add_metric([*self.base.values(), *values], cells[self._place[(definition.name, *values)]])
+            return counter
+        histogram = HistogramMetricFamily(definition.name, definition.help, labels=names)
+        bounds = [*map(str, definition.bounds), "+Inf"]
+        for values in definition.series:
+            start = self._place[(definition.name, *values)]
+            counts = np.cumsum(cells[start : start + len(bounds)]).tolist()
+            buckets = list(zip(bounds, counts, strict=True))
+            histogram.add_metric([*self.base.values(), *values], buckets, float(cells[start + len(bounds)]))
+        return histogram

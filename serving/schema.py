@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -143,7 +144,7 @@ class Schema:
             raise Refused(422, f'label {number} needs {{"id": "…", "label": …}}: {_plain(err)}') from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
             raise _not_json(err) from None
-        self._check_count(len(found))
+        self._check_count(len(found), "label")
         for number, item in enumerate(found, 1):
             if not PREDICTION_ID.match(item.id):
                 raise Refused(422, f"label {number}: {_shown(item.id)} is not a prediction id, such as '{EXAMPLE_ID}'")
@@ -185,10 +186,9 @@ class Schema:
         """Yield, for each feature that may leave its contract, what says whether a value has not."""
         for place, column in enumerate(self.contract.columns):
             if column.kind in ("numeric", "datetime") and self.serving.out_of_range == "accept":
-                low, high = column.bounds(self._slack)
-                yield place, lambda value, low=low, high=high: low <= value <= high
+                yield place, partial(_within, *column.bounds(self._slack))
             if column.kind == "categorical" and self.serving.unseen_category == "accept":
-                yield place, lambda value, seen=frozenset(column.categories): as_text(value) in seen
+                yield place, partial(_is_one_of, frozenset(column.categories))
 
     def _type(self, column: Column) -> Any:
         bounded = self.serving.out_of_range == "refuse"
@@ -198,7 +198,7 @@ class Schema:
             # A whole number is a category's other spelling: 3 is "3", as in training.
             numbers = [int(text) for text in column.categories if re.fullmatch(r"0|-?[1-9]\d{0,17}", text)]
             known_only = self.serving.unseen_category == "refuse"
-            kind = Literal[(*column.categories, *numbers)] if known_only else str | Whole
+            kind = Literal[(*column.categories, *numbers)] if known_only else str | Whole | float
         elif column.kind == "datetime":
             low, high = column.bounds(self._slack) if bounded else (datetime.min, datetime.max)
             kind = type("Moment", (Moment,), {"low": low, "high": high})
@@ -218,11 +218,11 @@ class Schema:
     def _decoder(self, of: Any) -> Any:
         return msgspec.json.Decoder(of, dec_hook=_parse).decode
 
-    def _check_count(self, count: int) -> None:
+    def _check_count(self, count: int, of: str = "row") -> None:
         if count == 0:
-            raise Refused(422, "the body needs at least one row, it holds none")
+            raise Refused(422, f"the body needs at least one {of}, it holds none")
         if count > self.serving.max_rows:
-            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} rows, this one has {count:,}")
+            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has {count:,}")
 
     def _label(self, number: int, label: Any) -> Any:
         contract = self.contract
@@ -299,6 +299,14 @@ def _parse(kind: type[Any], value: Any) -> Any:
     raise ValueError("not a time")
 
 
+def _within(low: Any, high: Any, value: Any) -> bool:
+    return bool(low <= value <= high)
+
+
+def _is_one_of(seen: frozenset[str], value: Any) -> bool:
+    return as_text(value) in seen
+
+
 def _typical(column: Column) -> Any:
     """Return the value that stands for a column in an example."""
     if column.kind == "categorical":
@@ -317,7 +325,7 @@ def _shown(value: Any) -> str:
         return "an object"
     if isinstance(value, list):
         return "an array"
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | float):
         return json.dumps(value)
     return quoted(value)
 

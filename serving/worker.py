@@ -70,8 +70,9 @@ class Server(uvicorn.Server):
         self._app.close()
 
     async def _listen(self, public: socket.socket) -> None:
+        protocol_class: Any = self.config.http_protocol_class
         protocol = partial(
-            self.config.http_protocol_class,
+            protocol_class,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,

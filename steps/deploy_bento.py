@@ -21,6 +21,9 @@ class Deployment(Section):
     changed: bool
     """False: this very release was serving already."""
     url: str
+    """Empty where nothing was started."""
+    process: str
+    """What serves it; where nothing was started, what to run."""
     bento: Bento
     replaced: str | None
     """The release that had the traffic before."""
@@ -44,7 +47,13 @@ def deploy_bento(
     example = Schema(served.card, serving).example()
     if before is not None and running and before.release == bento.release:
         deployment = Deployment(
-            changed=False, url=before.url or "", bento=bento, replaced=None, checks=(), example=example
+            changed=False,
+            url=before.url or "",
+            process=before.process or "",
+            bento=bento,
+            replaced=None,
+            checks=(),
+            example=example,
         )
         return deployment, HTMLString(deployment_page(deployment))
     addresses = place.start(bento, serving.port, serving.workers)
@@ -58,6 +67,7 @@ def deploy_bento(
     deployment = Deployment(
         changed=True,
         url=after.url or "" if after else "",
+        process=after.process or "" if after else "",
         bento=bento,
         replaced=before.release if before is not None and running else None,
         checks=checks,

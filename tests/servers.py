@@ -1,5 +1,6 @@
 """Real servers of small real models: trained once, started on free ports, stopped whatever happens."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pandas as pd
 
 import config
@@ -18,9 +20,10 @@ from core.contract import learn_contract
 from core.model import train
 from core.sources import read_rows
 from core.split import resolve
+from serving.app import App
 from serving.assemble import assemble
 from serving.local import LocalServer
-from serving.release import Release
+from serving.release import Release, Served
 
 TOKEN = "correct-horse-battery"
 
@@ -73,6 +76,35 @@ def request_rows(trained: Model, count: int, *, named: bool = True) -> list[Any]
             continue
         found.append(dict(zip(schema.features, row, strict=True)) if named else row)
     return (found * (1 + count // len(found)))[:count]
+
+
+class InProcess(httpx.BaseTransport):
+    """Let an httpx client ask an application of this process, without a socket."""
+
+    def __init__(self, app: App) -> None:
+        self._asgi = httpx.ASGITransport(app)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def answer() -> httpx.Response:
+            response = await self._asgi.handle_async_request(request)
+            return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+
+        return asyncio.run(answer())
+
+
+@contextmanager
+def in_process(
+    folder: Path, trained: Model, *, token: str | None = None, hash_key: str | None = None, **serving: Any
+) -> Iterator[tuple[App, httpx.Client]]:
+    """Serve one release in this process; its log is in `folder/log`, as a server's is."""
+    release(folder / "v1", trained, **serving)
+    served = Served(folder / "v1/release")
+    app = App(served, folder / "log", folder / "metrics", token=token, hash_key=hash_key)
+    try:
+        with httpx.Client(transport=InProcess(app), base_url="http://app") as client:
+            yield app, client
+    finally:
+        app.close()
 
 
 def free_port() -> int:
