@@ -40,7 +40,7 @@ float32 (6e-8), in which ONNX trees answer, and far below what anybody acts on."
 
 _LINEAR = 1e-9  # float64 noise of a sum over some thousand columns; another link function is off by far more
 _OPSETS = {"": 21, "ai.onnx.ml": 3}  # ml 3 is the first with float64 trees
-_PROBES, _THRESHOLDS = 256, 2000  # at most: some thousand rows, which even a slow estimator scores in seconds
+_PROBES, _THRESHOLDS = 256, 2000  # some thousand rows in all, which even a slow estimator scores in seconds
 _EPOCH, _MICROSECOND, _DAY = datetime(1970, 1, 1), timedelta(microseconds=1), 86_400e6  # a day in µs
 
 
