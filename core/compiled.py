@@ -252,7 +252,7 @@ def parity(bundle: Bundle, compiled: CompiledModel, rows: pd.DataFrame) -> Parit
     expected = bundle.scores(rows)
     found = compiled.scores(as_values(rows, bundle.card.contract))
     differ = _answers(bundle.card, expected) != _answers(bundle.card, found)
-    return Parity(len(rows), _difference(expected, found, bundle.card.contract), int(differ.sum()))
+    return Parity(len(rows), difference(expected, found, bundle.card.contract), int(differ.sum()))
 
 
 def as_values(rows: pd.DataFrame, contract: DataContract) -> list[tuple[Any, ...]]:
@@ -324,13 +324,13 @@ def _equal(estimator: Any, matrix: Floats, spec: CompiledSpec, contract: DataCon
             content = graph.SerializeToString()
             compiled = CompiledModel(spec.model_copy(update={"onnx": sha256(content)}), content)
             probes = np.concatenate([matrix, _at_thresholds(graph, matrix)])
-            difference = _difference(_scores(estimator, probes, spec.task), compiled.estimate(probes), contract)
+            apart = difference(_scores(estimator, probes, spec.task), compiled.estimate(probes), contract)
         except Exception as err:  # somebody else's converter of any estimator there is: it may fail in any way
             reason = " ".join(str(err).split())[:200]
             continue
-        if difference <= TOLERANCE:
+        if apart <= TOLERANCE:
             return compiled
-        reason = f"its scores differ by {difference:.1g}"
+        reason = f"its scores differ by {apart:.1g}"
     raise NotCompilable(f"{type(estimator).__name__} has no equal in ONNX: {reason}")
 
 
@@ -424,7 +424,7 @@ def _linear(estimator: Any, matrix: Floats, spec: CompiledSpec, contract: DataCo
     linked = softmax(predictor, axis=1) if outputs > 1 else predictor[:, 0]
     if spec.task == "binary":
         linked = expit(linked)
-    if _difference(_scores(estimator, matrix, spec.task), linked, contract) > _LINEAR:
+    if difference(_scores(estimator, matrix, spec.task), linked, contract) > _LINEAR:
         return None
     return Linear(
         coefficients=coefficients.tolist(),
@@ -493,7 +493,7 @@ def _scores(estimator: Any, matrix: Floats, task: Task) -> Floats:
     return probabilities[:, 1] if task == "binary" else probabilities
 
 
-def _difference(expected: Floats, found: Floats, contract: DataContract) -> float:
+def difference(expected: Floats, found: Floats, contract: DataContract) -> float:
     """Return the largest difference, of a regression in standard deviations of the target."""
     unit = contract.target_statistics.std if contract.task == "regression" else None
     return float(np.abs(expected - found).max() / (unit or 1.0))

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from config import Section, UserError
-from core.compiled import TOLERANCE, as_values
+from core.compiled import TOLERANCE, as_values, difference
 from serving.release import Served
 from serving.schema import Refused, Row, Schema
 
@@ -28,7 +27,7 @@ class Check(Section):
     left_out: int
     """Holdout rows that the contract does not let in, among those looked at."""
     difference: float
-    """Largest difference between an answer's score and the offline prediction."""
+    """Largest between an answer's score and the offline prediction, in units of core.compiled.TOLERANCE."""
     tolerance: float
     p50_ms: float
     p99_ms: float
@@ -58,7 +57,6 @@ def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | 
     headers = {"content-type": "application/json", "x-check": served.release.hash}
     if token:
         headers["authorization"] = f"Bearer {token}"
-    scale = max(1.0, float(np.std(expected))) if served.card.contract.task == "regression" else 1.0
     connection = http.client.HTTPConnection(address, timeout=served.release.serving.timeout_seconds)
     try:
         at_once = _scores(connection, values, headers)
@@ -73,21 +71,22 @@ def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | 
         raise UserError(f"the new server at {address} does not answer: {err}") from err
     finally:
         connection.close()
-    difference = max(float(np.abs(np.asarray(found) - expected).max()) / scale for found in (at_once, one_by_one))
+    contract = served.card.contract
+    apart = max(difference(expected, np.asarray(found), contract) for found in (at_once, one_by_one))
     p50, p99 = (1000 * float(np.quantile(seconds, level)) for level in (0.5, 0.99))
     check = Check(
         address=address,
         rows=len(values),
         left_out=left_out,
-        difference=difference,
+        difference=apart,
         tolerance=TOLERANCE,
         p50_ms=p50,
         p99_ms=p99,
         budget_ms=served.release.serving.latency_budget_ms,
     )
-    if math.isnan(difference) or difference > TOLERANCE:
+    if not apart <= TOLERANCE:  # a NaN is no agreement
         raise UserError(
-            f"the new server's scores differ from the offline predictions by up to {difference:.3g} on {len(values)} "
+            f"the new server's scores differ from the offline predictions by up to {apart:.3g} on {len(values)} "
             f"holdout rows, allowed is {TOLERANCE:g}; it gets no traffic"
         )
     if p99 > check.budget_ms:
