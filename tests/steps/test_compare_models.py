@@ -25,7 +25,7 @@ def test_judges_on_rows_held_out_from_both(changed: str) -> None:
     champion, challenger = trained(before), trained(after)
     rows = read_rows(after.data)
     holdout = rows[challenger.card.split.held_out(rows)]
-    verdict, _ = compare_models.entrypoint(challenger, champion, 1, holdout, after.gate, after.evaluation)
+    verdict = compare_models.entrypoint(challenger, champion, 1, holdout, after.gate, after.evaluation)
     unseen = challenger.card.split.held_out(rows) & champion.card.split.held_out(rows)
     assert verdict.rows == unseen.sum()
     assert verdict.rows < len(holdout)
