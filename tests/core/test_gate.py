@@ -19,21 +19,17 @@ def verdict(lead, *, gate=None, seed=0, **options):
     return judge(challenger, champion, (0.5, 0.5), gate or Gate(), QUICK, champion_version=4, **options)
 
 
-# A case of every metric, where it errs most.
+# One case a family, where it errs most; `python -m benchmarks.gate` has every metric.
 HARD = [
     Case("roc_auc", 0.98, 60),
     Case("average_precision", 0.80, 170),
     Case("accuracy", 0.97, 60, correlation=0.9),
-    Case("balanced_accuracy", 0.85, 60),
     Case("recall", 0.80, 170, shares=FEW),
     Case("precision", 0.90, 170),
-    Case("f1", 0.95, 60),
     Case("cost", 0.30, 170, shares=FEW, costs=(1, 10)),
     Case("log_loss", 0.10, 60),
     Case("brier", 0.03, 60),
     Case("macro_f1", 0.80, 170, shares=THREE),
-    Case("log_loss", 0.50, 60, shares=THREE),
-    Case("roc_auc_ovr", 0.95, 60, shares=THREE),
     Case("rmse", 0.5, 60, freedom=5),
     Case("mae", 0.3, 60, freedom=5),
     Case("r2", 0.8, 60, freedom=5),
