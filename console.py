@@ -65,11 +65,10 @@ def show_training(run: Any, name: str, folder: Path) -> None:
     """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     registration = outputs["registration"].load()
-    scorecard = outputs["scorecard"].load()
+    scorecard, report = outputs["scorecard"].load(), outputs["contract_report"].load()
     folder.mkdir(parents=True, exist_ok=True)
-    for page in ("evaluation", "contract", "verdict"):
-        (folder / f"{page}.html").write_text(outputs[f"{page}_page"].load(), encoding="utf-8")
-    warned = outputs["contract_report"].load().warnings
+    for page, shown in (("evaluation", scorecard), ("contract", report), ("verdict", outputs["verdict"].load())):
+        (folder / f"{page}.html").write_text(shown.page, encoding="utf-8")
     promoted, pages = registration.decision == "promote", _shown(folder)
     pairs = [(("verdict", f"{registration.decision}, version {registration.version} of {name}"))]
     pairs += [("", reason) for reason in registration.reasons]
@@ -77,7 +76,7 @@ def show_training(run: Any, name: str, folder: Path) -> None:
     for index, (metric, e) in enumerate(scorecard.estimates.items()):
         value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)})"
         pairs.append(("" if index else "holdout", value))
-    pairs += [("" if index else "warnings", finding.sentence) for index, finding in enumerate(warned)]
+    pairs += [("" if index else "warnings", finding.sentence) for index, finding in enumerate(report.warnings)]
     pairs += [("report", f"{pages}/evaluation.html, also verdict.html and contract.html")]
     then = "make dashboard, then python run.py --pipeline deployment"
     pairs += [("next", then if promoted else f"read {pages}/verdict.html")]
@@ -90,7 +89,7 @@ def show_deployment(run: Any, name: str, folder: Path) -> None:
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     found = outputs["deployment"].load()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "deployment.html").write_text(outputs["deployment_page"].load(), encoding="utf-8")
+    (folder / "deployment.html").write_text(found.page, encoding="utf-8")
     request = json.dumps(found.example, indent=1, ensure_ascii=False)
     (folder / "request.json").write_text(f"{request}\n", encoding="utf-8")
     if found.changed:

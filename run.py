@@ -137,12 +137,14 @@ def pipelines() -> list[str]:
 
 
 def check_here(use_case: Config) -> None:
-    """Find what can be found wrong with source and estimator before anything heavy is imported."""
+    """Find what can be found wrong with source, estimator and a small table before anything heavy is imported."""
     from core.estimators import check_estimator
+    from core.preflight import check_rows_here
     from core.sources import check_source
 
     check_source(use_case.data)
     check_estimator(use_case.model)
+    check_rows_here(use_case)
 
 
 def zenml_home(folder: Path) -> dict[str, str]:
@@ -189,12 +191,12 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int
     with console.progress(run_name, f"{name} of {use_case.name} on stack {stack}"):
         pipeline.with_options(run_name=run_name, enable_cache=None if cache else False)(config=use_case)
     run = Client().get_pipeline_run(run_name)
-    for step in run.steps.values():
-        if step.exception_info is not None:
-            if step.exception_info.source == "config.UserError":
-                raise UserError(step.exception_info.message)
-            print(step.exception_info.traceback, file=sys.stderr)
     if not run.status.is_successful:
+        for step in run.steps.values():
+            if step.exception_info is not None:
+                if step.exception_info.source == "config.UserError":
+                    raise UserError(step.exception_info.message)
+                print(step.exception_info.traceback, file=sys.stderr)
         print(f"run {run_name} is {run.status.value}", file=sys.stderr)
         return 1
     getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name)

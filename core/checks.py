@@ -11,6 +11,7 @@ import pandas as pd
 from config import Contract, Data, Kind, Rules, Section, UserError
 from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
+from core.paged import Paged
 from core.table import as_kind, infer_kind, quoted, row_hashes
 
 _Broken = tuple[str, str | None, int, str]  # rule, column, rows concerned, sentence
@@ -33,7 +34,7 @@ class Finding(Section):
     sentence: str
 
 
-class ContractReport(Section):
+class ContractReport(Paged, Section):
     """Hold what was found in a table."""
 
     findings: tuple[Finding, ...]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from math import inf
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from config import Data, UserError
@@ -13,13 +16,37 @@ if TYPE_CHECKING:  # the check before a run does without pandas and SQLAlchemy
     import sqlalchemy as sa
 
 _PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+_PATIENCE = 0.5  # seconds: a server that refuses does so at once, one that has to wake up may take a minute
 
 
-def check_database(url: str) -> None:
-    """Refuse a SQLite file that is not there; SQLite would create it, and then miss the table."""
+def check_database(url: str) -> float:
+    """Refuse a SQLite file that is not there, which SQLite would create; return its bytes, else infinity."""
     match = re.match(r"sqlite(?:\+pysqlite)?:///([^?]+)", url)
-    if match and not match[1].startswith((":memory:", "file:")) and not Path(match[1]).is_file():
+    if not match or match[1].startswith((":memory:", "file:")):
+        return inf
+    if not Path(match[1]).is_file():
         raise UserError(f"no database file '{match[1]}'; data.source starts from {Path.cwd()}")
+    return Path(match[1]).stat().st_size
+
+
+def check_connection(data: Data, url: str) -> None:
+    """Connect and raise a UserError if that is refused; no answer in half a second is no fault yet."""
+    import sqlalchemy as sa
+
+    engine, faults = _engine(data, url), list[UserError]()
+
+    def connect() -> None:
+        with suppress(Exception):  # what else goes wrong does so again, and is told, when the rows are read
+            try:
+                engine.connect().close()
+            except sa.exc.SQLAlchemyError as err:
+                faults.append(_fault(engine.url, err))
+
+    thread = Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    for fault in faults:
+        raise fault
 
 
 def read_query(data: Data, url: str, query: str) -> pd.DataFrame:
@@ -37,11 +64,14 @@ def read_query(data: Data, url: str, query: str) -> pd.DataFrame:
             found: Any = pd.read_sql_query(query, connection, chunksize=data.rows, **options)
             return found if data.rows is None else next(iter(found), pd.DataFrame())
     except (sa.exc.SQLAlchemyError, pd.errors.DatabaseError) as err:
-        fault = err.__cause__ if isinstance(err, pd.errors.DatabaseError) else err
-        words = str(getattr(fault, "orig", None) or fault).strip().splitlines()[0]
-        for secret in (engine.url.password, *map(str, engine.url.query.values())):
-            words = words.replace(str(secret), "***") if secret else words
-        raise UserError(f"cannot read from {_address(engine.url)}: {words[:300]}") from None
+        raise _fault(engine.url, err.__cause__ if isinstance(err, pd.errors.DatabaseError) else err) from None
+
+
+def _fault(url: sa.URL, err: BaseException | None) -> UserError:
+    words = str(getattr(err, "orig", None) or err).strip().splitlines()[0]
+    for secret in (url.password, *map(str, url.query.values())):
+        words = words.replace(str(secret), "***") if secret else words
+    return UserError(f"cannot read from {_address(url)}: {words[:300]}")
 
 
 def _engine(data: Data, url: str) -> sa.Engine:

@@ -22,6 +22,7 @@ from core.metrics import (
     estimate_difference,
     greater_is_better,
 )
+from core.paged import Paged
 
 Decision = Literal["promote", "hold", "reject"]
 Outcome = Literal["passed", "failed", "inconclusive"]
@@ -45,10 +46,8 @@ class Condition(BaseModel):
     sentence: str
 
 
-class Verdict(BaseModel):
+class Verdict(Paged):
     """Say what happens to the model and why, the most decisive reason first."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     decision: Decision
     reasons: tuple[str, ...]

@@ -9,10 +9,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import ROOT, Data, UserError, known
-from core.databases import check_database, read_query
+from core.databases import check_connection, check_database, read_query
 from core.files import File, find_files, is_local, read_files, read_header
 
 if TYPE_CHECKING:  # the check before a run does without pandas
@@ -22,6 +23,16 @@ _BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 # What the pandas readers take that is ours to give, or that makes them return something else than a table.
 _OURS = {"filepath_or_buffer", "path_or_buf", "path", "sql", "con", "typ", "chunksize", "iterator"}
+
+
+class _Source(NamedTuple):
+    name: str
+    """For messages."""
+    read: Callable[[], pd.DataFrame]
+    size: float = inf
+    """Bytes of its files on this machine; infinite where they tell nothing of the table."""
+    database: str | None = None
+    """Its URL."""
 
 
 def read_rows(data: Data) -> pd.DataFrame:
@@ -36,7 +47,7 @@ def read_rows(data: Data) -> pd.DataFrame:
 
     from core.dtypes import plain
 
-    name, read = _reader(data)
+    name, read, *_ = _find(data)
     rows = read()
     if not isinstance(rows.index, pd.RangeIndex):
         rows = rows.reset_index(drop=all(level is None for level in rows.index.names))
@@ -55,12 +66,23 @@ def check_source(data: Data) -> None:
     Local files are opened (ending, size, header, magic bytes), modules are found but not run, databases and
     remote files are left alone. Any fault is a UserError.
     """
-    _reader(data)
+    _find(data)
 
 
-def _reader(data: Data) -> tuple[str, Callable[[], pd.DataFrame]]:
-    """Make every check that is cheap; return the source's name for messages, and what reads it."""
-    source = _expand(data.source, "data.source")
+def local_size(data: Data) -> float:
+    """Return the bytes of a source's files on this machine; infinity for other sources and compressed text."""
+    return _find(data).size
+
+
+def check_reachable(data: Data) -> None:
+    """Connect to a source that is a database; a refusal is a UserError."""
+    if (url := _find(data).database) is not None:
+        check_connection(data, url)
+
+
+def _find(data: Data) -> _Source:
+    """Make every check that is cheap."""
+    source, size = _expand(data.source, "data.source"), inf
     if source.startswith("sklearn:"):
         item = source.removeprefix("sklearn:")
         if item not in _BUNDLED:
@@ -74,14 +96,16 @@ def _reader(data: Data) -> tuple[str, Callable[[], pd.DataFrame]]:
         if not query.strip():
             database = data.shown_source
             raise UserError(f"data.query is missing; the database '{database}' needs the SQL to run")
-        check_database(source)
-        return "the query's result", partial(_read_database, data, source, query)
+        size = check_database(source)
+        return _Source("the query's result", partial(_read_database, data, source, query), size, source)
     else:
         files = _find_files(data, source) if is_local(source) else []
         read = partial(_read_files, data, source, files)
+        if files and not any(file.codec for file in files):
+            size = sum(file.system.size(file.path) for file in files)
     if data.query is not None:
         raise UserError(f"data.query needs a database URL as data.source, that is '{data.shown_source}'")
-    return data.shown_source.rstrip("/").rpartition("/")[2] or data.source, read
+    return _Source(data.shown_source.rstrip("/").rpartition("/")[2] or data.source, read, size)
 
 
 def _expand(text: str, key: str) -> str:

@@ -21,7 +21,7 @@ from steps.validate_rows import validate_rows
 @pipeline(
     cache_policy=CachePolicy(cache_func=code_fingerprint),  # a step's own text is not all that decides its result
     execution_mode=ExecutionMode.FAIL_FAST,
-    enable_artifact_metadata=False,  # 10 ms an artifact; the steps that store tables and models turn it on
+    enable_artifact_metadata=False,  # 10 ms an artifact; the steps that read the table and fit the model turn it on
 )
 def training(config: Config) -> None:
     """Read and check the rows, fit a model, judge it against the champion, and keep the record."""
@@ -29,13 +29,13 @@ def training(config: Config) -> None:
     rows = ingest_rows(config.data)
     train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
     champion, version = fetch_champion(config.name)
-    contract, contract_report, contract_page = validate_rows(
+    contract, contract_report = validate_rows(
         train_rows, holdout_rows, champion, version, config.name, config.data, config.contract
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)
-    scorecard, evaluation_page = evaluate_model(model, holdout_rows, config.evaluation)
-    verdict, verdict_page = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation)
+    scorecard = evaluate_model(model, holdout_rows, config.evaluation)
+    verdict = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation)
     register_model.with_options(experiment_tracker=tracked)(
-        model, train_rows, scorecard, verdict, contract_page, evaluation_page, verdict_page, tracked
+        model, train_rows, scorecard, verdict, contract_report, tracked
     )

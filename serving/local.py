@@ -44,16 +44,23 @@ class LocalServer:
 
     def switch(self, name: str) -> None:
         """Give the public traffic to a release that answers, then stop the others, which finish what they began."""
+        before = self.live()
         state.write(self.folder / "live", name)
-        self._wait(lambda: all(w["open"] for w in self.workers(name)), name, SWITCH_SECONDS, "take over")
+        try:
+            self._wait(lambda: all(w["open"] for w in self.workers(name)), name, SWITCH_SECONDS, "take over")
+        except BaseException:
+            state.write(self.folder / "live", before or "")
+            raise
         others = [other for other in self.wanted() if other != name]
         for other in others:
             self.discard(other)
         self._wait(lambda: not any(self._alive(other) for other in others), name, SWITCH_SECONDS, "replace the old one")
 
     def discard(self, name: str) -> None:
-        """Stop a release."""
+        """Stop a release, and the server with the last one."""
         (self.folder / "wanted" / f"{name}.json").unlink(missing_ok=True)
+        if not self.wanted():
+            self.stop()
 
     def stop(self) -> bool:
         """Stop the server; say whether one ran."""
@@ -104,8 +111,8 @@ class LocalServer:
                     f"the server at {at} runs with another host, port or token; stop it first: python run.py --stop"
                 )
             return
-        for old in self.wanted():  # what a server ran that is gone
-            self.discard(old)
+        for old in (self.folder / "wanted").glob("*.json"):  # what a server ran that is gone
+            old.unlink()
         (self.folder / "live").unlink(missing_ok=True)
         (self.folder / "server.json").unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -72,15 +72,14 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
     }  # fmt: skip
     if not explained:
         del paths["/explain"]
-    document = {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
         "paths": paths,
         "components": {"schemas": components},
     }
     if token:
-        components_ = document["components"]
-        components_["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}  # type: ignore[index]
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
     return document
 
@@ -96,7 +95,8 @@ def _truth(contract: DataContract) -> dict[str, Any]:
 
 def _answer(contract: DataContract) -> dict[str, Any]:
     """Say what /predict answers."""
-    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    probability: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
+    score: dict[str, Any]
     decision: dict[str, Any] = {"type": "array", "items": {"enum": contract.classes}}
     if contract.task == "regression":
         score, meaning, decision = {"type": "number"}, "the value", {"type": "null"}

@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any] | None:
 def live(folder: Path) -> str | None:
     """Return the release that gets the public traffic."""
     try:
-        return (folder / "live").read_text(encoding="utf-8")
+        return (folder / "live").read_text(encoding="utf-8") or None
     except FileNotFoundError:
         return None
 

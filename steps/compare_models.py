@@ -4,15 +4,15 @@ from typing import Annotated
 
 import pandas as pd
 from zenml import step
-from zenml.types import HTMLString
 
 from config import Evaluation, Gate
 from core.bundle import Bundle
 from core.gate import Verdict, judge
 from core.report import verdict_page
+from steps.materializers import Report
 
 
-@step
+@step(output_materializers=Report)
 def compare_models(
     model: Bundle,
     champion: Bundle | None,
@@ -20,7 +20,7 @@ def compare_models(
     holdout_rows: pd.DataFrame,
     gate: Gate,
     evaluation: Evaluation,
-) -> tuple[Annotated[Verdict, "verdict"], Annotated[HTMLString, "verdict_page"]]:
+) -> Annotated[Verdict, "verdict"]:
     """Let both models predict the same rows, none of which either has seen, and return the verdict."""
     rows = holdout_rows
     if champion is not None:
@@ -34,4 +34,4 @@ def compare_models(
         champion_version=champion_version,
         same_model=champion is not None and champion.fingerprint == model.fingerprint,
     )
-    return verdict, HTMLString(verdict_page(model.card.recipe.name, verdict))
+    return verdict.with_page(verdict_page(model.card.recipe.name, verdict))

@@ -4,18 +4,19 @@ from typing import Annotated, Any
 
 import pandas as pd
 from zenml import step
-from zenml.types import HTMLString
 
 import deployer
-from config import Section, Serving
+from config import Serving
+from core.paged import Paged
 from core.report import deployment_page
 from serving.check import Check, check_server
-from serving.deployment import Bento
-from serving.release import open_release
+from serving.deployment import Bento, Deployer
+from serving.release import Served, open_release
 from serving.schema import Schema
+from steps.materializers import Report
 
 
-class Deployment(Section):
+class Deployment(Paged):
     """What came of a deployment."""
 
     changed: bool
@@ -26,51 +27,42 @@ class Deployment(Section):
     """What serves it; where nothing was started, what to run."""
     bento: Bento
     replaced: str | None
-    """The release that had the traffic before."""
+    """The release that had the traffic before; the same one if nothing changed."""
     checks: tuple[Check, ...]
     example: dict[str, Any]
     """A row that the service takes."""
 
 
-@step(enable_cache=False)
-def deploy_bento(
-    bento: Bento, check_rows: pd.DataFrame, serving: Serving
-) -> tuple[Annotated[Deployment, "deployment"], Annotated[HTMLString, "deployment_page"]]:
+@step(enable_cache=False, output_materializers=Report)
+def deploy_bento(bento: Bento, check_rows: pd.DataFrame, serving: Serving) -> Annotated[Deployment, "deployment"]:
     """Start the new server, compare its answers with offline predictions, then switch the traffic to it.
 
     Whatever fails before the switch leaves the old server as it was.
     """
-    place = deployer.active()
+    place, served = deployer.active(), open_release(bento)
     before = place.status(bento.name)
-    running = before is not None and before.state == "running"
-    served = open_release(bento)
-    example = Schema(served.card, serving).example()
-    if before is not None and running and before.release == bento.release:
-        deployment = Deployment(
-            changed=False,
-            url=before.url or "",
-            process=before.process or "",
-            bento=bento,
-            replaced=None,
-            checks=(),
-            example=example,
-        )
-        return deployment, HTMLString(deployment_page(deployment))
-    addresses = place.start(bento, serving.port, serving.workers)
+    replaced = before.release if before is not None and before.state == "running" else None
+    checks = () if replaced == bento.release else _replace(place, served, bento, check_rows)
+    now = place.status(bento.name)
+    deployment = Deployment(
+        changed=replaced != bento.release,
+        url=now.url or "" if now else "",
+        process=now.process or "" if now else "",
+        bento=bento,
+        replaced=replaced,
+        checks=checks,
+        example=Schema(served.card, serving).example(),
+    )
+    return deployment.with_page(deployment_page(deployment))
+
+
+def _replace(place: Deployer, served: Served, bento: Bento, rows: pd.DataFrame) -> tuple[Check, ...]:
+    serving = served.release.serving
     try:
-        checks = tuple(check_server(address, served, check_rows, place.token) for address in addresses)
+        addresses = place.start(bento, serving.port, serving.workers)
+        checks = tuple(check_server(address, served, rows, place.token) for address in addresses)
         place.switch(bento)
-    except BaseException:
+    except BaseException:  # also when somebody presses Ctrl-C
         place.discard(bento)
         raise
-    after = place.status(bento.name)
-    deployment = Deployment(
-        changed=True,
-        url=after.url or "" if after else "",
-        process=after.process or "" if after else "",
-        bento=bento,
-        replaced=before.release if before is not None and running else None,
-        checks=checks,
-        example=example,
-    )
-    return deployment, HTMLString(deployment_page(deployment))
+    return checks

@@ -4,20 +4,20 @@ from typing import Annotated
 
 import pandas as pd
 from zenml import step
-from zenml.types import HTMLString
 
 from config import Evaluation
 from core.bundle import Bundle
 from core.metrics import Scorecard, estimate, metric_names
 from core.report import evaluation_page
+from steps.materializers import Report
 
 
-@step
+@step(output_materializers=Report)
 def evaluate_model(
     model: Bundle, holdout_rows: pd.DataFrame, evaluation: Evaluation
-) -> tuple[Annotated[Scorecard, "scorecard"], Annotated[HTMLString, "evaluation_page"]]:
+) -> Annotated[Scorecard, "scorecard"]:
     """Return every metric of the task with its interval, and the page that shows them."""
     predictions = model.predictions(holdout_rows)
     estimates = estimate(predictions, metric_names(predictions.task), evaluation)
     page = evaluation_page(model, holdout_rows, predictions, estimates)
-    return Scorecard(estimates=estimates), HTMLString(page)
+    return Scorecard(estimates=estimates, page=page)

@@ -1,15 +1,17 @@
-"""Store tables and bundles, each with a hash of its content, so that equal content is served from cache."""
+"""Store tables, bundles and reports, each with a hash of its content: equal content is served from cache."""
 
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
-from zenml.enums import ArtifactType
+from zenml.enums import ArtifactType, VisualizationType
+from zenml.materializers import PydanticMaterializer
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from config import UserError
 from core.bundle import CARD, MODEL, Bundle
+from core.paged import Paged
 from core.table import fingerprint
 
 
@@ -80,3 +82,29 @@ class ModelBundle(BaseMaterializer):
             "code": card.code,
             "environment": card.environment,
         }
+
+
+class Report(PydanticMaterializer):
+    """Store a result as JSON and its page as HTML, which is what the dashboard shows of it."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Paged,)
+
+    def load(self, data_type: type[Any]) -> Paged:
+        """Read the result with its page."""
+        result: Paged = super().load(data_type)
+        with self.artifact_store.open(self._page, "r") as file:
+            return result.with_page(file.read())
+
+    def save(self, data: Any) -> None:
+        """Write the result and its page."""
+        super().save(data)
+        with self.artifact_store.open(self._page, "w") as file:
+            file.write(data.page)
+
+    def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:
+        """Name the page."""
+        return {self._page: VisualizationType.HTML}
+
+    @property
+    def _page(self) -> str:
+        return f"{self.uri}/page.html"

@@ -6,11 +6,11 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from zenml import get_step_context, step
-from zenml.types import HTMLString
 
 import registry
 import tracking
 from core.bundle import Bundle
+from core.checks import ContractReport
 from core.gate import Decision, Verdict
 from core.metrics import Scorecard
 
@@ -35,9 +35,7 @@ def register_model(
     train_rows: pd.DataFrame,
     scorecard: Scorecard,
     verdict: Verdict,
-    contract_page: HTMLString,
-    evaluation_page: HTMLString,
-    verdict_page: HTMLString,
+    contract_report: ContractReport,
     tracked: bool,
 ) -> Annotated[Registration, "registration"]:
     """Register the model once, whatever the verdict; promote it if its rival is still champion."""
@@ -55,7 +53,7 @@ def register_model(
         inputs = [artifact.id for listed in context.step_run.inputs.values() for artifact in listed]
         version = registry.register(name, model.fingerprint, inputs, metadata)
     if tracked and not tracking.is_registered(name, version):
-        pages = {"contract": contract_page, "evaluation": evaluation_page, "verdict": verdict_page}
+        pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
         tracking.record(name, version, model, train_rows, scorecard, pages)
     decision, reasons = verdict.decision, verdict.reasons
     if decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:

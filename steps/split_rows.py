@@ -11,7 +11,7 @@ from core.table import infer_task
 from steps.materializers import Table
 
 
-@step(enable_artifact_metadata=True, output_materializers={"train_rows": Table, "holdout_rows": Table})
+@step(output_materializers={"train_rows": Table, "holdout_rows": Table})
 def split_rows(
     rows: pd.DataFrame, data: Data, split: Split
 ) -> tuple[

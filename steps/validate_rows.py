@@ -4,16 +4,16 @@ from typing import Annotated
 
 import pandas as pd
 from zenml import step
-from zenml.types import HTMLString
 
 from config import Contract, Data
 from core.bundle import Bundle
 from core.checks import ContractReport, check_rows, check_table
 from core.contract import DataContract, learn_contract
 from core.report import contract_page
+from steps.materializers import Report
 
 
-@step
+@step(output_materializers={"contract_report": Report})
 def validate_rows(
     train_rows: pd.DataFrame,
     holdout_rows: pd.DataFrame,
@@ -22,11 +22,7 @@ def validate_rows(
     name: str,
     data: Data,
     settings: Contract,
-) -> tuple[
-    Annotated[DataContract, "contract"],
-    Annotated[ContractReport, "contract_report"],
-    Annotated[HTMLString, "contract_page"],
-]:
+) -> tuple[Annotated[DataContract, "contract"], Annotated[ContractReport, "contract_report"]]:
     """Return the contract of the training rows, and what is wrong with the rows."""
     contract = learn_contract(train_rows, data, settings)
     rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
@@ -34,4 +30,4 @@ def validate_rows(
     if champion is not None:
         findings += check_rows(rows, champion.card.contract, settings)
     report = ContractReport(findings=findings, rows=len(rows), compared_with=champion_version)
-    return contract, report, HTMLString(contract_page(name, report, contract))
+    return contract, report.with_page(contract_page(name, report, contract))

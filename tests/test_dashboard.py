@@ -67,7 +67,7 @@ def test_dashboard_shows_the_run_its_steps_and_the_report(
             assert page.get_by_text(step).count() > 0, step
         page.screenshot(path=tmp_path / "run.png")
         browser.close()
-    artifact = run.steps["evaluate_model"].outputs["evaluation_page"][0]
+    artifact = run.steps["evaluate_model"].outputs["scorecard"][0]
     url = f"{dashboard}/api/v1/artifact_versions/{artifact.id}/visualize?index=0"
     with urllib.request.urlopen(url, timeout=30) as answer:
         assert "<h1>seen" in json.load(answer)["value"]

@@ -61,6 +61,33 @@ def test_refuses_in_one_line_with_exit_2_before_heavy_libraries_load(fault: str)
     assert "hunter2" not in result.stderr
 
 
+BAD_ROWS = {
+    "one class": ("t.csv", b"a,y\n" + b"1,1\n2,1\n" * 30, "at least two different values"),
+    "empty column": ("t.csv", b"a,b,y\n" + b"".join(b"%d,,%d\n" % (i, i % 2) for i in range(99)), "'b' holds no value"),
+    "missing labels": ("t.csv", b"a,y\n" + b"1,0\n2,1\n3,\n" * 20, "20 of 60 have none"),
+    "no rows": ("t.csv", b"a,y\n", "is empty"),
+    "corrupt": ("t.parquet", b"PAR1" + b"junk" * 9 + b"PAR1", "cannot read t.parquet"),
+    "one side": ("t.csv", b"a,y\n" + b"1,0\n1,1\n" * 30, "the holdout side of the split needs rows"),
+    "refused": ("mysql+pymysql://u@127.0.0.1:1/x", b"", "cannot read from mysql+pymysql://u@127.0.0.1:1/x"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_ROWS)
+def test_refuses_bad_rows_before_zenml_is_imported(fault: str, tmp_path: Path) -> None:
+    source, content, message = BAD_ROWS[fault]
+    query = ", query: select 1" if "://" in source else ""
+    if not query:
+        (tmp_path / source).write_bytes(content)
+        source = str(tmp_path / source)
+    arguments = ["--pipeline", "training", "--set", f"data={{source: '{source}', target: y{query}}}"]
+    slow = HEAVY - {"pandas", "numpy", "sqlalchemy"}
+    code = f"import sys, run; code = run.main({arguments}); print(code, {slow} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "2 set()"
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert message in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--list"], ["--schema"]])
 def test_answers_without_heavy_libraries(arguments: list[str]) -> None:
     code = (

@@ -265,7 +265,7 @@ def test_rows_that_break_the_champions_contract_stop_the_run_and_leave_its_repor
     assert "'colour'" in result.err
     assert statuses()["accept_rows"] == "failed"
     assert [f.rule for f in output("contract_report").errors] == ["renamed_column"]
-    assert "renamed_column" in output("contract_page")
+    assert "renamed_column" in output("contract_report").page
     assert [e.version for e in registry.history("contract")] == [1]
 
 
