@@ -69,7 +69,8 @@ def judge(
     """Compare the challenger with the minimum bounds, a constant and the champion, on the same rows.
 
     `prior` holds the training class shares in label order, or the training mean. Any failed condition
-    rejects, else any inconclusive one holds, else the model is promoted. An unknown metric is a UserError.
+    rejects, else any inconclusive one holds, else the model is promoted; beside a champion it is enough not to
+    fail against the constant. An unknown metric is a UserError.
     """
     task, n = challenger.task, len(challenger.truth)
     metric = check_metric(gate.metric or default_metric(task), task, "gate.metric")
@@ -100,7 +101,10 @@ def judge(
         subject = f"{metric} against {rival}"
         conditions.append(_condition("not_worse_than_champion", metric, subject, lead, -gate.margin, True, evaluation))
 
-    outcomes = {condition.outcome for condition in conditions}
+    # Beside a champion the constant can only reject: a model that is cleared against a champion far above it is not
+    # held because these rows are too few to tell it from a constant as well.
+    safeguard = "beats_constant" if champion is not None else None
+    outcomes = {c.outcome for c in conditions if c.name != safeguard or c.outcome == "failed"}
     decision: Decision = "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
     # The champion comes last above and first here: among equals it is what people ask for.
     failed, open_, passed = (
