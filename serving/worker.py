@@ -21,7 +21,7 @@ import uvicorn
 
 from config import UserError
 from serving import service
-from serving.state import write
+from serving.state import live, write
 
 DRAIN_SECONDS = 1.0  # a client that sends at least once a second never meets a closed connection
 GRACE_SECONDS = 20.0  # for what was begun; the supervisor kills after 30
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: Any, public: socket.socket | None, ready: Path) -> None:
         super().__init__(config)
         self._app, self._public, self._ready, self._wanted = app, public, ready, False
-        self._parent = os.getppid()
+        self._parent, self._public_servers = os.getppid(), list[asyncio.Server]()
 
     def open(self, *_: Any) -> None:
         """Take requests from the public socket from the next tick on."""
@@ -56,8 +56,14 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what comes for a moment and close each connection behind its answer; then stop."""
+        """Answer what comes for a moment and close each connection behind its answer; then stop.
+
+        A release that another has replaced takes no new connections meanwhile: those are for the other.
+        """
         self._app.draining = True
+        if live(self._ready.parents[2]) not in (None, self._ready.parent.name):
+            for server in self._public_servers:
+                server.close()
         self._ready.unlink(missing_ok=True)
         await asyncio.sleep(DRAIN_SECONDS)
         for server in self.servers:
@@ -79,6 +85,7 @@ class Server(uvicorn.Server):
         )
         server = await asyncio.get_running_loop().create_server(protocol, sock=public, backlog=self.config.backlog)
         self.servers.append(server)
+        self._public_servers.append(server)
 
 
 def lanes(app: Any, bento: Any) -> Any:
