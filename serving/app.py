@@ -197,22 +197,17 @@ class App:
         too_large = Refused(413, f"one request takes at most {limit:,} bytes")
         if int(headers.get(b"content-length", 0)) > limit:
             raise too_large
-        message = await receive()
-        body = message.get("body", b"")
-        if message.get("more_body"):
-            parts, size = [body], len(body)
-            while message.get("more_body"):
-                message = await receive()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit:
-                    raise too_large
-            body = b"".join(parts)
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "the client left before its body was complete")
-        if len(body) > limit:
-            raise too_large
-        return bytes(body)
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "the client left before its body was complete")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise too_large
+            more = message.get("more_body", False)
+        return b"".join(parts)
 
     def _predict(self, body: bytes, check: bool) -> bytes:
         ids, scores, labels = self._answer(self.schema.rows(body), check)

@@ -1,0 +1,214 @@
+"""Write the manifests of a bento's service for Kubernetes, and apply nothing: that is for whoever may.
+
+`start` writes them beside those of the release before, `switch` puts them in their place.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig, BaseModelDeployerFlavor
+
+from config import UserError
+from serving import container
+from serving.deployment import Bento, Status
+from stacks.deployers import BentoDeployer
+
+USER = 10001
+RELEASE = "serving/release"
+LEAVE_SECONDS = 5  # between a pod's end being decided and every node sending it no more
+Manifest = dict[str, Any]
+
+
+class KubernetesConfig(BaseModelDeployerConfig):
+    """Where the image lies, and what the cluster gives."""
+
+    repository: str
+    """The image is REPOSITORY/NAME:RELEASE."""
+    folder: str | None = None
+    """Of the manifests, a folder a model; default: .local/manifests."""
+    namespace: str | None = None
+    """Is made too; without one, the manifests go where kubectl points."""
+    secret: str = "serving"  # noqa: S105  (its name)
+    """Holds `token`, which clients must send, and `hash-key`, for personal columns; made by hand."""
+    replicas: int = Field(2, ge=1)
+    memory: str = "1Gi"
+    """Of a pod, with all its workers."""
+    log_size: str = "10Gi"
+    log_access: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
+    """Pods on several nodes write to one log, each to files of its own; ReadWriteOnce suffices on a single node."""
+    log_class: str | None = None
+    """Storage class; default: the cluster's."""
+
+
+class Plain(yaml.SafeDumper):
+    """Write what occurs twice twice, as people do."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Say so of everything."""
+        return True
+
+
+class KubernetesDeployer(BentoDeployer):
+    """Write manifests to a folder."""
+
+    @property
+    def config(self) -> KubernetesConfig:
+        """Return the component's configuration."""
+        return self._config  # type: ignore[return-value]
+
+    def start(self, bento: Bento, port: int, workers: int) -> list[str]:
+        """Write the manifests beside the current ones; nothing runs, so there is no address to check."""
+        new = self._new(bento.name)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for place, manifest in enumerate(manifests(bento, port, workers, self.config)):
+            path = new / f"{place}-{manifest['kind'].lower()}.yaml"  # kubectl applies a folder by name
+            path.write_text(yaml.dump(manifest, Dumper=Plain, sort_keys=False), encoding="utf-8")
+        return []
+
+    def switch(self, bento: Bento) -> None:
+        """Put the new manifests in place of the old ones; `status` says how to apply them."""
+        shutil.rmtree(self._folder(bento.name), ignore_errors=True)
+        self._new(bento.name).rename(self._folder(bento.name))
+
+    def discard(self, bento: Bento) -> None:
+        """Remove the manifests that were not put in place."""
+        shutil.rmtree(self._new(bento.name), ignore_errors=True)
+
+    def names(self) -> list[str]:
+        """Return the names that have manifests."""
+        return sorted(path.name for path in self._home().glob("[a-z]*") if path.is_dir() and not path.suffix)
+
+    def status(self, name: str) -> Status | None:
+        """Say what was written; whether it runs, the cluster knows."""
+        files = sorted(self._folder(name).glob("*-deployment.yaml"))
+        if not files:
+            return None
+        written = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+        return Status(
+            name=name,
+            state="written, not applied",
+            release=written["metadata"]["annotations"][RELEASE],
+            since=datetime.fromtimestamp(files[0].stat().st_mtime, UTC),
+            process=f"kubectl apply -f {self._folder(name)}",
+        )
+
+    def stop(self, name: str) -> bool:
+        """Refuse: what was not applied from here is not stopped from here."""
+        if self.status(name) is None:
+            return False
+        raise UserError(f"nothing was applied from here; to stop it, run: kubectl delete -f {self._folder(name)}")
+
+    def _home(self) -> Path:
+        given = self.config.folder
+        return Path(given).resolve() if given else Path(os.environ["SERVING_HOME"]).resolve().parent / "manifests"
+
+    def _folder(self, name: str) -> Path:
+        return self._home() / name
+
+    def _new(self, name: str) -> Path:
+        return self._home() / f"{name}.new"
+
+
+class KubernetesFlavor(BaseModelDeployerFlavor):
+    """Manifests for a cluster."""
+
+    @property
+    def name(self) -> str:
+        """Return the flavor's name."""
+        return "bento_kubernetes"
+
+    @property
+    def config_class(self) -> type[KubernetesConfig]:
+        """Return the configuration's class."""
+        return KubernetesConfig
+
+    @property
+    def implementation_class(self) -> type[KubernetesDeployer]:
+        """Return the deployer's class."""
+        return KubernetesDeployer
+
+
+def manifests(bento: Bento, port: int, workers: int, config: KubernetesConfig) -> Iterator[Manifest]:
+    """Yield the manifests in the order in which they are applied."""
+    name = bento.name.replace("_", "-").rstrip("-")  # a DNS label
+    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "bento-kubernetes"}
+    selector = {"matchLabels": labels}
+
+    def manifest(version: str, kind: str, spec: Manifest, suffix: str = "") -> Manifest:
+        metadata: Manifest = {"name": name + suffix, "labels": labels, "annotations": {RELEASE: bento.release}}
+        if config.namespace:
+            metadata["namespace"] = config.namespace
+        return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+
+    if config.namespace:
+        yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": config.namespace}}
+    yield manifest("v1", "PersistentVolumeClaim", _claim(config), "-log")
+    template = {"metadata": {"labels": labels}, "spec": _pod(bento, name, workers, config)}
+    # The new pod first, then the old one.
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    spec = {"replicas": config.replicas, "selector": selector, "strategy": rolling, "template": template}
+    yield manifest("apps/v1", "Deployment", {**spec, "revisionHistoryLimit": 3})
+    ports = [{"name": "http", "port": port, "targetPort": "http"}]
+    yield manifest("v1", "Service", {"selector": labels, "ports": ports})
+    if config.replicas > 1:  # with one, it would keep a node from ever being drained
+        yield manifest("policy/v1", "PodDisruptionBudget", {"maxUnavailable": 1, "selector": selector})
+
+
+def _claim(config: KubernetesConfig) -> Manifest:
+    spec = {"accessModes": [config.log_access], "resources": {"requests": {"storage": config.log_size}}}
+    return spec | ({"storageClassName": config.log_class} if config.log_class else {})
+
+
+def _pod(bento: Bento, name: str, workers: int, config: KubernetesConfig) -> Manifest:
+    return {
+        "automountServiceAccountToken": False,  # the service asks the cluster nothing
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",  # else each start walks the whole log
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": LEAVE_SECONDS + container.STOP_SECONDS,
+        "containers": [_container(bento, workers, config)],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}},
+            {"name": "log", "persistentVolumeClaim": {"claimName": f"{name}-log"}},
+        ],
+    }  # fmt: skip
+
+
+def _container(bento: Bento, workers: int, config: KubernetesConfig) -> Manifest:
+    secret = {"name": config.secret, "key": "token"}
+    hash_key = {"name": config.secret, "key": "hash-key", "optional": True}  # only if the config hashes columns
+    resources = {"cpu": str(workers), "memory": config.memory}  # a worker is one core
+    return {
+        "name": "serving",
+        "image": f"{config.repository}/{bento.tag}",
+        "ports": [{"name": "http", "containerPort": container.PORT}],
+        "env": [
+            {"name": "SERVING_RELEASE_SHA256", "value": bento.sha256},
+            {"name": "SERVING_WORKERS", "value": str(workers)},
+            {"name": "SERVING_TOKEN", "valueFrom": {"secretKeyRef": secret}},  # a pod without one does not start
+            {"name": "SERVING_HASH_KEY", "valueFrom": {"secretKeyRef": hash_key}},
+        ],
+        "resources": {"requests": resources, "limits": {"memory": config.memory}},  # a CPU limit only adds waiting
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        },
+        "startupProbe": _probe("/readyz", period=2, failures=30),
+        "readinessProbe": _probe("/readyz", period=5, failures=2),
+        "livenessProbe": _probe("/livez", period=10, failures=6),  # the supervisor in it restarts workers sooner
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LEAVE_SECONDS)]}}},
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "log", "mountPath": "/data"}],  # noqa: S108
+    }  # fmt: skip
+
+
+def _probe(path: str, *, period: int, failures: int) -> Manifest:
+    get = {"path": path, "port": "http"}
+    return {"httpGet": get, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures}

@@ -1,0 +1,70 @@
+"""Make a base image of this machine's own Python: tests need no registry, and the interpreter is the one in use."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+from typing import Any
+
+TAG = f"zenml-loop-test-base:{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
+TOOLS = ("sh", "find", "rm", "sleep")
+UNNEEDED = ("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "lib2to3", "config-[^/]*")
+WHEELS_NEED = (
+    "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libstdc++.so.6",
+    "libutil.so.1",
+)  # fmt: skip
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+    "etc/group": "root:x:0:\n",
+    "etc/pip.conf": f"[global]\ncert = {CERTIFICATES}\n",  # of the machine's own index, if it has one
+}
+
+
+def ensure(client: Any) -> str:
+    """Import the image unless it is there; return its tag."""
+    if not client.images.list(name=TAG):
+        repository, tag = TAG.split(":")
+        client.api.import_image_from_data(_tar(), repository=repository, tag=tag)
+    return TAG
+
+
+def _tar() -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", dereference=True) as tar:
+        python, version = Path(sys.executable).resolve(), f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        stdlib = Path(sysconfig.get_path("stdlib"))
+        tar.add(python, "usr/local/bin/python")
+        tar.add(stdlib, f"usr/local/lib/{version}", filter=_needed)
+        tools = [Path(found) for tool in TOOLS if (found := shutil.which(tool))]
+        for tool in tools:
+            tar.add(tool, f"bin/{tool.name}")
+        for library in _libraries([python, *tools, *stdlib.glob("lib-dynload/*.so")]):
+            tar.add(library, library.lstrip("/"))
+        if CERTIFICATES.exists():
+            tar.add(CERTIFICATES, str(CERTIFICATES).lstrip("/"))
+        for name, text in FILES.items():
+            file = tarfile.TarInfo(name)
+            file.size = len(text)
+            tar.addfile(file, io.BytesIO(text.encode()))
+        temporary = tarfile.TarInfo("tmp")
+        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(temporary)
+    return made.getvalue()
+
+
+def _needed(file: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if re.search(rf"/({'|'.join(UNNEEDED)})(/|$)", file.name) else file
+
+
+def _libraries(programs: list[Path]) -> set[str]:
+    """Return the paths of all shared libraries, and of the loader, that programs and wheels ask for."""
+    found = subprocess.run(["ldd", *programs], capture_output=True, text=True).stdout
+    cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    for name in WHEELS_NEED:
+        found += next(line for line in cache.splitlines() if line.strip().startswith(name)) + " (0x0)\n"
+    return set(re.findall(r"(/\S+\.so\S*) \(0x", found))
