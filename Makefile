@@ -16,7 +16,7 @@ dashboard: .venv/ready            # the runs of this clone, in the browser; `mak
 	$(HOME_OF_ZENML) .venv/bin/zenml login --local
 
 test: .venv/dev
-	$(PY) -m pytest -n auto $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 check: .venv/dev
 	.venv/bin/ruff check

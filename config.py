@@ -212,7 +212,7 @@ class Serving(Section):
     max_concurrency: int = Field(64, ge=1)
     """Requests a worker has begun; one more is told to come back (503) instead of waiting in a queue."""
     timeout_seconds: float = Field(10.0, gt=0)
-    """For a body to arrive, and for an answer to be ready."""
+    """For a body to arrive, and for a large request to get its turn."""
     latency_budget_ms: float = Field(100.0, gt=0)
     """Highest 99th percentile, one row a request, that a new server may show before it gets traffic."""
     personal: dict[str, Literal["hash", "omit"]] = {}

@@ -26,6 +26,7 @@ from config import UserError
 from core.records import FORMAT, LogUnavailable, RecordWriter, label_lines, prediction_ids, prediction_line, request_ids
 from core.table import as_text
 from serving.metrics import Counter, Histogram, Metrics
+from serving.openapi import PAGE
 from serving.release import Served
 from serving.schema import Refused, Row, Schema, check_personal
 
@@ -49,16 +50,10 @@ ROWS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 TENTHS = tuple(round(0.1 * i, 1) for i in range(1, 11))
 STATUSES = ("200", "400", "401", "404", "405", "408", "413", "415", "422", "500", "503")
 JSON, CSV, TEXT = b"application/json", b"text/csv", b"text/plain; version=0.0.4; charset=utf-8"
-GETS = (
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/model",
-    "/openapi.json",
-    "/docs.json",
-)  # the last is where BentoML's page looks
+MEDIA = {"/metrics": TEXT, "/": b"text/html; charset=utf-8"}
+GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/")
 POSTS = ("/predict", "/predict_csv", "/feedback", "/explain")
-OPEN = ("/livez", "/readyz")  # probes carry no token
+OPEN = ("/livez", "/readyz", "/")  # probes carry no token, and the page holds nothing
 BODY = "(body)"  # where no field is to blame
 TOO_FAR = "a value is so far out of range that the model finds no number for it"
 
@@ -94,7 +89,7 @@ class App:
             {**header, "kind": "predictions", "columns": columns, "classes": list(self.contract.classes)},
         )
         self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
-        answers = (self._livez, self._readyz, self._metrics, self._model, self._openapi, self._openapi)
+        answers = (self._livez, self._readyz, self._metrics, self._model, self._openapi, self._page)
         self._gets = dict(zip(GETS, answers, strict=True))
         handlers: tuple[Handler, ...] = (self._predict, self._predict_csv, self._feedback, self._explain)
         self._posts = dict(zip(POSTS, zip((JSON, CSV, JSON, JSON), handlers, strict=True), strict=True))
@@ -153,7 +148,7 @@ class App:
         if path not in OPEN and not self._authorised(headers):
             raise Refused(401, "the header 'Authorization: Bearer TOKEN' is missing or wrong")
         if path in self._gets:
-            return self._gets[path](), TEXT if path == "/metrics" else JSON
+            return self._gets[path](), MEDIA.get(path, JSON)
         media, handler = self._posts[path]
         came = headers.get(b"content-type", media).split(b";")[0].strip().lower()
         # curl -d says it is a form: what it holds is looked at all the same.
@@ -332,6 +327,9 @@ class App:
         title, version = f"{self.release.name}, version {self.release.version}", self.release.id
         explained = min(INLINE_ROWS, self.serving.max_rows) if explains else 0
         return encode(self.schema.openapi(title, version, explained=explained, token=self._token is not None))
+
+    def _page(self) -> bytes:
+        return PAGE
 
     def _livez(self) -> bytes:
         return encode({"alive": True})

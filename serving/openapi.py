@@ -11,6 +11,23 @@ from core.table import as_text
 if TYPE_CHECKING:
     from serving.schema import Schema
 
+PAGE = b"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Model service</title>
+<link rel="stylesheet" href="./static_content/swagger-ui.css">
+<div id="page"></div>
+<script src="./static_content/swagger-ui-bundle.js"></script>
+<script>
+  // Open /#TOKEN where a token is needed: what stands behind # stays in the browser.
+  const token = location.hash.slice(1)
+  const signed = request => { if (token) request.headers.Authorization = "Bearer " + token; return request }
+  SwaggerUIBundle({url: "./openapi.json", dom_id: "#page", requestInterceptor: signed})
+</script>
+</html>
+"""
+"""The page for people; BentoML's own, whose files it uses, calls Google Tag Manager."""
+
 EXAMPLE_ID = "0123456789ab-000000-0"
 REFUSALS = {
     "400": "The body is not JSON (or, for CSV, not a table).",

@@ -49,5 +49,5 @@ class Predictor:
         return not app().draining
 
 
-for path in (*GETS, *POSTS):
+for path in {*GETS, *POSTS} - {"/"}:  # mounted there, ours would hide BentoML's files
     Predictor.mount_asgi_app(mounted, path=path)  # type: ignore[attr-defined]

@@ -89,11 +89,11 @@ class Server(uvicorn.Server):
 
 
 def lanes(app: Any, bento: Any) -> Any:
-    """Answer our own paths at once and leave BentoML's pages to BentoML: its layers cost as much as all the rest."""
+    """Answer our own paths at once and leave its files to BentoML: its layers cost as much as all the rest."""
 
     async def choose(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        pages = scope["type"] != "http" or scope["path"] == "/" or scope["path"].startswith("/static_content/")
-        await (bento if pages else app)(scope, receive, send)
+        files = scope["type"] != "http" or scope["path"].startswith("/static_content/")
+        await (bento if files else app)(scope, receive, send)
 
     return choose
 
@@ -115,6 +115,7 @@ def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody here asks who the client is
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(GRACE_SECONDS),
         backlog=2048,
