@@ -7,7 +7,7 @@ from typing import Any
 
 import bentoml
 
-from serving.app import GETS, POSTS, App
+from serving.app import App
 from serving.release import Served
 
 FOLDER = Path(__file__).resolve().parents[1] / "release"
@@ -20,15 +20,23 @@ def app() -> App:
         Served(FOLDER, os.environ.get("SERVING_RELEASE_SHA256")),
         log_folder=Path(os.environ.get("SERVING_LOG", "log")),
         metrics_folder=Path(os.environ.get("SERVING_STATE", "state")) / "metrics",
-        slot=int(os.environ.get("SERVING_SLOT", "0")),
+        slot=int(os.environ.get("SERVING_SLOT") or bentoml.server_context.worker_index or 0),
         token=os.environ.get("SERVING_TOKEN") or None,
         hash_key=os.environ.get("SERVING_HASH_KEY") or None,
     )
 
 
-async def mounted(scope: Any, receive: Any, send: Any) -> None:
-    """Answer a request; importing this module opens nothing, so that a bento can be built from it."""
-    await app()(scope, receive, send)
+class Ours:
+    """Answer every path but BentoML's files, before BentoML's own layers where it stands outermost."""
+
+    def __init__(self, bento: Any) -> None:
+        """Wrap BentoML's application; nothing is opened, so that a bento can be built from this module."""
+        self._bento = bento
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        files = scope["type"] != "http" or scope["path"].startswith("/static_content/")
+        await (self._bento if files else app())(scope, receive, send)
 
 
 @bentoml.service(
@@ -49,5 +57,4 @@ class Predictor:
         return not app().draining
 
 
-for path in {*GETS, *POSTS} - {"/"}:  # mounted there, ours would hide BentoML's files
-    Predictor.mount_asgi_app(mounted, path=path)  # type: ignore[attr-defined]
+Predictor.add_asgi_middleware(Ours)  # type: ignore[attr-defined]

@@ -88,16 +88,6 @@ class Server(uvicorn.Server):
         self._public_servers.append(server)
 
 
-def lanes(app: Any, bento: Any) -> Any:
-    """Answer our own paths at once and leave its files to BentoML: its layers cost as much as all the rest."""
-
-    async def choose(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        files = scope["type"] != "http" or scope["path"].startswith("/static_content/")
-        await (bento if files else app)(scope, receive, send)
-
-    return choose
-
-
 def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
     """Serve until told to stop."""
     os.environ |= {"SERVING_RELEASE_SHA256": sha256, "SERVING_SLOT": str(slot)}
@@ -109,7 +99,7 @@ def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
     private = socket.create_server(("127.0.0.1", 0))
     public = None if fd is None else socket.socket(fileno=fd)
     config = uvicorn.Config(
-        lanes(app, service.Predictor.to_asgi()),  # type: ignore[attr-defined]
+        service.Ours(service.Predictor.to_asgi()),  # type: ignore[attr-defined]
         loop="uvloop",
         http="httptools",
         log_level="warning",
