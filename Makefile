@@ -15,8 +15,8 @@ training: .venv/ready
 dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
 	$(HOME_OF_ZENML) .venv/bin/zenml login --local
 
-test: .venv/dev
-	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
+test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those that need Docker
+	$(PY) -m pytest -n auto --dist loadfile -m "not docker" $(ARGS)
 
 check: .venv/dev
 	.venv/bin/ruff check
