@@ -76,7 +76,12 @@ def record(
         name=name,
         digest=card.data[:32],
     )
-    mlflow.log_input(data, context="training")
+    try:
+        mlflow.log_input(data, context="training")
+    except MlflowException as err:
+        if "UNIQUE constraint failed: datasets" not in str(err):
+            raise
+        mlflow.log_input(data, context="training")  # a run at the same time was first with the same rows
     for page, text in pages.items():
         mlflow.log_text(text, f"{page}.html")
     features = as_features(train_rows, card.contract.features)
