@@ -28,7 +28,7 @@ from core.table import as_text
 from serving.metrics import Counter, Histogram, Metrics
 from serving.openapi import PAGE
 from serving.release import Served
-from serving.schema import Refused, Row, Schema, check_personal
+from serving.schema import ARRAYS, Refused, Row, Schema, check_personal
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,9 @@ class App:
         self._token = None if token is None else f"Bearer {token}".encode()
         self._ids, self._lock, self._thread = request_ids(), threading.Lock(), ThreadPoolExecutor(1)
         self._kept, self._hidden = self._columns(hash_key)
+        all_kept = len(self._kept) == len(self.schema.columns) and not self._hidden
+        # A time is logged in UTC, whatever its zone when it came.
+        self._verbatim = all_kept and "datetime" not in self.contract.features.values()
         header = {
             "format": FORMAT,
             "model": self.release.name,
@@ -205,7 +208,9 @@ class App:
         return b"".join(parts)
 
     def _predict(self, body: bytes, check: bool) -> bytes:
-        ids, scores, labels = self._answer(self.schema.rows(body), check)
+        rows = self.schema.rows(body)
+        as_sent = msgspec.Raw(body) if self._verbatim and ARRAYS.match(body) else None
+        ids, scores, labels = self._answer(rows, check, as_sent)
         return encode({"version": self.release.version, "ids": ids, "scores": scores, "labels": labels})
 
     def _predict_csv(self, body: bytes, check: bool) -> bytes:
@@ -216,7 +221,9 @@ class App:
             lines.append(f"{row_id},{top!r}" + (f",{_cell(labels[place])}" if labels else ""))
         return ("\n".join(lines) + "\n").encode()
 
-    def _answer(self, rows: list[Row], check: bool) -> tuple[list[str], list[Any], list[str] | None]:
+    def _answer(
+        self, rows: list[Row], check: bool, as_sent: msgspec.Raw | None = None
+    ) -> tuple[list[str], list[Any], list[str] | None]:
         """Score rows, put them on record, count them; return ids, scores and decisions."""
         scores = self._scores(rows)
         labels = self._decide(scores)
@@ -225,7 +232,9 @@ class App:
             request = next(self._ids)
             if not check:
                 now = datetime.now(UTC)
-                self._predictions.append(prediction_line(request, now, self._logged(rows), listed, labels), now)
+                self._predictions.append(
+                    prediction_line(request, now, as_sent or self._logged(rows), listed, labels), now
+                )
                 self._count(rows, scores, labels)
         return prediction_ids(request, len(rows)), listed, labels
 

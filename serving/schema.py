@@ -27,7 +27,7 @@ Row = tuple[Any, ...]
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # a longer one is no number to anybody else
 Scalar = str | Whole | float | bool | None
 
-_OBJECT, _ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
+_OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
 
 
 class Refused(Exception):
@@ -94,7 +94,7 @@ class Schema:
         try:
             if _OBJECT.match(body):
                 found = [self._decode_row(body)]
-            elif _ARRAYS.match(body):
+            elif ARRAYS.match(body):
                 found = self._decode_values(body)
             else:
                 found = self._decode_rows(body)

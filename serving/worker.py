@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from config import UserError
 from serving import service
@@ -88,6 +89,45 @@ class Server(uvicorn.Server):
         self._public_servers.append(server)
 
 
+class OneWrite:
+    """A transport that sends at once what is written within one turn of the loop.
+
+    uvicorn writes head and body of an answer by themselves; a call to the kernel costs more than the model.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport, self._held = transport, list[bytes]()
+        self._soon = asyncio.get_running_loop().call_soon
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it soon."""
+        if not self._held:
+            self._soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Close behind what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._transport.write(data)
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP as uvicorn speaks it, one packet an answer."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin a connection."""
+        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
+
+
 def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
     """Serve until told to stop."""
     os.environ |= {"SERVING_RELEASE_SHA256": sha256, "SERVING_SLOT": str(slot)}
@@ -101,7 +141,7 @@ def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
     config = uvicorn.Config(
         service.Ours(service.Predictor.to_asgi()),  # type: ignore[attr-defined]
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         log_level="warning",
         access_log=False,
         server_header=False,
