@@ -54,7 +54,9 @@ class LocalServer:
         others = [other for other in self.wanted() if other != name]
         for other in others:
             self.discard(other)
-        self._wait(lambda: not any(self._alive(other) for other in others), name, SWITCH_SECONDS, "replace the old one")
+        self._wait(
+            lambda: not any(map(self.workers, others)), name, SWITCH_SECONDS, "replace the old one"
+        )
 
     def discard(self, name: str) -> None:
         """Stop a release, and the server with the last one."""
@@ -89,16 +91,11 @@ class LocalServer:
 
     def wanted(self) -> dict[str, dict[str, Any]]:
         """Return the releases that run, or ran when the server stopped."""
-        found = {path.stem: state.read(path) for path in sorted((self.folder / "wanted").glob("*.json"))}
-        return {name: release for name, release in found.items() if release is not None}
+        return state.read_all(self.folder / "wanted")
 
     def workers(self, name: str) -> list[dict[str, Any]]:
         """Return pid, private port and openness of each worker of a release that answers."""
-        found = [state.read(path) for path in sorted((self.folder / "ready" / name).glob("*.json"))]
-        return [worker for worker in found if worker is not None]
-
-    def _alive(self, name: str) -> bool:
-        return bool(self.workers(name))
+        return list(state.read_all(self.folder / "ready" / name).values())
 
     def _supervise(self, host: str, port: int, token: str | None, environment: Mapping[str, str]) -> None:
         """See to it that a supervisor runs, with this host, port and token."""

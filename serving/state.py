@@ -32,6 +32,12 @@ def read(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def read_all(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what each JSON file of a folder holds, by its name without the ending."""
+    found = {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
+    return {name: content for name, content in found.items() if content is not None}
+
+
 def live(folder: Path) -> str | None:
     """Return the release that gets the public traffic."""
     try:

@@ -80,7 +80,7 @@ class Supervisor:
         self.stopping = True
 
     def _reconcile(self) -> None:
-        wanted = {} if self.stopping else self._wanted()
+        wanted = {} if self.stopping else state.read_all(self.folder / "wanted")
         live = state.live(self.folder)
         for name, release in wanted.items():
             for slot in range(release["workers"]):
@@ -94,10 +94,6 @@ class Supervisor:
             if name == live and worker.ready and not worker.opened and worker.process is not None:
                 worker.process.send_signal(signal.SIGUSR1)
                 worker.opened = True
-
-    def _wanted(self) -> dict[str, dict[str, Any]]:
-        found = {path.stem: state.read(path) for path in (self.folder / "wanted").glob("*.json")}
-        return {name: release for name, release in found.items() if release is not None}
 
     def _keep(self, name: str, worker: Worker) -> None:
         """Start the worker if it is not there; give up on a release that never came up."""

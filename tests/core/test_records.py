@@ -420,19 +420,6 @@ def append_until_full(writer: RecordWriter, name: str) -> list[str]:
     return kept
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 128 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a file system")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)  # a failed test may still hold a file open
-
-
 def test_a_full_disk_keeps_whole_lines_and_works_again_once_there_is_space(small_disk: Path) -> None:
     ballast, folder = small_disk / "ballast", small_disk / "log"
     ballast.write_bytes(bytes(64 * 1024))
