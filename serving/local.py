@@ -54,9 +54,7 @@ class LocalServer:
         others = [other for other in self.wanted() if other != name]
         for other in others:
             self.discard(other)
-        self._wait(
-            lambda: not any(map(self.workers, others)), name, SWITCH_SECONDS, "replace the old one"
-        )
+        self._wait(lambda: not any(map(self.workers, others)), name, SWITCH_SECONDS, "replace the old one")
 
     def discard(self, name: str) -> None:
         """Stop a release, and the server with the last one."""
