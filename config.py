@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -219,6 +219,69 @@ class Serving(Section):
     """Columns whose values the prediction log holds only as a keyed hash, or not at all."""
 
 
+class Monitoring(Section):
+    """Say what traffic is looked at, and how large a change must be before anybody is told."""
+
+    window_rows: int | None = Field(5000, ge=1)
+    """Look at the newest rows, so many at most, since the last window."""
+    window_hours: float | None = Field(None, gt=0)
+    """Look no further back than this."""
+    min_rows: int = Field(500, ge=30)
+    """Judge drift on no fewer rows."""
+    min_labels: int = Field(200, ge=30)
+    """Judge performance on no fewer labelled rows."""
+    label_delay_hours: float = Field(0.0, ge=0)
+    """Judge performance on the traffic of so long ago, when its labels have come: labels that come early are often
+    those of one class."""
+    false_alarm_rate: float = Field(0.01, gt=0, le=0.2)
+    """Share of windows without any drift that may alarm, over all columns and checks together."""
+    min_psi: float = Field(0.1, ge=0)
+    """Population stability index from which a column has drifted (about the square of a shift in standard deviations),
+    corrected for sampling noise: large windows find differences that matter to nobody."""
+    min_missing: float = Field(0.05, gt=0, lt=1)
+    """Change of a column's share of missing values that counts."""
+    min_refused: float = Field(0.05, gt=0, lt=1)
+    """Share of requests outside the data contract that counts."""
+    min_auc: float = Field(0.6, ge=0.5, lt=1)
+    """How well a classifier must tell the window from the reference before the columns together have drifted."""
+    min_odds: float = Field(1.5, ge=1)
+    """Factor on the odds of a class, at the same inputs, that counts as label drift (regression: standard errors of
+    prediction by which the mean moved, times ten)."""
+    min_drop: float = Field(0.05, ge=0)
+    """Loss of ROC AUC against what the scores promise that counts as concept drift (regression: relative growth of the
+    root mean squared error)."""
+    report: Literal["always", "alarm", "never"] = "always"
+    """When Evidently draws its report: it takes seconds and 4 MB."""
+    report_rows: int = Field(5000, ge=100)
+    """Rows of each side that the report is drawn from."""
+
+
+class Policy(Section):
+    """Say when a model is trained again from feedback; every condition must hold."""
+
+    mode: Literal["act", "advise", "off"] = "advise"
+    """`act`: monitoring retrains. `advise`: it says that it would. `off`: it only looks."""
+    alarms: int = Field(2, ge=0)
+    """So many of the last `windows` alarm, the newest among them; 0 asks for none."""
+    windows: int = Field(3, ge=1)
+    labels: int = Field(500, ge=1)
+    """Labelled rows since the last retraining."""
+    cooldown_hours: float = Field(24.0, ge=0)
+    """Since the last retraining."""
+    budget: int = Field(4, ge=0)
+    """Retrainings within `budget_days`."""
+    budget_days: float = Field(30.0, gt=0)
+
+
+class Feedback(Section):
+    """Say how labelled traffic becomes training rows."""
+
+    history: Literal["auto", "keep", "drop"] = "auto"
+    """What becomes of the rows of before: `auto` keeps them where they help to predict the new ones, cross-validated."""
+    max_rows: int = Field(100_000, ge=1)
+    """Labelled rows of the log that are used, the newest."""
+
+
 class Recipe(Section):
     """What decides the model: with the same rows and code, the same recipe gives the same model."""
 
@@ -237,11 +300,14 @@ class Recipe(Section):
 
 
 class Config(Recipe):
-    """One use case: the recipe, what its model must show, and how it is served."""
+    """One use case: the recipe, what its model must show, how it is served and watched, when it is trained again."""
 
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     serving: Serving = Serving()
+    monitoring: Monitoring = Monitoring()
+    policy: Policy = Policy()
+    feedback: Feedback = Feedback()
 
     @property
     def recipe(self) -> Recipe:
@@ -254,7 +320,7 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
     if not path.is_file():
         raise UserError(f"no config file '{path}'; {known('configs/', names('configs'), path.stem)}")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506  (a SafeLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
     if not isinstance(raw, dict):
@@ -291,8 +357,13 @@ def known(what: str, options: Iterable[str], given: str) -> str:
     return f"{what} has {', '.join(options) or 'nothing'}{hint}"
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuse a key that stands twice; YAML would silently keep the last."""
+class _Loader(yaml.SafeLoader):
+    """Refuse a key that stands twice, of which YAML would silently keep the last; leave `off` and `no` words."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
+        first: [(tag, pattern) for tag, pattern in found if first in "tTfF" or not tag.endswith(":bool")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -309,7 +380,7 @@ def _apply(raw: dict[str, Any], change: str) -> None:
     if not equals or not all(keys):
         raise UserError(f"--set needs section.key=value, it got '{change}'")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as err:
         raise UserError(f"--set {path}: '{text}' is not a YAML value") from err
     for key in keys[:-1]:
