@@ -1,9 +1,10 @@
-"""Keep what a model service answered, and the labels that come back later: append-only logs, read as tables.
+"""Keep what a model service answered and refused, and the labels that come later: append-only logs, read as tables.
 
 A log is a folder of segments, `20261124T150000.123456Z-9f86d081.jsonl`: the UTC start and eight random digits. The
 first line of a segment is its header, a JSON object; each further line is one request, `[request id, time, rows,
-scores, labels]`, or one label, `[prediction id, label, time]`. The times of a segment lie within SEGMENT_SECONDS of
-its start, so a window is read without opening the files of other hours.
+scores, labels]`, one label, `[prediction id, label, time]`, or one refused request, `[time, path, field, rule]`.
+The times of a segment lie within SEGMENT_SECONDS of its start, so a window is read without opening the files of
+other hours.
 """
 
 import itertools
@@ -28,7 +29,11 @@ SEGMENT_BYTES = 64 * 2**20  # 100,000 rows of 30 floats, which take a second to 
 PREDICTION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{6,12}-(0|[1-9][0-9]{0,8})$(?!\n)")  # $ alone allows a last \n
 """One row's answer: process, request, and place of the row in the request, e.g. `9f86d081884c-00000a-0`."""
 
-Kind = Literal["predictions", "labels"]
+Kind = Literal["predictions", "labels", "refusals"]
+Rule = Literal[
+    "missing_column", "extra_column", "wrong_type", "new_nulls", "unseen_category", "out_of_range", "other",
+]  # fmt: skip
+"""What a refused request broke: a rule of the data contract (`config.Rules`), or the form of a request."""
 Window = tuple[datetime, datetime]
 
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
@@ -163,6 +168,11 @@ def label_lines(labels: Iterable[tuple[str, str | float | bool]], time: datetime
     return b"\n".join(_ENCODER.encode((prediction_id, label, time)) for prediction_id, label in labels)
 
 
+def refusal_line(time: datetime, path: str, field: str | None, rule: Rule) -> bytes:
+    """Encode a refused request; `time` has a zone, `field` is a column the model knows, never a client's word."""
+    return _ENCODER.encode((time, path, field, rule))
+
+
 def read_predictions(source: str | Path, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
     """Return a row for each prediction with start <= time < end (UTC where no zone is given), by time.
 
@@ -209,6 +219,25 @@ def read_labels(
     return table if history else table.drop_duplicates("prediction_id", keep="last", ignore_index=True)
 
 
+def read_refusals(source: str | Path, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
+    """Return the requests refused with start <= time < end (UTC where no zone is given), by time.
+
+    Columns: `time` (datetime64[us], UTC without zone), `path`, `field` (object, None where no column is to blame),
+    `rule` (one of `Rule`). A refusal has no id, so those of a copied segment count twice. Empty folders, unfinished
+    lines and faults are as in `read_predictions`.
+    """
+    found = [refusal for _, refusals in _read(source, "refusals", _window(start, end)) for refusal in refusals]
+    table = pd.DataFrame(
+        {
+            "time": _times(found),
+            "path": pd.Series([refusal.path for refusal in found], dtype="str"),
+            "field": pd.Series([refusal.field for refusal in found], dtype=object),
+            "rule": pd.Series([refusal.rule for refusal in found], dtype="str"),
+        }
+    )
+    return table.sort_values("time", kind="stable", ignore_index=True)
+
+
 class _Format(msgspec.Struct):
     format: int
     kind: str
@@ -236,6 +265,13 @@ class _Label(msgspec.Struct, array_like=True, gc=False):
     id: str
     label: str | bool | int | float
     time: _Time
+
+
+class _Refusal(msgspec.Struct, array_like=True, gc=False):
+    time: _Time
+    path: str
+    field: str | None
+    rule: Rule
 
 
 def _read(source: str | Path, kind: Kind, window: Window) -> Iterator[tuple[_Header, list[Any]]]:
@@ -292,8 +328,8 @@ def _header(path: str, line: bytes, kind: Kind) -> _Header:
 
 def _decoder(header: _Header, kind: Kind) -> msgspec.json.Decoder[Any]:
     """Return what decodes a record; a row may leave out its last values, as a request's may."""
-    if kind == "labels":
-        return msgspec.json.Decoder(_Label)
+    if kind != "predictions":
+        return msgspec.json.Decoder(_Label if kind == "labels" else _Refusal)
     classes = len(_score_names(header.classes))
     row = Annotated[list[Any], msgspec.Meta(max_length=len(header.columns))]
     many = Annotated[list[float | None], msgspec.Meta(min_length=classes, max_length=classes)]

@@ -2,7 +2,8 @@
 
 A request passes, in this order: its path and method, the token, the number of requests under way, its content
 type, size and time, the data contract, the model, the prediction log, the metrics. Only then it is answered, so
-every answered prediction is on record.
+every answered prediction is on record. What the contract refuses is on record too, without its values: else nobody
+who reads the logs could see that the clients' data has changed.
 """
 
 import asyncio
@@ -23,7 +24,16 @@ import numpy as np
 import pandas as pd
 
 from config import UserError
-from core.records import FORMAT, LogUnavailable, RecordWriter, label_lines, prediction_ids, prediction_line, request_ids
+from core.records import (
+    FORMAT,
+    LogUnavailable,
+    RecordWriter,
+    label_lines,
+    prediction_ids,
+    prediction_line,
+    refusal_line,
+    request_ids,
+)
 from core.table import as_text
 from serving.metrics import Counter, Histogram, Metrics
 from serving.openapi import PAGE
@@ -53,6 +63,7 @@ JSON, CSV, TEXT = b"application/json", b"text/csv", b"text/plain; version=0.0.4;
 MEDIA = {"/metrics": TEXT, "/": b"text/html; charset=utf-8"}
 GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/")
 POSTS = ("/predict", "/predict_csv", "/feedback", "/explain")
+PREDICTS = ("/predict", "/predict_csv")
 OPEN = ("/livez", "/readyz", "/")  # probes carry no token, and the page holds nothing
 BODY = "(body)"  # where no field is to blame
 TOO_FAR = "a value is so far out of range that the model finds no number for it"
@@ -92,6 +103,7 @@ class App:
             {**header, "kind": "predictions", "columns": columns, "classes": list(self.contract.classes)},
         )
         self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
+        self._refusals = RecordWriter(log_folder / "refusals", {**header, "kind": "refusals"})
         answers = (self._livez, self._readyz, self._metrics, self._model, self._openapi, self._page)
         self._gets = dict(zip(GETS, answers, strict=True))
         handlers: tuple[Handler, ...] = (self._predict, self._predict_csv, self._feedback, self._explain)
@@ -113,8 +125,7 @@ class App:
             if err.status == 422:
                 self.metrics.count("serving_out_of_contract", err.field or BODY)
         except LogUnavailable as err:
-            log.error("%s", err)
-            self.metrics.count("serving_log_errors")
+            self._lost(err)
             why = getattr(err.__cause__, "strerror", None) or "no reason given"
             sentence = f"the server cannot keep its record ({why}), so it does not answer; try again"
             status, content, media = 503, encode({"error": sentence}), JSON
@@ -140,6 +151,7 @@ class App:
         self._thread.shutdown()
         self._predictions.close()
         self._labels.close()
+        self._refusals.close()
 
     async def _respond(self, path: str, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
         """Return content and media type of a 200."""
@@ -164,8 +176,24 @@ class App:
             # Only whoever deployed the release knows its hash.
             check = hmac.compare_digest(headers.get(b"x-check", b""), self._check)
             return await self._within_time(partial(handler, check=check), headers, receive), media
+        except Refused as err:
+            if err.status == 422 and path in PREDICTS and not check:
+                self._keep(path, err)
+            raise
         finally:
             self._busy -= 1
+
+    def _keep(self, path: str, refused: Refused) -> None:
+        """Put a refusal on record; where that fails the client is told of its fault all the same."""
+        now = datetime.now(UTC)
+        try:
+            self._refusals.append(refusal_line(now, path, refused.field, refused.rule), now)
+        except LogUnavailable as err:
+            self._lost(err)
+
+    def _lost(self, err: LogUnavailable) -> None:
+        log.error("%s", err)
+        self.metrics.count("serving_log_errors")
 
     def _authorised(self, headers: dict[bytes, bytes]) -> bool:
         return self._token is None or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
@@ -247,7 +275,7 @@ class App:
         try:
             return _finite(self.served.bundle.scores(pd.DataFrame(rows, columns=list(self.schema.features))))
         except ValueError as err:  # scikit-learn's own word for a number that overflowed
-            raise Refused(422, TOO_FAR) from err
+            raise Refused(422, TOO_FAR, rule="out_of_range") from err
 
     def _decide(self, scores: np.ndarray) -> list[str] | None:
         classes = self.contract.classes
@@ -368,7 +396,7 @@ class App:
             Counter("serving_labels", "Labels received."),
             Counter("serving_out_of_contract", "Rows refused, or accepted, outside the contract, by field.",
                     {"field": [*self.schema.columns, BODY]}),
-            Counter("serving_log_errors", "Requests refused because the log could not be written."),
+            Counter("serving_log_errors", "Requests whose record could not be written."),
         ]  # fmt: skip
 
 
@@ -376,7 +404,7 @@ def _finite(found: np.ndarray) -> np.ndarray:
     """Return what a model found for rows, if it is a number for each."""
     if not np.isfinite(found).all():
         row = int(np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(axis=1))[0]) + 1
-        raise Refused(422, f"row {row}: {TOO_FAR}")
+        raise Refused(422, f"row {row}: {TOO_FAR}", rule="out_of_range")
     return found
 
 

@@ -19,7 +19,7 @@ import msgspec
 from config import Serving, UserError, known
 from core.bundle import Card
 from core.contract import Column, DataContract, class_code
-from core.records import PREDICTION_ID
+from core.records import PREDICTION_ID, Rule
 from core.table import as_text, quoted
 from serving.openapi import EXAMPLE_ID, describe
 
@@ -31,11 +31,11 @@ _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
 
 
 class Refused(Exception):
-    """A request that gets a 4xx: the sentence for the client, and the field for the metrics."""
+    """A request that gets a 4xx: the sentence for the client, field and broken rule for metrics and log."""
 
-    def __init__(self, status: int, sentence: str, field: str | None = None) -> None:
+    def __init__(self, status: int, sentence: str, field: str | None = None, rule: Rule = "other") -> None:
         super().__init__(sentence)
-        self.status, self.sentence, self.field = status, sentence, field
+        self.status, self.sentence, self.field, self.rule = status, sentence, field, rule
 
 
 class _Times(type):
@@ -76,6 +76,7 @@ class Schema:
         self.columns = (*self.features, *self.extras)
         self._accepted = dict(self._expectations())
         self.types = {column.name: self._type(column) for column in card.contract.columns}
+        self._anywhere = {column.name: self._type(column, anywhere=True) for column in card.contract.columns}
         self.row = self._struct("Row", as_array=False)
         self.values = self._struct("Values", as_array=True)
         self.label = msgspec.defstruct(
@@ -131,7 +132,7 @@ class Schema:
         for number, row in enumerate(rows, 1):  # in a text, unlike in JSON, `nan` and `inf` are numbers
             for name, value in zip(self.features, row, strict=False):
                 if isinstance(value, float) and not math.isfinite(value):
-                    raise self._fault(number, name, value)
+                    raise self._fault(number, name, value, strict=False)
         return rows
 
     def labels(self, body: bytes) -> list[tuple[str, Any]]:
@@ -190,14 +191,15 @@ class Schema:
             if column.kind == "categorical" and self.serving.unseen_category == "accept":
                 yield place, partial(_is_one_of, frozenset(column.categories))
 
-    def _type(self, column: Column) -> Any:
-        bounded = self.serving.out_of_range == "refuse"
+    def _type(self, column: Column, *, anywhere: bool = False) -> Any:
+        """Return what a value must be; `anywhere` in its kind, or where the settings let it be."""
+        bounded = self.serving.out_of_range == "refuse" and not anywhere
         if column.kind == "boolean":
             kind: Any = bool
         elif column.kind == "categorical":
             # A whole number is a category's other spelling: 3 is "3", as in training.
             numbers = [int(text) for text in column.categories if re.fullmatch(r"0|-?[1-9]\d{0,17}", text)]
-            known_only = self.serving.unseen_category == "refuse"
+            known_only = self.serving.unseen_category == "refuse" and not anywhere
             kind = Literal[(*column.categories, *numbers)] if known_only else str | Whole | float
         elif column.kind == "datetime":
             low, high = column.bounds(self._slack) if bounded else (datetime.min, datetime.max)
@@ -257,39 +259,45 @@ class Schema:
             if isinstance(row, list):
                 if len(row) < len(self.features) or len(row) > len(self.columns):
                     wanted = f"the model's {len(self.features)} values in the order of its features"
-                    return Refused(422, f"row {number} needs {wanted}, it has {len(row)}")
+                    rule: Rule = "missing_column" if len(row) < len(self.features) else "extra_column"
+                    return Refused(422, f"row {number} needs {wanted}, it has {len(row)}", rule=rule)
                 row = dict(zip(self.columns, row, strict=False))
             if not isinstance(row, dict):
                 return Refused(422, f"row {number} needs an object of named values, it is {_shown(row)}")
             for name in row:
                 if name not in self.columns:
                     named = known("the model", self.columns, name)
-                    return Refused(422, f"row {number}: no field {_shown(name)}; {named}")
+                    return Refused(422, f"row {number}: no field {_shown(name)}; {named}", rule="extra_column")
             for name in self.features:
                 if name not in row:
-                    return Refused(422, f"row {number}: field '{name}' is missing; it needs {self.needs(name)}", name)
+                    sentence = f"row {number}: field '{name}' is missing; it needs {self.needs(name)}"
+                    return Refused(422, sentence, name, "missing_column")
                 if not _fits(row[name], self.types[name], strict):
-                    return self._fault(number, name, row[name])
+                    return self._fault(number, name, row[name], strict)
             for name in self.extras:
                 if not _fits(row.get(name), Scalar, strict):
-                    return Refused(422, f"row {number}: '{name}' needs one value, it is {_shown(row[name])}", name)
+                    sentence = f"row {number}: '{name}' needs one value, it is {_shown(row[name])}"
+                    return Refused(422, sentence, name, "wrong_type")
         return None
 
-    def _fault(self, number: int, name: str, value: Any) -> Refused:
-        return Refused(422, f"row {number}: '{name}' needs {self.needs(name)}, it is {_shown(value)}", name)
+    def _fault(self, number: int, name: str, value: Any, strict: bool) -> Refused:
+        rule: Rule = "out_of_range" if self.contract.features[name] != "categorical" else "unseen_category"
+        if value is None:
+            rule = "new_nulls"
+        elif not _fits(value, self._anywhere[name], strict):
+            rule = "wrong_type"
+        return Refused(422, f"row {number}: '{name}' needs {self.needs(name)}, it is {_shown(value)}", name, rule)
 
 
 def _fits(value: Any, kind: Any, strict: bool) -> bool:
     """Say whether a value that Python's JSON or CSV reader found is of a type; NaN and half a character never are."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
     try:
         if isinstance(value, str):
             value.encode()
-        msgspec.convert(value, kind, strict=strict, dec_hook=_parse)
+        found = msgspec.convert(value, kind, strict=strict, dec_hook=_parse)
     except (msgspec.ValidationError, UnicodeEncodeError):
         return False
-    return True
+    return not isinstance(found, float) or math.isfinite(found)
 
 
 def _parse(kind: type[Any], value: Any) -> Any:

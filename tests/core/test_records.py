@@ -36,6 +36,8 @@ from core.records import (
     prediction_line,
     read_labels,
     read_predictions,
+    read_refusals,
+    refusal_line,
     request_ids,
 )
 from core.table import as_kind
@@ -252,6 +254,27 @@ def test_the_latest_label_counts(tmp_path: Path) -> None:
     assert early["label"].tolist() == ["yes", "no", "second"]
 
 
+def test_reads_back_what_was_refused_and_what_for(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, {"kind": "refusals", "model": "m"})
+    refused = [(9, "/predict", "amount", "out_of_range"), (1, "/predict_csv", None, "extra_column")]
+    for seconds, *what in refused:
+        writer.append(refusal_line(at(seconds), *what), at(seconds))
+    found = read_refusals(tmp_path)
+    assert found.dtypes.astype(str).tolist() == ["datetime64[us]", "str", "object", "str"]
+    naive = [(at(seconds).replace(tzinfo=None), *what) for seconds, *what in refused]
+    assert list(found.itertuples(index=False, name=None)) == naive[::-1]
+    assert read_refusals(tmp_path, at(1), at(9))["rule"].tolist() == ["extra_column"]
+    path = segments(tmp_path)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[-20:-1])
+    assert_frame_equal(read_refusals(tmp_path), found)
+    path.write_bytes(whole + whole.splitlines(keepends=True)[-1].replace(b"extra_column", b"no such rule"))
+    with pytest.raises(UserError, match=f"{path} line 3 is not a record"):
+        read_refusals(tmp_path)
+    with pytest.raises(UserError, match="holds refusals, not labels; name the folder of the labels"):
+        read_labels(tmp_path)
+
+
 def test_labels_join_predictions_and_become_a_target(tmp_path: Path) -> None:
     predict(RecordWriter(tmp_path / "predictions", header("x")), "9f86d081884c-00000a", 0, (1,), (2,), (3,))
     ids = prediction_ids("9f86d081884c-00000a", 3)
@@ -319,11 +342,12 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
         read_labels("nowhere://log")
 
 
-def test_a_folder_with_nothing_in_it_has_no_predictions_and_no_labels(tmp_path: Path) -> None:
+def test_a_folder_with_nothing_in_it_has_no_records(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not of the log")
     for source in (tmp_path, tmp_path / "missing", "memory://missing"):
-        log, labels = read_predictions(source), read_labels(source)
-        assert len(log) == len(labels) == 0
+        log, labels, refusals = read_predictions(source), read_labels(source), read_refusals(source)
+        assert len(log) == len(labels) == len(refusals) == 0
+        assert refusals.dtypes.astype(str).tolist() == ["datetime64[us]", "str", "object", "str"]
         assert log.dtypes.astype(str).tolist() == ["str", "datetime64[us]", "int64", "float64", "object"]
         assert labels.dtypes.astype(str).tolist() == ["str", "object", "datetime64[us]"]
 

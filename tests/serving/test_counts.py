@@ -173,8 +173,9 @@ def test_counts_the_requests_that_the_log_could_not_keep(tmp_path: Path) -> None
     with in_process(tmp_path, breast_cancer()) as (_, client):
         (tmp_path / "log").write_text("in the way")
         assert client.post("/predict", json=request_rows(breast_cancer(), 1)[0]).status_code == 503
+        assert client.post("/predict", json={}).status_code == 422
         found = scraped(client)
-    assert at(found, "serving_log_errors_total") == 1
+    assert at(found, "serving_log_errors_total") == 2
     assert at(found, "serving_requests_total", path="/predict", status="503") == 1
     assert at(found, "serving_score_count") == 0
 

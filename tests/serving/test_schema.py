@@ -229,6 +229,52 @@ def test_names_the_field_to_blame_for_the_metrics() -> None:
         assert refused.value.field == field
 
 
+BROKEN: list[tuple[dict[str, Any], str | None, str]] = [
+    ({"depth": ...}, "depth", "missing_column"),
+    ({"hight": 1}, None, "extra_column"),
+    ({"height": None}, "height", "new_nulls"),
+    ({"height": 251}, "height", "out_of_range"),
+    ({"since": "2030-01-01"}, "since", "out_of_range"),
+    ({"grade": 12}, "grade", "unseen_category"),
+    ({"städte": "Oslo"}, "städte", "unseen_category"),
+    ({"height": "tall"}, "height", "wrong_type"),
+    ({"height": "nan"}, "height", "wrong_type"),
+    ({"depth": "true"}, "depth", "wrong_type"),
+    ({"member": 2}, "member", "wrong_type"),
+    ({"since": "yesterday"}, "since", "wrong_type"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "rule"), BROKEN)
+def test_names_the_rule_that_was_broken_alike_in_json_and_csv(
+    changes: dict[str, Any], field: str | None, rule: str
+) -> None:
+    changed = {name: value for name, value in (ROW | changes).items() if value is not ...}
+    for found in (refusal(SCHEMA.rows, body(**changes)), refusal(SCHEMA.csv_rows, table(changed))):
+        assert found is not None
+        assert (found.field, found.rule) == (field, rule)
+
+
+def test_names_the_rule_that_only_json_can_break() -> None:
+    for content, field, rule in (
+        (body(height="150"), "height", "wrong_type"),
+        (body(height=True), "height", "wrong_type"),
+        (body(height=float("nan")), "height", "wrong_type"),
+        (body(height=HUGE), "height", "wrong_type"),
+        (body(grade=True), "grade", "wrong_type"),
+        (body(städte=["Łódź"]), "städte", "wrong_type"),
+        (body(since=5), "since", "wrong_type"),
+        (body(key=[1]), "key", "wrong_type"),
+        (b"[[1]]", None, "missing_column"),
+        (json.dumps([[0] * 10]).encode(), None, "extra_column"),
+        (b"[]", None, "other"),
+        (b"[5]", None, "other"),
+    ):
+        found = refusal(SCHEMA.rows, content)
+        assert found is not None
+        assert (found.field, found.rule) == (field, rule), content
+
+
 def test_accepts_and_counts_what_is_outside_where_the_config_says_so() -> None:
     far = body(height=1e9, depth=-1e9, städte="Oslo", grade=99, since="1900-01-01")
     rows = ACCEPTING.rows(b"[" + far + b"," + body() + b"," + body(height=0) + b"]")

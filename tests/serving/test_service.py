@@ -23,7 +23,7 @@ from servers import TOKEN, Model, Running, breast_cancer, fraud, in_process, mod
 
 from config import ROOT, Serving, UserError
 from core.compiled import TOLERANCE, as_values
-from core.records import read_labels, read_predictions
+from core.records import read_labels, read_predictions, read_refusals
 from core.table import as_features
 from serving.app import GETS, INLINE_ROWS, OPEN, POSTS
 from serving.openapi import EXAMPLE_ID
@@ -463,6 +463,27 @@ def test_the_log_holds_exactly_what_was_answered(tmp_path: Path) -> None:
     assert_frame_equal(as_features(logged, features), as_features(sent, features))
 
 
+def test_the_log_says_what_was_refused_and_nothing_that_the_client_sent(tmp_path: Path) -> None:
+    row = request_rows(fraud(), 1)[0]
+    with in_process(tmp_path, fraud()) as (app, client):
+        for fault in (row | {"amount": -1}, [row, row | {"country": "Ada"}], row | {"Ada": 1}, []):
+            assert client.post("/predict", json=fault).status_code == 422
+        assert client.post("/predict_csv", content=table([row | {"hour": ""}]), headers=CSV).status_code == 422
+        assert client.post("/feedback", json={"id": EXAMPLE_ID, "label": "Ada"}).status_code == 422
+        assert client.post("/predict", content=b"{").status_code == 400
+        assert client.post("/predict", json=[], headers={"x-check": app.release.hash}).status_code == 422
+        assert client.post("/predict", json=row).status_code == 200
+    found = read_refusals(tmp_path / "log/refusals").drop(columns="time")
+    assert list(found.itertuples(index=False, name=None)) == [
+        ("/predict", "amount", "out_of_range"),
+        ("/predict", "country", "unseen_category"),
+        ("/predict", None, "extra_column"),
+        ("/predict", None, "other"),
+        ("/predict_csv", "hour", "new_nulls"),
+    ]
+    assert b"Ada" not in b"".join(path.read_bytes() for path in (tmp_path / "log").rglob("*.jsonl"))
+
+
 def test_the_log_keeps_known_columns_that_are_no_features_but_not_dropped_ones(tmp_path: Path) -> None:
     trained = model("breast_cancer", "data.id=[mean area]", "data.drop=[mean radius]")
     row = request_rows(trained, 1)[0]
@@ -518,6 +539,7 @@ def test_answers_nothing_that_it_cannot_keep_and_goes_on_when_it_can(tmp_path: P
             response = client.post(path, json=body)
             assert_refused(response, 503, "cannot keep its record", "try again")
             assert response.headers["retry-after"] == "1"
+        assert_refused(client.post("/predict", json={}), 422, "is missing")  # the client's fault stays its fault
         (tmp_path / "log").unlink()
         (answered,) = client.post("/predict", json=row).json()["ids"]
     assert read_predictions(tmp_path / "log/predictions")["prediction_id"].tolist() == [answered]
