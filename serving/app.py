@@ -35,8 +35,9 @@ from core.records import (
     request_ids,
 )
 from core.table import as_text
-from serving.metrics import Counter, Histogram, Metrics
+from serving.metrics import Constant, Counter, Histogram, Metrics
 from serving.openapi import PAGE
+from serving.published import Monitored
 from serving.release import Served
 from serving.schema import ARRAYS, Refused, Row, Schema, check_personal
 
@@ -109,7 +110,10 @@ class App:
         handlers: tuple[Handler, ...] = (self._predict, self._predict_csv, self._feedback, self._explain)
         self._posts = dict(zip(POSTS, zip((JSON, CSV, JSON, JSON), handlers, strict=True), strict=True))
         self.paths = frozenset((*GETS, *POSTS))
-        self.metrics = Metrics(metrics_folder, slot, self._base(), self._definitions())
+        seconds, base = self.serving.latency_budget_ms / 1000, self._base()
+        budget = Constant("serving_latency_budget_seconds", "Highest 99th percentile for one row.", base, seconds)
+        beside = (budget, Monitored(log_folder, self.release.name))
+        self.metrics = Metrics(metrics_folder, slot, base, self._definitions(), beside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever happens, with one JSON sentence and no stack trace."""

@@ -48,11 +48,30 @@ class Histogram(Counter):
         return len(self.bounds) + 2
 
 
-class Metrics(Collector):
-    """All counts of one release; `base` labels stand on every series."""
+@dataclass(frozen=True, eq=False)
+class Constant(Collector):
+    """A number that was settled when the server started, so that rules can compare with it."""
 
-    def __init__(self, folder: Path, slot: int, base: dict[str, str], definitions: Iterable[Counter]) -> None:
-        self.base, self.folder, self.definitions = base, folder, tuple(definitions)
+    name: str
+    help: str
+    labels: dict[str, str]
+    value: float
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric family."""
+        family = GaugeMetricFamily(self.name, self.help, labels=list(self.labels))
+        family.add_metric(list(self.labels.values()), self.value)
+        yield family
+
+
+class Metrics(Collector):
+    """All counts of one release; `base` labels stand on every series, those of `beside` have their own."""
+
+    def __init__(
+        self, folder: Path, slot: int, base: dict[str, str], definitions: Iterable[Counter],
+        beside: Sequence[Collector] = (),
+    ) -> None:  # fmt: skip
+        self.base, self.folder, self.definitions, self.beside = base, folder, tuple(definitions), beside
         self._place: dict[tuple[str, ...], int] = {}
         end = 0
         for definition in self.definitions:
@@ -87,16 +106,15 @@ class Metrics(Collector):
     def text(self) -> bytes:
         """Return the counts of all workers in Prometheus' text format."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
+        for collector in (self, *self.beside):
+            registry.register(collector)
         return generate_latest(registry)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
         files = [path for path in sorted(self.folder.glob("*.f64")) if path.stat().st_size == 8 * self._cells]
         cells = np.sum([np.fromfile(path, np.float64) for path in files], axis=0)
-        info = GaugeMetricFamily("serving_model_info", "The model that answers.", labels=list(self.base))
-        info.add_metric(list(self.base.values()), 1)
-        yield info
+        yield from Constant("serving_model_info", "The model that answers.", self.base, 1).collect()
         yield from (self._family(definition, cells) for definition in self.definitions)
 
     def _family(self, definition: Counter, cells: np.ndarray) -> Metric:
