@@ -2,13 +2,14 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -116,6 +117,37 @@ def show_status(status: Any) -> None:
     if status.since is not None:
         pairs += [("since", f"{status.since:%Y-%m-%d %H:%M:%S} UTC"), ("url", status.url), ("process", status.process)]
     fields([(name, value) for name, value in pairs if value])
+
+
+@contextmanager
+def replaying() -> Iterator[Callable[[Any], None]]:
+    """Give what is told of a replay that goes on; on a terminal it moves a bar until the block ends."""
+    bar = Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), transient=True)
+    if not bar.console.is_terminal:
+        yield lambda replayed: None
+        return
+    with bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda replayed: bar.update(task, total=replayed.rows, completed=len(replayed.ids))
+
+
+def show_replay(replayed: Any) -> None:
+    """Print what a replay was answered, and how to repeat it."""
+    answered = f"{replayed.answered:,} of {replayed.rows:,} rows in {replayed.seconds:.1f} s"
+    pairs = [("answered", answered)]
+    if replayed.stopped:
+        pairs += [("stopped", f"{replayed.stopped}, after {len(replayed.ids):,} rows")]
+    for name, of, counts in (
+        ("refused", "rows", replayed.refused),
+        ("refused", "labels", replayed.refused_labels),
+        ("failed", "requests", replayed.failed),
+    ):
+        if counts:
+            pairs += [(name, f"{counts.total():,} {of}, most of all:")]
+            pairs += [("", f"{count:,} × {sentence}") for sentence, count in counts.most_common(5)]
+    late = f", {replayed.due:,} not due before the last row" if replayed.due else ""
+    pairs += [("labels", f"{replayed.labels:,} sent{late}"), ("repeat", f"the same rows with --start {replayed.start}")]
+    fields(pairs)
 
 
 def fields(pairs: list[tuple[str, str]]) -> None:

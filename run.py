@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import config
 from config import ROOT, Config, UserError, known
@@ -35,6 +35,9 @@ QUIET = {
     "zenml.zen_stores.base_zen_store": "ERROR",     # warns that a new home gets its first settings
     "mlflow.store.db.utils": "WARNING",             # tells of each table it creates
 }  # fmt: skip
+
+TRAFFIC = ("scenario", "rows", "label_delay", "seed", "start", "batch")
+GOES_WITH = {"target": "new_config", "reason": "rollback", "deploy": "rollback", **dict.fromkeys(TRAFFIC, "simulate")}
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,6 +63,8 @@ def parser() -> Parser:
                      help="retrain a registered version from its record; exit 1 on a difference")  # fmt: skip
     act.add_argument("--status", action="store_true", help="what is deployed where")
     act.add_argument("--stop", action="store_true", help="stop the server of the config's model")
+    act.add_argument("--simulate", action="store_true",
+                     help="replay the config's stream against its server, labels arriving later")  # fmt: skip
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
     parse.add_argument("--config", type=Path, default=CONFIGS / "breast_cancer.yaml", metavar="FILE",
@@ -71,6 +76,14 @@ def parser() -> Parser:
     parse.add_argument("--target", metavar="COLUMN", help="with --new-config: the column to predict")
     parse.add_argument("--deploy", action="store_true", help="with --rollback: deploy it too")
     parse.add_argument("--reason", metavar="TEXT", help="with --rollback: why")
+    parse.add_argument("--scenario", metavar="NAME", help="with --simulate: the drift of the stream (default: none)")
+    parse.add_argument("--rows", type=int, metavar="N", help="with --simulate: how many rows (default: 5000)")
+    parse.add_argument("--label-delay", type=int, metavar="N",
+                       help="with --simulate: a row's label comes N rows later (default: 0)")  # fmt: skip
+    parse.add_argument("--seed", type=int, metavar="N", help="with --simulate: of the stream, instead of the config's")
+    parse.add_argument("--start", type=int, metavar="N",
+                       help="with --simulate: the first row (default: the first one never sent)")  # fmt: skip
+    parse.add_argument("--batch", type=int, metavar="N", help="with --simulate: rows a request (default: 10)")
     return parse
 
 
@@ -88,12 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def act(given: argparse.Namespace) -> int:
     """Load, validate, apply the stack, run."""
-    if given.target is not None and given.new_config is None:
-        raise UserError("--target goes with --new-config")
-    if given.reason is not None and given.rollback is None:
-        raise UserError("--reason goes with --rollback")
-    if given.deploy and given.rollback is None:
-        raise UserError("--deploy goes with --rollback; otherwise: --pipeline deployment")
+    asked = {name: value for name, value in vars(given).items() if value is not None and value is not False}
+    for option, action in GOES_WITH.items():
+        if option in asked and action not in asked:
+            raise UserError(f"--{option} goes with --{action}".replace("_", "-"))
     if given.schema:
         print(config.json_schema(), end="")
         return 0
@@ -113,6 +124,11 @@ def act(given: argparse.Namespace) -> int:
     stack = apply.read(given.stack)
     if stack.runs_here and given.pipeline == "training":
         check_here(use_case)
+    options = {name: asked[name] for name in TRAFFIC if name in asked}
+    if given.simulate:
+        from serving.traffic import check_traffic
+
+        check_traffic(use_case, **options)
     use_stack(stack)
     if given.pipeline:
         return run_pipeline(given.pipeline, use_case, given.stack, cache=not given.no_cache)
@@ -124,6 +140,8 @@ def act(given: argparse.Namespace) -> int:
         return reproduce(use_case.name, given.reproduce)
     if given.status:
         return show_status()
+    if given.simulate:
+        return simulate(use_case, options)
     if given.stop:
         return stop_server(use_case.name)
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
@@ -231,6 +249,25 @@ def show_status() -> int:
     for status in found:
         console.show_status(status)
     return 0
+
+
+def simulate(use_case: Config, options: dict[str, Any]) -> int:
+    """Replay the use case's stream against its server; return 1 if a request failed."""
+    import console
+    import deployer
+    from serving import traffic
+
+    place = deployer.active()
+    status = place.status(use_case.name)
+    if status is None or status.url is None:
+        raise UserError(
+            f"no server of '{use_case.name}' runs; deploy its champion: python run.py --pipeline deployment"
+        )
+    with console.replaying() as progress:
+        log = place.log(use_case.name)
+        replayed = traffic.simulate(use_case, status.url, log, place.token, progress, **options)
+    console.show_replay(replayed)
+    return 1 if replayed.failed else 0
 
 
 def stop_server(name: str) -> int:
