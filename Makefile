@@ -7,13 +7,16 @@ INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode
 ZENML_CONFIG_PATH ?= $(CURDIR)/.local/zenml
 HOME_OF_ZENML := ZENML_CONFIG_PATH=$(ZENML_CONFIG_PATH) ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false
 
-.PHONY: training dashboard stop test check format upgrade clean
+.PHONY: training dashboard watch stop test check format upgrade clean
 
 training: .venv/ready
 	$(PY) run.py --pipeline training $(ARGS)
 
 dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
 	$(HOME_OF_ZENML) .venv/bin/zenml login --local
+
+watch: .venv/ready                # Prometheus on this clone's servers until Ctrl-C; ARGS=--compose adds Grafana
+	@$(PY) -m monitoring.watch $(ARGS)
 
 test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those that need Docker
 	$(PY) -m pytest -n auto --dist loadfile -m "not docker" $(ARGS)
