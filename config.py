@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -245,8 +245,9 @@ class Monitoring(Section):
     min_auc: float = Field(0.6, ge=0.5, lt=1)
     """How well a classifier must tell the window from the reference before the columns together have drifted."""
     min_odds: float = Field(1.5, ge=1)
-    """Factor on the odds of a class, at the same inputs, that counts as label drift (regression: standard errors of
-    prediction by which the mean moved, times ten)."""
+    """Factor on the odds of a class, at the same inputs, that counts as label drift."""
+    min_shift: float = Field(0.25, ge=0)
+    """Shift of a number's mean, at the same inputs, that does; in root mean squared errors of the holdout."""
     min_drop: float = Field(0.05, ge=0)
     """Loss of ROC AUC against what the scores promise that counts as concept drift (regression: relative growth of the
     root mean squared error)."""
@@ -277,7 +278,7 @@ class Feedback(Section):
     """Say how labelled traffic becomes training rows."""
 
     history: Literal["auto", "keep", "drop"] = "auto"
-    """What becomes of the rows of before: `auto` keeps them where they help to predict the new ones, cross-validated."""
+    """What becomes of the rows of before: `auto` keeps them where they help to predict new ones, cross-validated."""
     max_rows: int = Field(100_000, ge=1)
     """Labelled rows of the log that are used, the newest."""
 
@@ -360,7 +361,7 @@ def known(what: str, options: Iterable[str], given: str) -> str:
 class _Loader(yaml.SafeLoader):
     """Refuse a key that stands twice, of which YAML would silently keep the last; leave `off` and `no` words."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as the base class has it)
         first: [(tag, pattern) for tag, pattern in found if first in "tTfF" or not tag.endswith(":bool")]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

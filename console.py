@@ -111,6 +111,58 @@ def show_deployment(run: Any, name: str, folder: Path) -> None:
     fields(pairs)
 
 
+def show_monitoring(run: Any, name: str, folder: Path) -> None:
+    """Print what was found in the window and what was decided; keep the pages."""
+    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
+    report, decision, alert = (outputs[key].load() for key in ("window_report", "decision", "alert"))
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {"window": report.page, "decision": decision.page, "drift": outputs["drift_report"].load()}
+    for page, content in pages.items():
+        (folder / f"{page}.html").write_text(content, encoding="utf-8")
+    span = f", {report.start:%Y-%m-%d %H:%M:%S} to {report.end:%H:%M:%S} UTC" if report.start else ""
+    pairs = [("window", f"{report.rows:,} rows that version {report.version} of {name} answered{span}")]
+    pairs += [("", note) for note in report.notes]
+    for place, alarm in enumerate(report.alarms):
+        pairs += [("" if place else "drift", f"{alarm.kind}: {alarm.sentence}"), ("", f"what helps: {alarm.helps}")]
+    if report.enough and not report.alarms:
+        pairs.append(("drift", "none"))
+    for place, (metric, e) in enumerate(report.performance.items()):
+        before = report.before.get(metric)
+        then = f"   at promotion {number(before.value)}" if before else ""
+        value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)}){then}"
+        pairs.append(("" if place else "on labels", value))
+    pairs += [("decision", decision.action + (f": {decision.against}" if decision.against else ""))]
+    pairs += [("alert", alert["sent"])]
+    pairs += [("report", f"{_shown(folder)}/window.html, also decision.html and drift.html (Evidently)")]
+    if decision.action == "advise":
+        pairs += [("next", "python run.py --pipeline feedback")]
+    print()
+    fields(pairs)
+
+
+def show_feedback(run: Any, name: str, folder: Path) -> None:
+    """Print which labels came and whether the model is trained again."""
+    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
+    joined, decision = outputs["feedback_report"].load(), outputs["retraining_decision"].load()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "feedback.html").write_text(decision.page, encoding="utf-8")
+    pairs = [("" if place else "labels", sentence) for place, sentence in enumerate(joined.sentences)]
+    against = f"no: {decision.against}; a person may all the same: python run.py --pipeline retraining"
+    pairs += [("retrain", "yes" if decision.action == "retrain" else against)]
+    pairs += [("report", f"{_shown(folder)}/feedback.html")]
+    print()
+    fields(pairs)
+
+
+def show_retraining(run: Any, name: str, folder: Path) -> None:
+    """Print what the new rows changed, then what a training prints."""
+    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
+    print()
+    fields([("" if n else "rows", line) for n, line in enumerate(outputs["feedback_report"].load().sentences)])
+    fields([("history", outputs["history"].load().sentence)])
+    show_training(run, name, folder)
+
+
 def show_status(status: Any) -> None:
     """Print one deployment."""
     pairs = [(status.name, f"{status.state}, version {status.version}, release {status.release}")]

@@ -1,8 +1,7 @@
 """Know every version of a model and which one is champion, in ZenML, so on every stack alike.
 
-The truth is one append-only log a model: ZenML artifact `NAME_promotion`, whose version 1, 2, 3 … are the
-promotions in order. ZenML accepts each number once, so of two runs that promote at the same time one is told
-that the other was first. Stages, tags and MLflow aliases are drawn from the log and can be drawn again.
+The truth is one append-only log a model, `NAME_promotion` (see `ledger`), so of two runs that promote at the same
+time one is told that the other was first. Stages, tags and MLflow aliases are drawn from it and can be drawn again.
 """
 
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from uuid import UUID
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+import ledger
 import tracking
 from config import UserError
 from core.bundle import Bundle
@@ -57,18 +57,13 @@ class ChampionChanged(Exception):
 
 def history(name: str) -> list[Promotion]:
     """Return the log of a model, oldest first."""
-    from zenml.client import Client
-
-    page = Client().list_artifact_versions(artifact=_log(name), sort_by="asc:version_number", size=10_000)
-    return [version.load() for version in page.items]
+    return ledger.entries(_log(name))
 
 
 def champion(name: str) -> Promotion | None:
     """Return the newest entry of the log, or None before the first promotion."""
-    from zenml.client import Client
-
-    page = Client().list_artifact_versions(artifact=_log(name), sort_by="desc:version_number", size=1)
-    return page.items[0].load() if page.items else None
+    found: Promotion | None = ledger.last(_log(name))
+    return found
 
 
 def load(name: str, version: int) -> Bundle:
@@ -95,15 +90,15 @@ def load_champion(name: str) -> tuple[int, Bundle] | None:
 
 
 def evidence(name: str, version: int) -> tuple[Scorecard, pd.DataFrame]:
-    """Return what a version was judged by: its scorecard, and holdout rows of its run, 10,000 at most."""
+    """Return a version's scorecard, and holdout rows that stand for what it will meet, 10,000 at most."""
     from zenml.client import Client
 
     stored = _version(name, version)
-    scorecard = stored.get_artifact("scorecard")
-    run = Client().get_pipeline_run(stored.run_metadata["run"])
-    if scorecard is None:
-        raise UserError(f"version {version} of '{name}' has no scorecard; train again")
-    return scorecard.load(), run.steps["split_rows"].outputs["holdout_rows"][0].load().head(10_000)
+    scorecard, watched = stored.get_artifact("scorecard"), stored.run_metadata.get("watched_rows")
+    if scorecard is None or watched is None:
+        raise UserError(f"version {version} of '{name}' lacks its scorecard or its rows; train again")
+    rows: pd.DataFrame = Client().get_artifact_version(UUID(str(watched))).load()
+    return scorecard.load(), rows.head(10_000)
 
 
 def find(name: str, fingerprint: str) -> int | None:
@@ -146,9 +141,7 @@ def promote(
     run: str | None = None,
 ) -> Promotion:
     """Append to the log that `version` replaces `replaces`; raise ChampionChanged if that is no longer champion."""
-    from zenml.artifacts.utils import save_artifact
     from zenml.client import Client
-    from zenml.exceptions import EntityExistsError
 
     last = champion(name)
     if (last.version if last else None) != replaces:
@@ -165,8 +158,8 @@ def promote(
         run=run,
     )
     try:
-        save_artifact(entry, _log(name), version=entry.number)
-    except EntityExistsError as err:
+        ledger.append(_log(name), entry, entry.number)
+    except ledger.Taken as err:
         raise ChampionChanged from err
     return entry
 
@@ -239,23 +232,23 @@ def draw(name: str) -> None:
 
 def reproduce(name: str, version: int) -> Reproduction:
     """Train a version again from the rows and the recipe its run recorded, and compare bit for bit."""
-    from zenml.client import Client
-
     from core.contract import learn_contract
     from core.model import train
-    from core.split import resolve
     from core.table import fingerprint
 
     stored, old = _version(name, version), load(name, version)
-    run = Client().get_pipeline_run(stored.run_metadata["run"])
-    artifact = run.steps["ingest_rows"].outputs["rows"][0]
-    rows, recipe = artifact.load(), old.card.recipe
-    if fingerprint(rows) != artifact.content_hash:
-        raise UserError(f"the rows stored for version {version} of '{name}' were changed after the run")
-    rule = resolve(rows, recipe.data, recipe.split)
-    held_out = rule.held_out(rows)
-    train_rows, holdout_rows = (rows[side].reset_index(drop=True) for side in (~held_out, held_out))
-    new = train(train_rows, learn_contract(train_rows, recipe.data, recipe.contract), rule, recipe)
+    recipe, before = old.card.recipe, old.card.contract
+    found = {}
+    for side in ("train_rows", "holdout_rows"):
+        artifact = stored.get_artifact(side)
+        if artifact is None:
+            raise UserError(f"version {version} of '{name}' has no {side}: its run stopped before registering them")
+        found[side] = artifact.load()
+        if fingerprint(found[side]) != artifact.content_hash:
+            raise UserError(f"the rows stored for version {version} of '{name}' were changed after the run")
+    train_rows, holdout_rows = found.values()
+    contract = learn_contract(train_rows, recipe.data, recipe.contract, before.reference_rows)
+    new = train(train_rows, contract, old.card.split, recipe)
     differences = [
         f"{part}: {before} then, {now} now"
         for part, before, now in (

@@ -29,6 +29,13 @@ ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
 }  # fmt: skip
 
+FOLLOWS = {
+    "monitoring": ("decide_retraining", "decision", "action", "retrain", "feedback"),
+    "feedback": ("weigh_feedback", "retraining_decision", "action", "retrain", "retraining"),
+    "retraining": ("register_model", "registration", "decision", "promote", "deployment"),
+}
+"""Step, artifact, field and value of it that ask for another pipeline, and which."""
+
 QUIET = {
     "zenml.orchestrators": "CRITICAL",              # what fails there is raised as well
     "zenml.integrations.mlflow": "ERROR",           # warns of frameworks that are not in use
@@ -192,8 +199,11 @@ def use_stack(stack: apply.Stack) -> None:
     gc.freeze()
 
 
-def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int:
-    """Run a pipeline, show its progress, and say what came of it."""
+def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool, after: str | None = None) -> int:
+    """Run a pipeline, show its progress, say what came of it, and run what it asks for next.
+
+    `after` is the run that asked; its name is a tag of this one, so the dashboard finds both together.
+    """
     from zenml.client import Client
 
     import console
@@ -207,7 +217,8 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int
     pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
     with console.progress(run_name, f"{name} of {use_case.name} on stack {stack}"):
-        pipeline.with_options(run_name=run_name, enable_cache=None if cache else False)(config=use_case)
+        tags = [f"after {after}"] if after else []
+        pipeline.with_options(run_name=run_name, enable_cache=None if cache else False, tags=tags)(config=use_case)
     run = Client().get_pipeline_run(run_name)
     if not run.status.is_successful:
         for step in run.steps.values():
@@ -218,7 +229,16 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool) -> int
         print(f"run {run_name} is {run.status.value}", file=sys.stderr)
         return 1
     getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name)
-    return 0
+    then = follow_up(name, run)
+    return run_pipeline(then, use_case, stack, cache=cache, after=run_name) if then else 0
+
+
+def follow_up(name: str, run: Any) -> str | None:
+    """Return the pipeline that a run asks for: monitoring acts if it may, and what was promoted is deployed."""
+    if name not in FOLLOWS:
+        return None
+    step, artifact, field, value, then = FOLLOWS[name]
+    return then if getattr(run.steps[step].outputs[artifact][0].load(), field) == value else None
 
 
 def show_history(name: str) -> int:

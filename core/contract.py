@@ -28,7 +28,7 @@ class Column(Section):
     kind: Kind
     nullable: bool
     missing: float
-    """Share of missing values."""
+    """Share of missing values among the reference rows, as all statistics below."""
     integer: bool = False
     """A numeric column that held whole numbers only."""
     minimum: float | str | None = None
@@ -70,6 +70,8 @@ class DataContract(Section):
     """Columns that are no features, and why."""
     rows: int
     """Training rows."""
+    reference_rows: int | None = None
+    """The newest of them, whose statistics stand for what the model meets; all where left out."""
     id: tuple[str, ...] = ()
     time: str | None = None
 
@@ -80,8 +82,14 @@ class DataContract(Section):
         return {sys.intern(column.name): column.kind for column in self.columns}
 
 
-def learn_contract(train_rows: pd.DataFrame, data: Data, contract: Contract) -> DataContract:
-    """Learn the contract; constant, empty and text columns are no features, and no feature is a UserError."""
+def learn_contract(
+    train_rows: pd.DataFrame, data: Data, contract: Contract, reference_rows: int | None = None
+) -> DataContract:
+    """Learn the contract; constant, empty and text columns are no features, and no feature is a UserError.
+
+    The last `reference_rows`, or all, stand for what the model will meet: one that was trained on two worlds is watched
+    against the newer one. Types, ranges and categories are those of all rows.
+    """
     target = column(train_rows, data.target, "data.target")
     task = infer_task(target, data.task)
     left_out: dict[str, Reason] = dict.fromkeys(data.drop, "dropped")
@@ -95,7 +103,7 @@ def learn_contract(train_rows: pd.DataFrame, data: Data, contract: Contract) -> 
         if reason := _useless(values, kind):
             left_out[name] = reason
         else:
-            columns.append(_learn_column(values, kind))
+            columns.append(_learn_column(values, kind, last=reference_rows))
     if not columns:
         why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         raise UserError(f"a model needs a column to learn from, none is left; left out: {why or 'nothing'}")
@@ -110,6 +118,7 @@ def learn_contract(train_rows: pd.DataFrame, data: Data, contract: Contract) -> 
         columns=tuple(columns),
         left_out=left_out,
         rows=len(train_rows),
+        reference_rows=reference_rows,
         id=data.id,
         time=data.time,
     )
@@ -171,14 +180,15 @@ def _useless(values: pd.Series, kind: Kind) -> Reason | None:
     return "text" if kind == "text" else None
 
 
-def _learn_column(values: pd.Series, kind: Kind, classes: Sequence[str] = ()) -> Column:
+def _learn_column(values: pd.Series, kind: Kind, classes: Sequence[str] = (), last: int | None = None) -> Column:
     """Learn from values already coerced; `classes` gives a target's labels their order."""
     present = values.dropna()
+    typical = values if last is None or values.tail(last).isna().all() else values.tail(last)
     learned: dict[str, Any] = {
         "name": values.name,
         "kind": kind,
         "nullable": len(present) < len(values),
-        "missing": 1 - len(present) / len(values),
+        "missing": float(typical.isna().mean()),
     }
     if kind == "categorical":
         learned["categories"] = tuple(classes or sorted(present.unique()))
@@ -186,16 +196,16 @@ def _learn_column(values: pd.Series, kind: Kind, classes: Sequence[str] = ()) ->
         learned |= {"minimum": present.min().isoformat(), "maximum": present.max().isoformat()}
     else:
         low, high = float(present.min()), float(present.max())
-        deciles = np.unique(np.quantile(present, _DECILES, method="inverted_cdf"))
+        deciles = np.unique(np.quantile(typical.dropna(), _DECILES, method="inverted_cdf"))
         learned |= {
             "integer": kind == "numeric" and bool((present % 1 == 0).all()),
             "minimum": low,
             "maximum": high,
             "edges": tuple(map(float, deciles[deciles < high])),
-            "mean": float(present.mean()),
-            "std": float(present.std(ddof=0)),
+            "mean": float(typical.mean()),
+            "std": float(typical.std(ddof=0)),
         }
-    return Column(**learned, shares=tuple(map(float, shares_of(values, Column(**learned)))))
+    return Column(**learned, shares=tuple(map(float, shares_of(typical, Column(**learned)))))
 
 
 def _classes(target: pd.Series, task: Task, positive: Any) -> tuple[tuple[str, ...], str | None]:

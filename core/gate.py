@@ -46,6 +46,28 @@ class Condition(BaseModel):
     sentence: str
 
 
+class Group(BaseModel):
+    """Say how the models do on a part of the rows; nothing is decided by it."""
+
+    # An undefined metric is NaN; JSON null would not load again.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    name: str
+    rows: int
+    metric: str
+    challenger: Estimate
+    champion: Estimate
+
+    @property
+    def sentence(self) -> str:
+        """Say it in words."""
+        new, old = self.challenger, self.champion
+        return (
+            f"{self.name}: {self.metric} is {new.value:.4g} [{new.low:.4g}, {new.high:.4g}], the champion's "
+            f"{old.value:.4g} [{old.low:.4g}, {old.high:.4g}] (n = {self.rows:,})"
+        )
+
+
 class Verdict(Paged):
     """Say what happens to the model and why, the most decisive reason first."""
 
@@ -54,6 +76,7 @@ class Verdict(Paged):
     conditions: tuple[Condition, ...] = ()
     champion_version: int | None = None
     rows: int
+    groups: tuple[Group, ...] = ()
 
 
 def judge(
@@ -118,6 +141,15 @@ def judge(
         champion_version=champion_version,
         rows=n,
     )
+
+
+def compare_group(
+    name: str, challenger: Predictions, champion: Predictions, gate: Gate, evaluation: Evaluation
+) -> Group:
+    """Measure both models on a part of the rows by the metric of the gate, each with its two-sided interval."""
+    metric = gate.metric or default_metric(challenger.task)
+    new, old = (estimate(predictions, [metric], evaluation)[metric] for predictions in (challenger, champion))
+    return Group(name=name, rows=len(challenger.truth), metric=metric, challenger=new, champion=old)
 
 
 def _too_little(predictions: Predictions, gate: Gate) -> str | None:

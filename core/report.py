@@ -1,6 +1,7 @@
 """Draw the pages people read: evaluation, data contract, verdict, deployment. Each is one self-contained HTML file."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from core.metrics import Estimate, Predictions, default_metric, measure
 from core.plots import draw_plots
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 5
+_ENTRIES = 50  # of the log of decisions, on one page
 _CATEGORIES = 8  # named in the contract's table; the JSON holds them all
 
 
@@ -54,6 +56,16 @@ def verdict_page(name: str, verdict: Verdict) -> str:
 def deployment_page(deployment: Any) -> str:
     """Show what serves, and what it showed before it got traffic; `deployment` is the deployment step's result."""
     return _page("deployment.html", d=deployment)
+
+
+def window_page(report: Any, settings: Any) -> str:
+    """Show what was found in a window of traffic; `report` is a `core.monitor.WindowReport`."""
+    return _page("window.html", r=report, s=settings)
+
+
+def decision_page(name: str, decision: Any, entries: Sequence[Any]) -> str:
+    """Show what was decided after a window and after those before it; `decision` is a `core.policy.Decision`."""
+    return _page("decision.html", name=name, d=decision, entries=list(entries)[-_ENTRIES:][::-1])
 
 
 def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictions) -> list[tuple[str, float]]:

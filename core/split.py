@@ -17,6 +17,7 @@ from config import Data, Section, Share, Split, Task, UserError
 from core.table import Hashes, as_kind, as_text, column, mix, row_hashes
 
 _FOLD = 1 << 62  # sides take their salts from seeds, folds from here on: the two never agree by design
+_TICK = timedelta(microseconds=1)
 _UNITS = [timedelta(**{unit: 1}) for unit in ("days", "hours", "minutes", "seconds", "milliseconds")]
 
 
@@ -31,13 +32,24 @@ class SplitRule(Section):
     """The column a split by time goes by."""
     cutoff: datetime | None = None
     """Rows from this moment on (UTC, without a zone) are held out, and the hash decides nothing."""
+    until: datetime | None = None
+    """From this moment on the hash decides again: rows that came back from service are too new to be all held out."""
 
     def held_out(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Return which rows are held out, shape (rows,); a row without a time is a UserError."""
-        if self.time is not None and self.cutoff is not None:
-            return (_times(rows, self.time) >= self.cutoff).to_numpy()
         uniform = (self._hashes(rows) >> np.uint64(11)) / 2.0**53
-        return np.asarray(uniform < self.holdout)
+        chosen = np.asarray(uniform < self.holdout)
+        if self.time is None or self.cutoff is None:
+            return chosen
+        times = _times(rows, self.time)
+        late = (times >= self.cutoff).to_numpy()
+        return late if self.until is None else np.where(times >= self.until, chosen, late)
+
+    def for_feedback(self, rows: pd.DataFrame) -> "SplitRule":
+        """Return the rule that keeps each of these rows on its side and splits later ones by their hash."""
+        if self.time is None:
+            return self
+        return self.model_copy(update={"until": _times(rows, self.time).max().to_pydatetime() + _TICK})
 
     def _hashes(self, rows: pd.DataFrame, salt: int = 0) -> Hashes:
         return mix(row_hashes(rows, self.identity), self.seed + salt)

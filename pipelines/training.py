@@ -30,12 +30,12 @@ def training(config: Config) -> None:
     train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
     champion, version = fetch_champion(config.name)
     contract, contract_report = validate_rows(
-        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract
+        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract, None
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)
     scorecard = evaluate_model(model, holdout_rows, config.evaluation)
     verdict = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation)
     register_model.with_options(experiment_tracker=tracked)(
-        model, train_rows, scorecard, verdict, contract_report, tracked
+        model, train_rows, holdout_rows, holdout_rows, scorecard, verdict, contract_report, tracked
     )

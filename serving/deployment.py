@@ -65,3 +65,6 @@ class Deployer(Protocol):
 
     def stop(self, name: str) -> bool:
         """Stop what is deployed under a name; say whether something ran."""
+
+    def log(self, name: str) -> str:
+        """Return path or URL of the folder that holds what was asked, answered and refused, and the labels."""

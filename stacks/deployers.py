@@ -43,6 +43,10 @@ class BentoDeployer(BaseModelDeployer):
                 file.write(secrets.token_hex(32))
         return path.read_text()
 
+    def log(self, name: str) -> str:
+        """Return the folder of a model's logs."""
+        return str(_home().parent / "logs" / name)
+
     # That life-cycle keeps the state of servers in a database, where a server that died runs for ever.
     def _elsewhere(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise UserError("servers are deployed by 'python run.py --pipeline deployment'; see also --status and --stop")
@@ -76,13 +80,12 @@ class LocalDeployer(BentoDeployer):
             raise UserError(
                 f"host {self.config.host} can be reached from elsewhere, which needs a token; set SERVING_TOKEN"
             )
-        log = _home().parent / "logs" / bento.name
         release = {
             "id": bento.release,
             "folder": f"{bento.path}/src",
             "sha256": bento.sha256,
             "workers": workers,
-            "log": str(log),
+            "log": self.log(bento.name),
         }
         environment = {"SERVING_HASH_KEY": self._hash_key()}
         return _server(bento.name).start(release, self.config.host, port, self.token, environment)

@@ -44,6 +44,8 @@ class KubernetesConfig(BaseModelDeployerConfig):
     """Pods on several nodes write to one log, each to files of its own; ReadWriteOnce suffices on a single node."""
     log_class: str | None = None
     """Storage class; default: the cluster's."""
+    log: str | None = None
+    """Path or URL under which monitoring and feedback find the log, NAME below it: where the claim is mounted."""
 
 
 class Plain(yaml.SafeDumper):
@@ -98,6 +100,15 @@ class KubernetesDeployer(BentoDeployer):
             since=datetime.fromtimestamp(files[0].stat().st_mtime, UTC),
             process=f"kubectl apply -f {self._folder(name)}",
         )
+
+    def log(self, name: str) -> str:
+        """Return the folder of a model's logs, if the component says where it is mounted."""
+        if self.config.log is None:
+            raise UserError(
+                "the log lies in a volume of the cluster; say where it is mounted or copied to, in `log` of the "
+                "model deployer (stacks/kubernetes.yaml)"
+            )
+        return f"{self.config.log.rstrip('/')}/{name}"
 
     def stop(self, name: str) -> bool:
         """Refuse: what was not applied from here is not stopped from here."""

@@ -33,12 +33,18 @@ class Registration(BaseModel):
 def register_model(
     model: Bundle,
     train_rows: pd.DataFrame,
+    holdout_rows: pd.DataFrame,
+    watched_rows: pd.DataFrame,
     scorecard: Scorecard,
     verdict: Verdict,
     contract_report: ContractReport,
     tracked: bool,
 ) -> Annotated[Registration, "registration"]:
-    """Register the model once, whatever the verdict; promote it if its rival is still champion."""
+    """Register the model once, whatever the verdict; promote it if its rival is still champion.
+
+    Its rows are put on record with it: what it learned from, what it was judged on, and the holdout rows that stand
+    for what it will meet.
+    """
     context = get_step_context()
     name = model.card.recipe.name
     version = registry.find(name, model.fingerprint)
@@ -50,8 +56,9 @@ def register_model(
             "code": model.card.code,
             "run": context.pipeline_run.name,
         }
-        inputs = [artifact.id for listed in context.step_run.inputs.values() for artifact in listed]
-        version = registry.register(name, model.fingerprint, inputs, metadata)
+        inputs = {key: listed[0].id for key, listed in context.step_run.inputs.items()}
+        metadata["watched_rows"] = str(inputs["watched_rows"])
+        version = registry.register(name, model.fingerprint, [*inputs.values()], metadata)
     if tracked and not tracking.is_registered(name, version):
         pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
         tracking.record(name, version, model, train_rows, scorecard, pages)

@@ -22,9 +22,13 @@ def validate_rows(
     name: str,
     data: Data,
     settings: Contract,
+    reference_rows: int | None,
 ) -> tuple[Annotated[DataContract, "contract"], Annotated[ContractReport, "contract_report"]]:
-    """Return the contract of the training rows, and what is wrong with the rows."""
-    contract = learn_contract(train_rows, data, settings)
+    """Return the contract of the training rows, and what is wrong with the rows.
+
+    The last `reference_rows` of them, or all, stand for what the model will meet.
+    """
+    contract = learn_contract(train_rows, data, settings, reference_rows)
     rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
     findings = check_table(rows, data, settings, contract)
     if champion is not None:

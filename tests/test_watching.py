@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -35,7 +36,8 @@ NAME = "breast_cancer"
 MONITORING = ROOT / "monitoring"
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text(encoding="utf-8"))
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
-QUERIES = [panel.query for panels in dashboard.PANELS.values() for panel in panels]
+NAMES = sorted({name for rule in ALERTS for name in re.findall(r"[a-z:]*(?:serving|monitoring)_[\w:]+", rule["expr"])})
+QUERIES = [*NAMES, *(panel.query for panels in dashboard.PANELS.values() for panel in panels)]
 PUBLISHED = {
     "monitoring_window_rows": [({}, 500)],
     "monitoring_refused_share": [({}, 0.02)],
@@ -67,6 +69,11 @@ def check(*command: str) -> str:
     return done.stdout + done.stderr
 
 
+def is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) != 0
+
+
 def until(true: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + SECONDS
     while not (found := true()):
@@ -87,6 +94,11 @@ class Watched(NamedTuple):
         answer = httpx.get(f"{self.prometheus}/api/v1/query", params={"query": query.replace("$model", ".+")})
         assert answer.status_code == 200, answer.text
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return found
+
+    def written(self) -> list[dict[str, Any]]:
+        """Return what Prometheus is told to scrape."""
+        found: list[dict[str, Any]] = json.loads((self.folder / "targets.json").read_text())
         return found
 
     def targets(self) -> dict[str, float]:
@@ -142,17 +154,19 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         servers[-1].switch(made.id)
         return servers[-1]
 
-    changed = (
-        f"import sys, pathlib; from monitoring import watch; watch.HERE = pathlib.Path({str(quick(folder / 'm'))!r})"
+    code = (
+        "import pathlib, sys; from monitoring import watch; "
+        f"watch.HERE, watch.TICK_SECONDS = pathlib.Path({str(quick(folder / 'monitoring'))!r}), 0.1; "
+        "sys.exit(watch.main())"
     )
     with webhook() as (url, told):
-        port = free_port()
+        port = until(lambda: next((port for port in [free_port()] if is_free(port + 3)), None))
         environment = os.environ | {"SERVING_HOME": str(home), "SERVING_TOKEN": TOKEN, "ALERT_WEBHOOK_URL": url}
         process = None
         try:
             started(NAME)
             process = subprocess.Popen(
-                [sys.executable, "-c", f"{changed}; sys.exit(watch.main())", "--port", str(port)],
+                [sys.executable, "-c", code, "--port", str(port)],
                 cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
             said = [process.stdout.readline() for _ in range(2)]
@@ -171,7 +185,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 
 @pytest.mark.prometheus
-def test_every_panel_finds_numbers_in_real_traffic(watched: Watched) -> None:
+def test_every_panel_and_alert_finds_numbers_in_real_traffic(watched: Watched) -> None:
     publish(watched.folder.parent / "logs" / NAME, 1, datetime.now(UTC), GAUGES)
     server = LocalServer(watched.home / NAME).server()
     assert server is not None
@@ -216,7 +230,7 @@ def test_follows_servers_that_start_die_and_are_stopped(watched: Watched) -> Non
     os.kill(server["pid"], signal.SIGKILL)
     until(lambda: watched.targets() == {NAME: 1, "second": 0})
     watched.start("second").stop()
-    until(lambda: watched.targets() == {NAME: 1})
+    until(lambda: [found["labels"]["model"] for found in watched.written()] == [NAME])
 
 
 @pytest.mark.prometheus

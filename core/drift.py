@@ -1,0 +1,247 @@
+"""Tell whether the inputs a model gets still look as those it learned from, with a stated false alarm rate.
+
+A column has drifted when two things hold. Its counts per reference bin differ from the contract's beyond chance: a
+two-sample chi-square test (bins of fewer than 5 expected rows are pooled; of two bins left with so few, Fisher's exact
+test decides), under Benjamini & Hochberg (1995, JRSS B 57:289) over the columns. And they differ by enough to matter:
+the population stability index, less what sampling alone gives it (Yurdakul 2018), reaches a floor. Shares of missing
+values are compared in the same way. What single columns cannot show, a classifier may: it is trained to tell window
+from reference, and its cross-validated ROC AUC must exceed a floor by its whole interval (Lopez-Paz & Oquab 2017).
+
+Each of the three families of tests gets its share of the false alarm rate; `python -m benchmarks.drift` measures what
+becomes of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from config import Kind, Monitoring, Section
+from core.contract import Column
+from core.table import as_kind
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+FAMILIES = 5
+"""Of checks that may alarm: columns, missing values, the classifier, label and concept drift."""
+
+CLASSIFIER_ROWS = 5000
+"""Rows of each side that the classifier sees, drawn with a fixed seed."""
+
+_FEW = 5  # expected rows below which a bin's chi-square is not to be trusted (Cochran 1954)
+_Z = 3.09  # one-sided 0.1 %
+
+
+class ColumnDrift(Section):
+    """Say how one column of a window differs from the reference."""
+
+    name: str
+    kind: Kind
+    rows: int
+    """Values present in the window."""
+    test: str | None
+    """None where there is nothing to test: times move on by themselves, and one bin cannot shift."""
+    p: float | None
+    psi: float | None
+    """Population stability index without what sampling gives it; below 0 it is noise."""
+    drifted: bool = False
+    missing: float
+    missing_before: float
+    missing_p: float
+    missing_drifted: bool = False
+    shares: tuple[float, ...] = ()
+    """Per reference bin or category; values of no category are the last."""
+
+    @property
+    def sentence(self) -> str:
+        """Say what moved."""
+        said = []
+        if self.missing_drifted:
+            said.append(f"{self.missing:.0%} of '{self.name}' is missing, it was {self.missing_before:.0%}")
+        if self.drifted:
+            said.append(f"'{self.name}' moved (PSI {self.psi:.2f}, p {self.p:.1g})")
+        return "; ".join(said) or f"'{self.name}' is as it was"
+
+
+class Separation(Section):
+    """Say how well a classifier tells the window from the reference; 0.5 is not at all."""
+
+    auc: float
+    low: float
+    """One-sided bound at 0.1 %."""
+    rows: int
+    """Of both sides together."""
+    drifted: bool
+    columns: tuple[str, ...]
+    """The columns it saw."""
+
+
+def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, settings: Monitoring) -> list[ColumnDrift]:
+    """Compare each reference column that the window has with its statistics, learned from `n` rows."""
+    found = [_compare(rows[column.name], column, n) for column in reference if column.name in rows.columns]
+    level = settings.false_alarm_rate / FAMILIES
+    real = discoveries([drift.p for drift in found], level)
+    gaps = discoveries([drift.missing_p for drift in found], level)
+    return [
+        drift.model_copy(
+            update={
+                "drifted": is_real and drift.psi is not None and drift.psi >= settings.min_psi,
+                "missing_drifted": is_gap and abs(drift.missing - drift.missing_before) >= settings.min_missing,
+            }
+        )
+        for drift, is_real, is_gap in zip(found, real, gaps, strict=True)
+    ]
+
+
+def histogram(values: Floats, edges: Sequence[float]) -> Counts:
+    """Count numbers into bins that have their upper edges; NaN is in none."""
+    present = values[~np.isnan(values)]
+    return np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
+
+
+def deciles(values: Floats) -> tuple[float, ...]:
+    """Return the distinct inner deciles of numbers, those of the largest value left out."""
+    edges = np.unique(np.quantile(values, np.arange(1, 10) / 10, method="inverted_cdf"))
+    return tuple(map(float, edges[edges < np.max(values)]))
+
+
+def homogeneity(window: Counts, reference: Counts) -> tuple[str, float, float] | None:
+    """Return test, p-value and corrected PSI of two rows of counts over the same bins; None where one bin is left."""
+    window, reference = _pooled(np.asarray(window), np.asarray(reference))
+    n, m, bins = int(window.sum()), int(reference.sum()), len(window)
+    if bins < 2 or not n or not m:
+        return None
+    now, before = (window + 0.5) / (n + bins / 2), (reference + 0.5) / (m + bins / 2)
+    psi = float(((now - before) * np.log(now / before)).sum() - (bins - 1) * (1 / n + 1 / m))
+    if bins == 2 and _expected(window, reference).min() < _FEW:
+        from scipy.stats import fisher_exact
+
+        return "Fisher", float(fisher_exact([window, reference])[1]), psi
+    from scipy.stats import chi2
+
+    statistic = n * m * float(((window / n - reference / m) ** 2 / (window + reference)).sum())
+    return "chi-square", float(chi2.sf(statistic, bins - 1)), psi
+
+
+def discoveries(p_values: Sequence[float | None], level: float) -> list[bool]:
+    """Return which p-values count at a false discovery rate; None is no test and never counts."""
+    tested = [p for p in p_values if p is not None]
+    if not tested:
+        return [False] * len(p_values)
+    ordered = np.sort(tested)
+    passing = np.flatnonzero(ordered <= level * np.arange(1, len(tested) + 1) / len(tested))
+    limit = ordered[passing[-1]] if len(passing) else -1.0
+    return [p is not None and p <= limit for p in p_values]
+
+
+def separation(
+    rows: pd.DataFrame, reference_rows: pd.DataFrame, columns: Sequence[Column], settings: Monitoring
+) -> Separation | None:
+    """Let a classifier try to tell the window from reference rows by these columns; times would give it away."""
+    shown = [column for column in columns if column.kind != "datetime"]
+    if not shown or not len(reference_rows):
+        return None
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    sides = [_sample(side) for side in (reference_rows, rows)]
+    values = np.concatenate([_codes(side, shown) for side in sides])
+    truth = np.repeat([0, 1], [len(side) for side in sides])
+    guess = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=0)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    scores = cross_val_predict(guess, values, truth, cv=folds, method="predict_proba")[:, 1]
+    auc = _area(scores, truth)
+    # The fitted classifiers of the folds differ, so the spread is taken as if nothing separated: at its largest.
+    spread = float(np.sqrt((1 / len(sides[0]) + 1 / len(sides[1]) + 1 / len(sides[0]) / len(sides[1])) / 12))
+    low = auc - _Z * spread
+    return Separation(
+        auc=auc,
+        low=low,
+        rows=len(truth),
+        drifted=low > settings.min_auc,
+        columns=tuple(column.name for column in shown),
+    )
+
+
+def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
+    coerced = as_kind(values, reference.kind)
+    present = int(coerced.notna().sum())
+    gone, gone_before = len(values) - present, round(n * reference.missing)
+    missing = homogeneity(np.array([gone, present]), np.array([gone_before, n - gone_before]))
+    counts = _counts(coerced, reference)
+    before = np.zeros_like(counts)
+    before[: len(reference.shares)] = np.round(np.array(reference.shares) * (n - gone_before))
+    test, p, psi = homogeneity(counts, before) or (None, None, None)
+    return ColumnDrift(
+        name=reference.name,
+        kind=reference.kind,
+        rows=present,
+        test=test,
+        p=p,
+        psi=psi,
+        missing=gone / max(len(values), 1),
+        missing_before=reference.missing,
+        missing_p=1.0 if missing is None else missing[1],
+        shares=tuple(map(float, counts / max(present, 1))),
+    )
+
+
+def _counts(coerced: pd.Series, reference: Column) -> Counts:
+    """Count values already coerced into the reference's bins; a category it lacks goes into one more."""
+    if reference.kind == "datetime":
+        return np.zeros(0, np.int64)
+    if reference.kind != "categorical":
+        return histogram(coerced.to_numpy(np.float64), reference.edges)
+    found = coerced.value_counts()
+    known = found.reindex(list(reference.categories), fill_value=0).to_numpy(np.int64)
+    return np.append(known, int(found.sum()) - known.sum())
+
+
+def _pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:
+    """Pool the bins in which the smaller side expects too few rows, the rarest first."""
+    seen = window + reference > 0
+    window, reference = window[seen], reference[seen]
+    order = np.argsort(_expected(window, reference), kind="stable")
+    expected = np.cumsum(_expected(window, reference)[order])
+    few = int((_expected(window, reference) < _FEW).sum())
+    while 0 < few < len(order) and expected[few - 1] < _FEW:
+        few += 1
+    if few < 2:
+        return window, reference
+    rare, kept = order[:few], np.sort(order[few:])
+    return tuple(np.append(side[kept], side[rare].sum()) for side in (window, reference))  # type: ignore[return-value]
+
+
+def _expected(window: Counts, reference: Counts) -> Floats:
+    """Return the rows that each bin of the smaller side would have if the sides did not differ."""
+    total = window + reference
+    return np.asarray(total * min(window.sum(), reference.sum()) / max(total.sum(), 1))
+
+
+def _sample(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sample(CLASSIFIER_ROWS, random_state=0) if len(rows) > CLASSIFIER_ROWS else rows
+
+
+def _codes(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:
+    """Return the columns as numbers, (rows, columns): categories by their place, unseen ones share the last."""
+    found = []
+    for column in columns:
+        values = as_kind(rows[column.name], column.kind)
+        if column.kind == "categorical":
+            places = pd.Index(column.categories).get_indexer(pd.Index(values)).astype(float)
+            places[places < 0] = len(column.categories)
+            found.append(np.where(values.notna(), places, np.nan))
+        else:
+            found.append(values.to_numpy(np.float64))
+    return np.column_stack(found)
+
+
+def _area(scores: Floats, truth: npt.NDArray[Any]) -> float:
+    from scipy.stats import rankdata
+
+    ups = int(truth.sum())
+    ranks = rankdata(scores)[truth == 1].sum()
+    return float((ranks - ups * (ups + 1) / 2) / (ups * (len(truth) - ups)))

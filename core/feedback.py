@@ -1,0 +1,249 @@
+"""Turn what was answered and labelled into rows to learn from."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from config import Config, Data, Feedback, Recipe, Section, UserError
+from core.contract import DataContract, encode_target, learn_contract
+from core.dtypes import plain
+from core.features import preprocessing
+from core.metrics import Predictions, default_metric, greater_is_better, measure
+from core.model import make_estimator
+from core.split import SplitRule, check_sides, folds
+from core.table import as_features, as_kind, row_hashes
+
+WATCHED_ROWS = 300
+"""From so many new holdout rows on, new rows alone stand for what the model will meet."""
+
+
+class FeedbackReport(Section):
+    """Say which labels came and what they belong to."""
+
+    predictions: int
+    labels: int
+    """Records of labels, repeated and corrected ones too."""
+    labelled: int
+    """Predictions with a label."""
+    repeated: int
+    corrected: int
+    """Predictions whose label was changed later; the last one counts."""
+    unknown: int
+    """Predictions that were labelled and that the log does not hold."""
+    first: datetime | None
+    last: datetime | None
+    """Of the labelled predictions, UTC without a zone."""
+    left_out: int = 0
+    """Labelled predictions that are not learned from: older than the newest `feedback.max_rows`."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Say it in words."""
+        if not self.labels:
+            return ("no label has come yet; send them to /feedback by their prediction id",)
+        share = self.labelled / max(self.predictions, 1)
+        said = [f"{self.labelled:,} of {self.predictions:,} predictions are labelled ({share:.0%})"]
+        for count, words in (
+            (self.corrected, "labels were corrected later, the last one counts"),
+            (self.repeated, "labels came more than once, unchanged"),
+            (self.unknown, "labels belong to no prediction of this log and are not used"),
+            (self.left_out, "labelled rows are older than the newest feedback.max_rows and are not used"),
+        ):
+            if count:
+                said.append(f"{count:,} {words}")
+        return tuple(said)
+
+
+class History(Section):
+    """Say whether the rows of before are kept, and why."""
+
+    keep: bool
+    old_rows: int
+    new_rows: int
+    """Training rows that came back from service."""
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """Say it in words."""
+        kept = f"kept, {self.old_rows:,} rows beside {self.new_rows:,} new ones"
+        return f"{kept if self.keep else f'dropped, {self.new_rows:,} new rows alone'}: {self.reason}"
+
+
+def join_labels(
+    predictions: pd.DataFrame, history: pd.DataFrame, settings: Feedback
+) -> tuple[pd.DataFrame, FeedbackReport]:
+    """Return the labelled predictions with `label` and `label_time`, the last label of each, and what was found.
+
+    `history` holds every label there ever was, by time, as `core.records.read_labels` returns it.
+    """
+    known = history[history["prediction_id"].isin(predictions["prediction_id"])]
+    last = known.drop_duplicates("prediction_id", keep="last")
+    texts = known.assign(label=as_kind(known["label"], "categorical"))
+    given = texts.groupby("prediction_id")["label"].agg(["size", "nunique"])
+    joined = predictions.merge(last, on="prediction_id")
+    joined = joined.assign(label=plain(joined["label"], dates=False))
+    for name in joined.select_dtypes("object"):
+        joined[name] = plain(joined[name], dates=False)
+    times = joined["prediction_time"]
+    report = FeedbackReport(
+        predictions=len(predictions),
+        labels=len(history),
+        labelled=len(joined),
+        repeated=int(((given["size"] > 1) & (given["nunique"] == 1)).sum()),
+        corrected=int((given["nunique"] > 1).sum()),
+        unknown=history["prediction_id"].nunique() - len(given),
+        first=times.min().to_pydatetime() if len(joined) else None,
+        last=times.max().to_pydatetime() if len(joined) else None,
+        left_out=max(len(joined) - settings.max_rows, 0),
+    )
+    return joined.tail(settings.max_rows).reset_index(drop=True), report
+
+
+def as_source_rows(
+    labelled: pd.DataFrame, source: pd.DataFrame, contract: DataContract, config: Config
+) -> pd.DataFrame:
+    """Return labelled predictions as rows of the source: its columns, its types; what the source has already is out.
+
+    A feature that the log does not keep, and ids that requests left out, are a UserError.
+    """
+    data, hidden = config.data, set(config.serving.personal).intersection(contract.features)
+    if hidden:
+        raise UserError(
+            f"retraining needs '{min(hidden)}', which the log does not keep (serving.personal); take it out there, or "
+            "train on a table that has it"
+        )
+    if labelled.empty:
+        raise UserError("retraining needs labelled predictions, there are none; send labels to /feedback")
+    for name in data.id:
+        if name not in labelled or labelled[name].isna().all():
+            raise UserError(
+                f"retraining needs the id '{name}' of each row, so that none is learned from and judged by at once; "
+                "send it with each request, the service logs it"
+            )
+    rows = {name: _as(labelled.get(name), source[name], len(labelled)) for name in source.columns}
+    codes = encode_target(labelled["label"].rename(contract.target), contract)
+    truth = codes if contract.task == "regression" else np.array(contract.classes, object)[codes]
+    rows[data.target] = _as(pd.Series(truth), source[data.target], len(labelled))
+    if data.time is not None:
+        rows[data.time] = rows[data.time].fillna(labelled["prediction_time"])
+    found = pd.DataFrame(rows)
+    if data.id:  # a row that was asked for twice is one row
+        found = found[found[list(data.id)].notna().all(axis=1)].drop_duplicates(list(data.id), keep="last")
+    return found[~np.isin(_identities(found, data), _identities(source, data))].reset_index(drop=True)
+
+
+def choose_history(
+    old: pd.DataFrame, new: pd.DataFrame, rule: SplitRule, recipe: Recipe, settings: Feedback, metric: str | None
+) -> History:
+    """Say whether old training rows help to predict new ones: cross-validated on new training rows alone.
+
+    Fits the recipe twice a fold: on old rows and the other new ones, and on those alone.
+    """
+    counts = {"old_rows": len(old), "new_rows": len(new)}
+    if settings.history != "auto":
+        return History(keep=settings.history == "keep", **counts, reason=f"feedback.history is {settings.history}")
+    both = pd.concat([old, new], ignore_index=True)
+    contract = learn_contract(both, recipe.data, recipe.contract)
+    place = folds(new, rule, recipe.model.folds)
+    truth = encode_target(new[contract.target], contract)
+    if contract.classes and any(len(np.unique(truth[place != f])) < len(contract.classes) for f in np.unique(place)):
+        return History(keep=True, **counts, reason="the new rows are too few to be learned from alone")
+    name = metric or default_metric(contract.task)
+    scores = [_out_of_fold(before, new, place, contract, recipe) for before in (old, old.head(0))]
+    kept, dropped = (measure(name, Predictions(contract.task, truth, s, labels=contract.classes)) for s in scores)
+    keep = not (dropped > kept if greater_is_better(name) else dropped < kept)
+    reason = f"on new rows {name} is {kept:.4g} with them and {dropped:.4g} without (cross-validated)"
+    return History(keep=keep, **counts, reason=reason)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Hold the rows of a retraining, each on its side."""
+
+    train: pd.DataFrame
+    holdout: pd.DataFrame
+    """What champion and challenger are judged on."""
+    old_holdout: pd.DataFrame
+    watched: pd.DataFrame
+    """Holdout rows that stand for what the model will meet."""
+    rule: SplitRule
+    reference_rows: int | None
+    """The last so many training rows stand for what the model will meet; None for all."""
+    history: History
+
+
+def split_feedback(source: pd.DataFrame, new: pd.DataFrame, rule: SplitRule, config: Config) -> Sides:
+    """Split old rows as ever and new ones by their hash, and say which the model learns from and is judged on.
+
+    Where old rows no longer help, the model is judged on new ones alone: the old ones describe a world that is gone.
+    """
+    if new.empty:
+        raise UserError("retraining needs labelled rows that the source does not hold, there are none")
+    rule = rule.for_feedback(source)
+    (old_train, old_holdout), (new_train, new_holdout) = (_sides(rows, rule) for rows in (source, new))
+    history = choose_history(old_train, new_train, rule, config.recipe, config.feedback, config.gate.metric)
+    train, holdout = new_train, new_holdout
+    if history.keep:
+        train = pd.concat([old_train, new_train], ignore_index=True)
+        holdout = pd.concat([old_holdout, new_holdout], ignore_index=True)
+    target = pd.concat([train[config.data.target], holdout[config.data.target]], ignore_index=True)
+    held_out = np.arange(len(target)) >= len(train)
+    check_sides(target, held_out, learn_contract(train, config.data, config.contract).task)
+    enough = len(new_holdout) >= WATCHED_ROWS
+    return Sides(
+        train=train,
+        holdout=holdout,
+        old_holdout=old_holdout,
+        watched=new_holdout if enough else holdout,
+        rule=rule,
+        reference_rows=len(new_train) if history.keep and enough else None,
+        history=history,
+    )
+
+
+def _sides(rows: pd.DataFrame, rule: SplitRule) -> tuple[pd.DataFrame, pd.DataFrame]:
+    held_out = rule.held_out(rows)
+    return rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True)
+
+
+def _out_of_fold(
+    old: pd.DataFrame, new: pd.DataFrame, place: npt.NDArray[np.int64], contract: DataContract, recipe: Recipe
+) -> npt.NDArray[np.float64]:
+    """Return each new row's score by a model that saw the old rows and the other folds' new rows."""
+    found: list[Any] = [None] * len(new)
+    for fold in np.unique(place):
+        inside = np.flatnonzero(place == fold)
+        seen = pd.concat([old, new[place != fold]], ignore_index=True)
+        estimator = make_estimator(recipe.model, contract.task)
+        pipeline = Pipeline([("prepare", preprocessing(contract.features)), ("estimate", estimator)])
+        pipeline.fit(as_features(seen, contract.features), encode_target(seen[contract.target], contract))
+        asked = as_features(new.iloc[inside], contract.features)
+        said = pipeline.predict(asked) if contract.task == "regression" else pipeline.predict_proba(asked)
+        for row, score in zip(inside, said[:, 1] if contract.task == "binary" else said, strict=True):
+            found[row] = score
+    return np.asarray(found, np.float64)
+
+
+def _as(values: pd.Series | None, like: pd.Series, rows: int) -> pd.Series:
+    """Return logged values as the source holds them; where its type cannot hold them, as what they are."""
+    if values is None:
+        values = pd.Series([None] * rows, dtype=object)
+    try:
+        if like.dtype.kind == "M":
+            return pd.to_datetime(values, format="ISO8601", utc=True).dt.tz_localize(None).astype(like.dtype)
+        if like.dtype.kind in "iu" and values.isna().any():
+            return values.astype("float64")
+        return values.astype(like.dtype)
+    except (TypeError, ValueError):
+        return values
+
+
+def _identities(rows: pd.DataFrame, data: Data) -> npt.NDArray[np.uint64]:
+    others = {data.target, *data.drop}
+    return row_hashes(rows, data.id or [name for name in rows.columns if name not in others])

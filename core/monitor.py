@@ -1,0 +1,365 @@
+"""Look at a window of served traffic: what was asked, what was answered, what came true, and what has changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from config import Config, Monitoring, Section
+from core.bundle import Bundle
+from core.checks import Finding, check_rows
+from core.concept import (
+    ConceptDrift,
+    LabelDrift,
+    ReliabilityBin,
+    Segment,
+    concept_drift,
+    estimated_performance,
+    label_drift,
+    reliability,
+    worse_segments,
+)
+from core.contract import encode_target
+from core.drift import FAMILIES, ColumnDrift, Separation, column_drifts, deciles, histogram, homogeneity, separation
+from core.dtypes import plain
+from core.gauges import Gauge
+from core.metrics import Estimate, Predictions, estimate, metric_names
+from core.paged import Paged
+from core.records import read_labels, read_predictions, read_refusals
+
+Kind = Literal["schema", "missing", "covariate", "label", "concept"]
+
+KINDS: dict[Kind, str] = {
+    "schema": "mend the sender, or train again on a table that has the new columns",
+    "missing": "find out why the values stopped coming; a model that must live without them has to be trained so",
+    "covariate": "look at the columns that moved; retrain once labels of the new traffic have come",
+    "label": "scores are off by one factor: retrain on recent rows, which also moves the threshold",
+    "concept": "what the model learned no longer holds: retrain on recent labelled rows",
+}
+"""Each kind of drift, and what usually helps."""
+
+SCHEMA_RULES = ("missing_column", "renamed_column", "extra_column", "wrong_type")
+MEASURED_ROWS = 10_000
+"""Labelled rows from which the intervals of the metrics are taken, at most, drawn with a fixed seed."""
+_FEW_REQUESTS = 30  # refusals of fewer requests in all say nothing
+
+
+@dataclass(frozen=True)
+class Window:
+    """Hold the traffic of one version that is looked at together."""
+
+    rows: pd.DataFrame
+    """What was asked and answered, as `core.records.read_predictions` returns it."""
+    judged: pd.DataFrame
+    """The rows whose labels should have come, these or those of `label_delay_hours` before; with `label` or None."""
+    refusals: pd.DataFrame
+    other_versions: int
+    """Rows that another version answered; they are not looked at."""
+
+
+class Alarm(Section):
+    """Say what has changed, how it shows, and what usually helps."""
+
+    kind: Kind
+    sentence: str
+    helps: str
+
+
+class WindowReport(Paged):
+    """Hold what was found in one window."""
+
+    name: str
+    version: int
+    start: datetime | None
+    """UTC, without a zone, as the log has it."""
+    end: datetime | None
+    rows: int
+    enough: bool
+    """False: too few rows to judge drift by."""
+    alarms: tuple[Alarm, ...]
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    columns: tuple[ColumnDrift, ...] = ()
+    separation: Separation | None = None
+    prediction_psi: float | None = None
+    prediction_drifted: bool = False
+    refused: dict[str, int] = Field({})
+    """Requests refused, by rule of the contract."""
+    refused_share: float = 0.0
+    labelled: int = 0
+    coverage: float = 0.0
+    """Share of the judged rows that have a label."""
+    performance: dict[str, Estimate] = Field({})
+    before: dict[str, Estimate] = Field({})
+    """The same on the holdout, at promotion."""
+    estimated: dict[str, float] = Field({})
+    """Expected without labels, as long as there is no concept drift."""
+    label: LabelDrift | None = None
+    concept: ConceptDrift | None = None
+    reliability: tuple[ReliabilityBin, ...] = ()
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Return the kinds of drift that were found."""
+        return tuple(alarm.kind for alarm in self.alarms)
+
+    def gauges(self) -> list[Gauge]:
+        """Return what Prometheus may know of it."""
+        bounds = ("low", "value", "high")
+        metrics = [({"metric": m, "bound": b}, getattr(e, b)) for m, e in self.performance.items() for b in bounds]
+        estimated = [({"metric": metric}, value) for metric, value in self.estimated.items()]
+        apart = None if self.separation is None else self.separation.auc
+        samples: dict[tuple[str, str], Sequence[tuple[dict[str, str], float | None]]] = {
+            ("window_rows", "Rows looked at."): [({}, self.rows)],
+            ("refused_share", "Share of requests outside the data contract."): [({}, self.refused_share)],
+            ("alarm", "1 for each kind of drift that was found."): [({"kind": k}, k in self.kinds) for k in KINDS],
+            ("column_psi", "Population stability index."): [({"column": c.name}, c.psi) for c in self.columns],
+            ("column_missing_share", "Missing values."): [({"column": c.name}, c.missing) for c in self.columns],
+            ("prediction_psi", "Population stability index of the scores."): [({}, self.prediction_psi)],
+            ("reference_auc", "How well a classifier tells window from reference."): [({}, apart)],
+            ("label_coverage", "Share of rows with a label."): [({}, self.coverage)],
+            ("performance", "On labelled rows, with its interval."): metrics,
+            ("estimated_performance", "What calibrated scores promise."): estimated,
+        }
+        return [
+            Gauge(name=f"monitoring_{name}", help=text, samples=tuple(found)) for (name, text), found in samples.items()
+        ]
+
+
+def collect_window(log: str, version: int, settings: Monitoring, after: datetime | None, now: datetime) -> Window:
+    """Read the newest rows that a version answered after `after`, their labels, and what was refused meanwhile.
+
+    Times are UTC without a zone. Where labels take time, the rows to be judged are those of as long before.
+    """
+    delay, hours = timedelta(hours=settings.label_delay_hours), settings.window_hours
+    starts = [] if after is None else [after + timedelta(microseconds=1)]
+    starts += [] if hours is None else [now - timedelta(hours=hours)]
+    first = max(starts, default=None)
+    known = read_predictions(f"{log}/predictions", first and first - delay)
+    for name in known.select_dtypes("object"):
+        known[name] = plain(known[name], dates=False)
+    recent = known if first is None else known[known["prediction_time"] >= first]
+    ours = recent[recent["prediction_version"] == version]
+    rows = ours.tail(settings.window_rows or len(ours)).reset_index(drop=True)
+    if len(rows):
+        times, start, end = known["prediction_time"], rows["prediction_time"].iloc[0], rows["prediction_time"].iloc[-1]
+        first = start.to_pydatetime()
+        inside = (times >= start - delay) & (times <= end - delay) & (known["prediction_version"] == version)
+        judged = known[inside] if delay else rows
+    else:
+        judged = rows
+    labels = read_labels(f"{log}/labels", first and first - delay)[["prediction_id", "label"]]
+    return Window(
+        rows=rows,
+        judged=judged.merge(labels.assign(label=plain(labels["label"], dates=False)), on="prediction_id", how="left"),
+        refusals=read_refusals(f"{log}/refusals", first),
+        other_versions=len(recent) - len(ours),
+    )
+
+
+def examine(
+    window: Window,
+    bundle: Bundle,
+    version: int,
+    holdout_rows: pd.DataFrame,
+    before: dict[str, Estimate],
+    config: Config,
+) -> WindowReport:
+    """Compare a window with the contract of the model that answered, and with holdout rows of its training."""
+    settings, rows, n = config.monitoring, window.rows, len(window.rows)
+    refused, share = _refused(window)
+    report = WindowReport(
+        name=config.name,
+        version=version,
+        start=rows["prediction_time"].iloc[0].to_pydatetime() if n else None,
+        end=rows["prediction_time"].iloc[-1].to_pydatetime() if n else None,
+        rows=n,
+        enough=n >= settings.min_rows,
+        alarms=_joined(_refusal_alarms(refused, share, settings)),
+        notes=tuple(_notes(window, settings)),
+        refused=refused,
+        refused_share=share,
+        before=before,
+    )
+    if not report.enough:
+        return report
+    holdout = bundle.predictions(holdout_rows)
+    report = _examine_inputs(report, window, bundle, holdout_rows, holdout, config)
+    return _examine_labels(report, window, bundle, holdout_rows, holdout, config)
+
+
+def _examine_inputs(
+    report: WindowReport,
+    window: Window,
+    bundle: Bundle,
+    holdout_rows: pd.DataFrame,
+    holdout: Predictions,
+    config: Config,
+) -> WindowReport:
+    settings, contract, rows = config.monitoring, bundle.card.contract, window.rows
+    kept = [column for column in contract.columns if column.name not in config.serving.personal]
+    logged = contract.model_copy(update={"columns": tuple(kept)})
+    findings = check_rows(rows[[c for c in logged.features if c in rows]], logged, config.contract)
+    drifts = column_drifts(rows, kept, contract.reference_rows or contract.rows, settings)
+    gaps = {drift.name for drift in drifts if drift.missing_drifted}
+    whole = [column for column in kept if column.name in rows and column.name not in gaps]
+    apart = separation(rows, holdout_rows, whole, settings)
+    scores = _scores(rows, bundle)
+    psi, moved = _prediction_drift(scores, holdout, settings)
+    return report.model_copy(
+        update={
+            "alarms": _joined([*report.alarms, *_input_alarms(findings, drifts, apart, settings)]),
+            "findings": findings,
+            "columns": tuple(drifts),
+            "separation": apart,
+            "prediction_psi": psi,
+            "prediction_drifted": moved,
+            "estimated": estimated_performance(scores, holdout),
+        }
+    )
+
+
+def _examine_labels(
+    report: WindowReport,
+    window: Window,
+    bundle: Bundle,
+    holdout_rows: pd.DataFrame,
+    holdout: Predictions,
+    config: Config,
+) -> WindowReport:
+    settings, contract = config.monitoring, bundle.card.contract
+    judged = window.judged[window.judged["label"].notna()].reset_index(drop=True)
+    coverage = len(judged) / max(len(window.judged), 1)
+    notes = [*report.notes, f"labels for {coverage:.0%} of the rows ({len(judged):,} of {len(window.judged):,})"]
+    found: dict[str, Any] = {"labelled": len(judged), "coverage": coverage}
+    if len(judged) >= settings.min_labels:
+        labelled = _predictions(judged, bundle)
+        sample = labelled.take(np.sort(np.random.default_rng(0).permutation(len(judged))[:MEASURED_ROWS]))
+        found["performance"] = estimate(sample, metric_names(contract.task), config.evaluation)
+        found["reliability"] = reliability(labelled)
+    # Where values have stopped coming the model knows less, which is no change of what there is to know.
+    gaps = [drift.name for drift in report.columns if drift.missing_drifted and drift.name in judged]
+    usable = judged[judged[gaps].notna().all(axis=1)].reset_index(drop=True)
+    if len(usable) >= settings.min_labels:
+        labelled = _predictions(usable, bundle)
+        label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings)
+        concept = concept_drift(labelled, holdout, settings)
+        columns = [column for column in contract.columns if column.name not in config.serving.personal]
+        segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
+        found |= {"label": label, "concept": concept, "segments": segments}
+        found["alarms"] = _joined([*report.alarms, *_label_alarms(label, concept, segments)])
+    else:
+        needed = "labelled rows without the new gaps" if gaps else "labelled rows"
+        notes.append(f"label and concept drift need {settings.min_labels:,} {needed}, there are {len(usable):,}")
+    return report.model_copy(update={**found, "notes": tuple(notes)})
+
+
+def _notes(window: Window, settings: Monitoring) -> list[str]:
+    notes, n = [], len(window.rows)
+    if not n:
+        notes.append("no new rows: nothing was answered since the last window")
+    elif n < settings.min_rows:
+        notes.append(f"too few rows: {n:,} since the last window, judging needs {settings.min_rows:,}")
+    if window.other_versions:
+        fix = "" if n else "; deploy the champion to have it watched: python run.py --pipeline deployment"
+        notes.append(f"{window.other_versions:,} rows that another version answered are left out{fix}")
+    return notes
+
+
+def _refused(window: Window) -> tuple[dict[str, int], float]:
+    """Return refused requests by rule, and their share of all requests."""
+    refused = {str(rule): int(count) for rule, count in window.refusals["rule"].value_counts().items()}
+    answered = window.rows["prediction_id"].str.rpartition("-")[0].nunique() if len(window.rows) else 0
+    total = answered + len(window.refusals)
+    return refused, len(window.refusals) / total if total else 0.0
+
+
+def _refusal_alarms(refused: dict[str, int], share: float, settings: Monitoring) -> list[Alarm]:
+    total = sum(refused.values())
+    if share < settings.min_refused or total < _FEW_REQUESTS:
+        return []
+    broken = sum(count for rule, count in refused.items() if rule in SCHEMA_RULES)
+    gaps = refused.get("new_nulls", 0)
+    kind: Kind = "schema" if broken >= total / 2 else "missing" if gaps >= total / 2 else "covariate"
+    shown = ", ".join(f"{rule} {count:,}" for rule, count in refused.items())
+    return [_alarm(kind, f"{share:.0%} of the requests were refused, as they break the contract: {shown}")]
+
+
+def _input_alarms(
+    findings: Sequence[Finding], drifts: Sequence[ColumnDrift], apart: Separation | None, settings: Monitoring
+) -> list[Alarm]:
+    alarms = [
+        _alarm("schema", finding.sentence)
+        for finding in findings
+        if finding.rule in SCHEMA_RULES and finding.share >= settings.min_missing
+    ]
+    alarms += [_alarm("missing", drift.sentence) for drift in drifts if drift.missing_drifted]
+    moved = sorted((d for d in drifts if d.drifted and not d.missing_drifted), key=lambda d: -(d.psi or 0))
+    alarms += [_alarm("covariate", drift.sentence) for drift in moved]
+    if apart is not None and apart.drifted and not moved:
+        sentence = f"columns moved together: a classifier tells window from reference with ROC AUC {apart.auc:.2f}"
+        alarms.append(_alarm("covariate", sentence))
+    return alarms
+
+
+def _label_alarms(label: LabelDrift, concept: ConceptDrift | None, segments: Sequence[Segment]) -> list[Alarm]:
+    alarms = []
+    if label.drifted:
+        what = f"{label.value:.4g} where the inputs promise {label.promised:.4g} (p {label.p:.1g})"
+        alarms.append(_alarm("label", f"'{label.label}' is {what}"))
+    if concept is not None and concept.drifted:
+        worst = f", worst where {segments[0].column} is {segments[0].values}" if segments else ""
+        what = f"{concept.value:.3f} where the scores promise {concept.promised:.3f} (p {concept.p:.1g})"
+        alarms.append(_alarm("concept", f"{concept.metric} is {what}{worst}"))
+    return alarms
+
+
+def _joined(alarms: Sequence[Alarm]) -> tuple[Alarm, ...]:
+    """Join the sentences of each kind, three at most."""
+    said = {kind: [alarm.sentence for alarm in alarms if alarm.kind == kind] for kind in KINDS}
+    more = {kind: f"; and {len(found) - 3} more" if len(found) > 3 else "" for kind, found in said.items()}
+    return tuple(_alarm(kind, "; ".join(found[:3]) + more[kind]) for kind, found in said.items() if found)
+
+
+def _alarm(kind: Kind, sentence: str) -> Alarm:
+    return Alarm(kind=kind, sentence=sentence, helps=KINDS[kind])
+
+
+def _prediction_drift(scores: np.ndarray, holdout: Predictions, settings: Monitoring) -> tuple[float | None, bool]:
+    if scores.ndim == 2:
+        k = scores.shape[1]
+        counts = [np.bincount(side.argmax(axis=1), minlength=k) for side in (scores, holdout.scores)]
+    else:
+        edges = deciles(holdout.scores)
+        counts = [histogram(side, edges) for side in (scores, holdout.scores)]
+    found = homogeneity(*counts)
+    if found is None:
+        return None, False
+    _, p, psi = found
+    return psi, p <= settings.false_alarm_rate / FAMILIES and psi >= settings.min_psi
+
+
+def _scores(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
+    """Return the scores as they were answered, (n,) or (n, k)."""
+    contract = bundle.card.contract
+    if contract.task != "multiclass":
+        return rows["prediction_score"].to_numpy(np.float64)
+    return rows[[f"prediction_score_{label}" for label in contract.classes]].to_numpy(np.float64)
+
+
+def _predictions(rows: pd.DataFrame, bundle: Bundle) -> Predictions:
+    """Return what was answered beside the labels that came."""
+    contract, threshold = bundle.card.contract, bundle.card.recipe.model.threshold
+    return Predictions(
+        task=contract.task,
+        truth=encode_target(rows["label"].rename(contract.target), contract),
+        scores=_scores(rows, bundle),
+        threshold=bundle.card.threshold,
+        labels=contract.classes,
+        costs=(threshold.false_positive, threshold.false_negative),
+    )

@@ -1,0 +1,118 @@
+"""Decide whether to train again, and say which condition stands against it."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from config import Policy, Section
+from core.monitor import Alarm, Kind
+from core.paged import Paged
+
+Action = Literal["retrain", "advise", "wait", "nothing"]
+
+MENDED_BY_TRAINING: tuple[Kind, ...] = ("covariate", "label", "concept")
+"""Kinds of drift that count: a sender that is broken is not to be learned from."""
+
+
+class Requirement(Section):
+    """One condition of the policy and whether it holds."""
+
+    name: str
+    met: bool
+    sentence: str
+
+
+class Decision(Paged):
+    """One entry of a model's log of decisions."""
+
+    number: int
+    time: datetime
+    by: Literal["monitoring", "feedback"]
+    """`monitoring` looks at a window; `feedback` starts a retraining."""
+    version: int
+    """Of the model that was watched."""
+    start: datetime | None
+    end: datetime | None
+    """Of the window; None where it had too few rows, which the next window then has as well."""
+    rows: int
+    alarms: tuple[Alarm, ...]
+    labels: int
+    """Labelled rows since the last retraining."""
+    windows: tuple[int, ...]
+    """Numbers of the entries that were counted."""
+    requirements: tuple[Requirement, ...]
+    action: Action
+    run: str
+    """Name of the ZenML run."""
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Return the kinds of drift that were found."""
+        return tuple(alarm.kind for alarm in self.alarms)
+
+    @property
+    def counts(self) -> bool:
+        """Say whether a retraining could mend what this window showed."""
+        return any(kind in MENDED_BY_TRAINING for kind in self.kinds)
+
+    @property
+    def against(self) -> str:
+        """Say what stands against a retraining, if anything does."""
+        return "; ".join(requirement.sentence for requirement in self.requirements if not requirement.met)
+
+
+def judged_windows(entries: Sequence[Decision], version: int) -> list[Decision]:
+    """Return the windows of this version since the last retraining, oldest first."""
+    started = max((place for place, entry in enumerate(entries) if entry.by == "feedback"), default=-1)
+    return [e for e in entries[started + 1 :] if e.by == "monitoring" and e.version == version and e.end is not None]
+
+
+def last_retraining(entries: Sequence[Decision]) -> datetime | None:
+    """Return when a retraining last began."""
+    return max((entry.time for entry in entries if entry.by == "feedback"), default=None)
+
+
+def requirements(
+    windows: Sequence[Decision], entries: Sequence[Decision], labels: int, policy: Policy, now: datetime
+) -> tuple[Requirement, ...]:
+    """Hold the policy's conditions against the judged windows, the log, and the labels there are."""
+    last = list(windows[-policy.windows :])
+    alarmed = sum(window.counts for window in last)
+    newest = not policy.alarms or bool(last and last[-1].counts)
+    spent = [e for e in entries if e.by == "feedback" and e.time > now - timedelta(days=policy.budget_days)]
+    before = last_retraining(entries)
+    rested = before is None or now - before >= timedelta(hours=policy.cooldown_hours)
+    since = "there was none" if before is None else f"the last began {(now - before).total_seconds() / 3600:.1f} h ago"
+    still = "" if newest else ", and the newest does not"
+    return (
+        Requirement(
+            name="alarms",
+            met=newest and alarmed >= policy.alarms,
+            sentence=f"{alarmed} of the last {len(last)} windows alarm{still} (needed: {policy.alarms} of "
+            f"{policy.windows}, the newest among them)",
+        ),
+        Requirement(
+            name="labels",
+            met=labels >= policy.labels,
+            sentence=f"{labels:,} labelled rows since the last retraining (needed: {policy.labels:,})",
+        ),
+        Requirement(
+            name="cooldown",
+            met=rested,
+            sentence=f"{policy.cooldown_hours:g} h between retrainings, {since}",
+        ),
+        Requirement(
+            name="budget",
+            met=len(spent) < policy.budget,
+            sentence=f"{len(spent)} retrainings in {policy.budget_days:g} days (allowed: {policy.budget})",
+        ),
+    )
+
+
+def action(required: Sequence[Requirement], alarmed: bool, policy: Policy) -> Action:
+    """Return what monitoring does about it."""
+    if policy.mode == "off":
+        return "nothing"
+    if all(requirement.met for requirement in required):
+        return "retrain" if policy.mode == "act" else "advise"
+    return "wait" if alarmed else "nothing"

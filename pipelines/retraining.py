@@ -1,0 +1,53 @@
+"""From labelled traffic to a champion that has learned from it."""
+
+from zenml import pipeline
+from zenml.config import CachePolicy
+from zenml.enums import ExecutionMode
+
+import deployer
+import tracking
+from config import Config
+from core.bundle import code_fingerprint
+from steps.accept_rows import accept_rows
+from steps.begin_retraining import begin_retraining
+from steps.compare_on_feedback import compare_on_feedback
+from steps.evaluate_model import evaluate_model
+from steps.fetch_champion import fetch_champion
+from steps.ingest_rows import ingest_rows
+from steps.join_labels import join_labels
+from steps.register_model import register_model
+from steps.split_feedback import split_feedback
+from steps.train_model import train_model
+from steps.validate_rows import validate_rows
+from steps.weigh_feedback import weigh_feedback
+
+
+@pipeline(
+    cache_policy=CachePolicy(cache_func=code_fingerprint),
+    execution_mode=ExecutionMode.FAIL_FAST,
+    enable_artifact_metadata=False,
+)
+def retraining(config: Config) -> None:
+    """Add labelled traffic to the training rows, fit, judge old and new rows, and keep the record."""
+    deployer.active()  # whoever serves also knows where the log is
+    tracked = tracking.has_tracker()
+    labelled_rows, _ = join_labels(config)
+    decision = weigh_feedback(labelled_rows, config)
+    rows = ingest_rows(config.data)
+    champion, version = fetch_champion(config.name)
+    train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
+        rows, labelled_rows, champion, config
+    )
+    begun = begin_retraining(decision, config.name, after=history)
+    contract, contract_report = validate_rows(
+        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract, reference_rows
+    )
+    accepted = accept_rows(contract, contract_report)
+    model = train_model(train_rows, accepted, split_rule, config.recipe, after=begun)
+    scorecard = evaluate_model(model, holdout_rows, config.evaluation)
+    verdict = compare_on_feedback(
+        model, champion, version, holdout_rows, old_holdout_rows, history, config.gate, config.evaluation
+    )
+    register_model.with_options(experiment_tracker=tracked)(
+        model, train_rows, holdout_rows, watched_rows, scorecard, verdict, contract_report, tracked
+    )

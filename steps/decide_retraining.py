@@ -1,0 +1,26 @@
+"""Say whether to train again, and keep on record why."""
+
+from typing import Annotated
+
+from zenml import get_step_context, step
+
+import decisions
+import deployer
+from config import Config
+from core.monitor import WindowReport
+from core.policy import Decision
+from core.records import read_labels
+from steps.materializers import Report
+
+
+@step(enable_cache=False, output_materializers=Report)
+def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[Decision, "decision"]:
+    """Hold the policy's conditions against this window and those before it; append the decision to the log."""
+    name, run = config.name, get_step_context().pipeline_run.name
+    labels = read_labels(f"{deployer.active().log(name)}/labels", decisions.last_retraining(name))
+    decision = decisions.weigh(
+        name, "monitoring", window_report.version, window_report, len(labels), config.policy, run
+    )
+    if window_report.enough or decision.alarms:
+        decisions.append(name, decision)
+    return decision

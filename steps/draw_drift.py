@@ -1,0 +1,55 @@
+"""Let Evidently draw what changed, for people; nothing is decided by it."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+from zenml.types import HTMLString
+
+from config import Kind, Monitoring
+from core.bundle import Bundle
+from core.monitor import WindowReport
+from core.table import as_features
+
+
+@step(enable_cache=False)
+def draw_drift(
+    promoted_model: Bundle,
+    check_rows: pd.DataFrame,
+    window_rows: pd.DataFrame,
+    window_report: WindowReport,
+    settings: Monitoring,
+) -> Annotated[HTMLString, "drift_report"]:
+    """Return Evidently's interactive report of the window beside holdout rows, each as a sample."""
+    wanted = settings.report == "always" or (settings.report == "alarm" and window_report.alarms)
+    if not wanted or not window_report.enough:
+        why = "monitoring.report" if window_report.enough else "there were too few rows"
+        return HTMLString(f"<p>Not drawn: {why}.</p>")
+    columns = [column.name for column in window_report.columns if column.rows]
+    features = {name: kind for name, kind in promoted_model.card.contract.features.items() if name in columns}
+    window, reference = (
+        as_features(_sample(side, settings.report_rows), features) for side in (window_rows, check_rows)
+    )
+    return HTMLString(_draw(window, reference, features))
+
+
+def _draw(window: pd.DataFrame, reference: pd.DataFrame, features: dict[str, Kind]) -> str:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset, DataSummaryPreset
+
+    kinds = {
+        "numerical_columns": [name for name, kind in features.items() if kind == "numeric"],
+        "categorical_columns": [name for name, kind in features.items() if kind in ("categorical", "boolean")],
+        "datetime_columns": [name for name, kind in features.items() if kind == "datetime"],
+    }
+    drawn = [name for names in kinds.values() for name in names if reference[name].notna().any()]
+    definition = DataDefinition(**{kind: [n for n in names if n in drawn] for kind, names in kinds.items()})
+    datasets = [Dataset.from_pandas(side[drawn], definition) for side in (window, reference)]
+    tested = [name for name in drawn if features[name] != "datetime"]
+    report = Report([DataDriftPreset(columns=tested), DataSummaryPreset()])
+    html: str = report.run(*datasets).get_html_str(as_iframe=False)
+    return html
+
+
+def _sample(rows: pd.DataFrame, size: int) -> pd.DataFrame:
+    return rows.sample(size, random_state=0).sort_index() if len(rows) > size else rows

@@ -1,0 +1,32 @@
+"""Compare a window of traffic with what the model learned from."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from config import Config
+from core.bundle import Bundle
+from core.metrics import Scorecard
+from core.monitor import Window, WindowReport, examine
+from core.report import window_page
+from registry import Promotion
+from steps.materializers import Report
+
+
+@step(enable_cache=False, output_materializers=Report)
+def examine_window(
+    promoted_model: Bundle,
+    promotion: Promotion,
+    promoted_scorecard: Scorecard,
+    check_rows: pd.DataFrame,
+    window_rows: pd.DataFrame,
+    judged_rows: pd.DataFrame,
+    refusals: pd.DataFrame,
+    other_versions: int,
+    config: Config,
+) -> Annotated[WindowReport, "window_report"]:
+    """Say what has drifted, how well the model does where labels came, and what usually helps."""
+    window = Window(rows=window_rows, judged=judged_rows, refusals=refusals, other_versions=other_versions)
+    report = examine(window, promoted_model, promotion.version, check_rows, promoted_scorecard.estimates, config)
+    return report.with_page(window_page(report, config.monitoring))

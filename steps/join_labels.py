@@ -1,0 +1,22 @@
+"""Bring the labels that came to the predictions they belong to."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+import deployer
+from config import Config
+from core.feedback import FeedbackReport
+from core.feedback import join_labels as join
+from core.records import read_labels, read_predictions
+from steps.materializers import Table
+
+
+@step(enable_cache=False, output_materializers={"labelled_rows": Table})
+def join_labels(
+    config: Config,
+) -> tuple[Annotated[pd.DataFrame, "labelled_rows"], Annotated[FeedbackReport, "feedback_report"]]:
+    """Return the newest labelled predictions, the last label of each, and what is to be said of the labels."""
+    log = deployer.active().log(config.name)
+    return join(read_predictions(f"{log}/predictions"), read_labels(f"{log}/labels", history=True), config.feedback)

@@ -1,0 +1,46 @@
+"""Put labelled traffic beside the rows of the source, each row on the side it stays on."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from config import Config
+from core.bundle import Bundle
+from core.feedback import History, as_source_rows
+from core.feedback import split_feedback as split
+from core.split import SplitRule, resolve
+from steps.materializers import Table
+
+
+@step(
+    output_materializers={
+        "train_rows": Table,
+        "holdout_rows": Table,
+        "old_holdout_rows": Table,
+        "watched_rows": Table,
+    },
+)
+def split_feedback(
+    rows: pd.DataFrame, labelled_rows: pd.DataFrame, champion: Bundle, config: Config
+) -> tuple[
+    Annotated[pd.DataFrame, "train_rows"],
+    Annotated[pd.DataFrame, "holdout_rows"],
+    Annotated[pd.DataFrame, "old_holdout_rows"],
+    Annotated[pd.DataFrame, "watched_rows"],
+    Annotated[SplitRule, "split_rule"],
+    Annotated[int | None, "reference_rows"],
+    Annotated[History, "history"],
+]:
+    """Return what to learn from and to be judged on, and whether the rows of before still help."""
+    new = as_source_rows(labelled_rows, rows, champion.card.contract, config)
+    sides = split(rows, new, resolve(rows, config.data, config.split), config)
+    return (
+        sides.train,
+        sides.holdout,
+        sides.old_holdout,
+        sides.watched,
+        sides.rule,
+        sides.reference_rows,
+        sides.history,
+    )

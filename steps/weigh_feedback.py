@@ -1,0 +1,25 @@
+"""Say whether the labels that came are reason to train again."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import get_step_context, step
+
+import decisions
+import registry
+from config import Config, UserError
+from core.policy import Decision
+from steps.materializers import Report
+
+
+@step(enable_cache=False, output_materializers=Report)
+def weigh_feedback(labelled_rows: pd.DataFrame, config: Config) -> Annotated[Decision, "retraining_decision"]:
+    """Hold the policy's conditions against the log of decisions and these labels, whatever the policy's mode."""
+    champion = registry.champion(config.name)
+    if champion is None:
+        raise UserError(f"'{config.name}' has no champion to improve; train one: python run.py --pipeline training")
+    since = decisions.last_retraining(config.name)
+    times = labelled_rows["label_time"]
+    fresh = len(times) if since is None else int((times > pd.Timestamp(since).tz_localize(None)).sum())
+    run = get_step_context().pipeline_run.name
+    return decisions.weigh(config.name, "feedback", champion.version, None, fresh, config.policy, run)
