@@ -63,9 +63,10 @@ class LocalServer:
             self.stop()
 
     def stop(self) -> bool:
-        """Stop the server; say whether one ran."""
+        """Stop the server; say whether one ran. One that died is no longer expected to answer."""
         server = self.server()
         if server is None:
+            (self.folder / "server.json").unlink(missing_ok=True)
             return False
         os.kill(server["pid"], signal.SIGTERM)
         self._wait(lambda: self.server() is None, "the server", SWITCH_SECONDS, "stop")

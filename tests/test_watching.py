@@ -229,7 +229,7 @@ def test_follows_servers_that_start_die_and_are_stopped(watched: Watched) -> Non
     assert server is not None
     os.kill(server["pid"], signal.SIGKILL)
     until(lambda: watched.targets() == {NAME: 1, "second": 0})
-    watched.start("second").stop()
+    second.stop()
     until(lambda: [found["labels"]["model"] for found in watched.written()] == [NAME])
 
 
