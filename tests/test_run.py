@@ -46,6 +46,9 @@ REFUSED = {
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
     "reason alone": (["--list", "--reason", "x"], "--reason goes with --rollback"),
+    "traffic option alone": (["--status", "--label-delay", "0"], "--label-delay goes with --simulate"),
+    "traffic of no rows": (["--simulate", "--rows", "0"], "--rows must be 1 or more, it is 0"),
+    "scenario of a table": (["--simulate", "--scenario", "concept"], "use --config configs/fraud.yaml"),
     "new config without a target": (["--new-config", "a.csv"], "--target"),
 }
 
