@@ -7,10 +7,13 @@ INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode
 ZENML_CONFIG_PATH ?= $(CURDIR)/.local/zenml
 HOME_OF_ZENML := ZENML_CONFIG_PATH=$(ZENML_CONFIG_PATH) ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false
 
-.PHONY: training dashboard watch stop test check format upgrade clean
+.PHONY: training demo dashboard watch stop test check format upgrade clean
 
 training: .venv/ready
 	$(PY) run.py --pipeline training $(ARGS)
+
+demo: .venv/ready                 # the whole loop, on one screen: drift is injected, found, learned, and gone
+	$(PY) demo.py
 
 dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
 	$(HOME_OF_ZENML) .venv/bin/zenml login --local

@@ -6,7 +6,8 @@ from typing import Literal
 import ledger
 from config import Policy
 from core.monitor import WindowReport
-from core.policy import Decision, action, judged_windows, requirements
+from core.policy import Decision, action, drifting_since, judged_windows, requirements
+from core.policy import last_retraining as last
 from core.report import decision_page
 
 
@@ -51,24 +52,26 @@ def weigh(
         alarms=report.alarms if report is not None else (),
         labels=labels,
         windows=(),
+        since=None,
         requirements=(),
         action="nothing",
         run=run,
     )
-    windows = judged_windows([*entries, entry], version)
+    windows = judged_windows([*entries, entry] if by == "monitoring" else entries, version)
     required = requirements(windows, entries, labels, policy, now)
     if by == "monitoring":
         done = action(required, bool(entry.alarms), policy)
     else:
         done = "retrain" if all(requirement.met for requirement in required) else "wait"
     counted = tuple(window.number for window in windows[-policy.windows :])
-    entry = entry.model_copy(update={"windows": counted, "requirements": required, "action": done})
+    found = {"windows": counted, "since": drifting_since(windows), "requirements": required, "action": done}
+    entry = entry.model_copy(update=found)
     return entry.with_page(decision_page(name, entry, [*entries, entry]))
 
 
 def last_retraining(name: str) -> datetime | None:
     """Return when a retraining last began."""
-    return max((entry.time for entry in history(name) if entry.by == "feedback"), default=None)
+    return last(history(name))
 
 
 def _log(name: str) -> str:

@@ -65,7 +65,7 @@ class History(Section):
     keep: bool
     old_rows: int
     new_rows: int
-    """Training rows that came back from service."""
+    """Training rows that were labelled since the drift began, or since ever where there is none."""
     reason: str
 
     @property
@@ -107,10 +107,11 @@ def join_labels(
 
 def as_source_rows(
     labelled: pd.DataFrame, source: pd.DataFrame, contract: DataContract, config: Config
-) -> pd.DataFrame:
-    """Return labelled predictions as rows of the source: its columns, its types; what the source has already is out.
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Return labelled predictions as rows of the source, with its columns and types, and when each was answered.
 
-    A feature that the log does not keep, and ids that requests left out, are a UserError.
+    Rows that the source has already are left out, and of rows with the same ids all but the last. A feature that the
+    log does not keep, and ids that requests left out, are a UserError.
     """
     data, hidden = config.data, set(config.serving.personal).intersection(contract.features)
     if hidden:
@@ -135,7 +136,8 @@ def as_source_rows(
     found = pd.DataFrame(rows)
     if data.id:  # a row that was asked for twice is one row
         found = found[found[list(data.id)].notna().all(axis=1)].drop_duplicates(list(data.id), keep="last")
-    return found[~np.isin(_identities(found, data), _identities(source, data))].reset_index(drop=True)
+    found = found[~np.isin(_identities(found, data), _identities(source, data))]
+    return found.reset_index(drop=True), labelled.loc[found.index, "prediction_time"].reset_index(drop=True)
 
 
 def choose_history(
@@ -178,15 +180,19 @@ class Sides:
     history: History
 
 
-def split_feedback(source: pd.DataFrame, new: pd.DataFrame, rule: SplitRule, config: Config) -> Sides:
-    """Split old rows as ever and new ones by their hash, and say which the model learns from and is judged on.
+def split_feedback(
+    source: pd.DataFrame, served: pd.DataFrame, drifted: npt.NDArray[np.bool_], rule: SplitRule, config: Config
+) -> Sides:
+    """Split the source as ever and served rows by their hash; say what the model learns from and is judged on.
 
+    `drifted` says which served rows came since the drift began; the others are old rows, as those of the source.
     Where old rows no longer help, the model is judged on new ones alone: the old ones describe a world that is gone.
     """
-    if new.empty:
-        raise UserError("retraining needs labelled rows that the source does not hold, there are none")
+    if not drifted.any():
+        raise UserError("retraining needs new labelled rows that the source does not hold, there are none")
     rule = rule.for_feedback(source)
-    (old_train, old_holdout), (new_train, new_holdout) = (_sides(rows, rule) for rows in (source, new))
+    old = pd.concat([source, served[~drifted]], ignore_index=True)
+    (old_train, old_holdout), (new_train, new_holdout) = (_sides(rows, rule) for rows in (old, served[drifted]))
     history = choose_history(old_train, new_train, rule, config.recipe, config.feedback, config.gate.metric)
     train, holdout = new_train, new_holdout
     if history.keep:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Literal
 
 from config import Policy, Section
@@ -40,6 +41,8 @@ class Decision(Paged):
     """Labelled rows since the last retraining."""
     windows: tuple[int, ...]
     """Numbers of the entries that were counted."""
+    since: datetime | None
+    """Start of the first window of those that alarm without a break up to the newest; None if it does not."""
     requirements: tuple[Requirement, ...]
     action: Action
     run: str
@@ -70,6 +73,12 @@ def judged_windows(entries: Sequence[Decision], version: int) -> list[Decision]:
 def last_retraining(entries: Sequence[Decision]) -> datetime | None:
     """Return when a retraining last began."""
     return max((entry.time for entry in entries if entry.by == "feedback"), default=None)
+
+
+def drifting_since(windows: Sequence[Decision]) -> datetime | None:
+    """Return the start of the first window of the unbroken series of alarms that ends with the newest."""
+    series = takewhile(lambda window: window.counts, reversed(windows))
+    return min((window.start for window in series if window.start is not None), default=None)
 
 
 def requirements(

@@ -36,7 +36,7 @@ def retraining(config: Config) -> None:
     rows = ingest_rows(config.data)
     champion, version = fetch_champion(config.name)
     train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
-        rows, labelled_rows, champion, config
+        rows, labelled_rows, champion, decision, config
     )
     begun = begin_retraining(decision, config.name, after=history)
     contract, contract_report = validate_rows(

@@ -19,4 +19,6 @@ def join_labels(
 ) -> tuple[Annotated[pd.DataFrame, "labelled_rows"], Annotated[FeedbackReport, "feedback_report"]]:
     """Return the newest labelled predictions, the last label of each, and what is to be said of the labels."""
     log = deployer.active().log(config.name)
-    return join(read_predictions(f"{log}/predictions"), read_labels(f"{log}/labels", history=True), config.feedback)
+    predictions, labels = read_predictions(f"{log}/predictions"), read_labels(f"{log}/labels", history=True)
+    labelled_rows, report = join(predictions, labels, config.feedback)
+    return labelled_rows, report  # two names, or ZenML takes them for one output

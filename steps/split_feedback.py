@@ -1,5 +1,6 @@
 """Put labelled traffic beside the rows of the source, each row on the side it stays on."""
 
+from datetime import datetime
 from typing import Annotated
 
 import pandas as pd
@@ -9,6 +10,7 @@ from config import Config
 from core.bundle import Bundle
 from core.feedback import History, as_source_rows
 from core.feedback import split_feedback as split
+from core.policy import Decision
 from core.split import SplitRule, resolve
 from steps.materializers import Table
 
@@ -22,7 +24,11 @@ from steps.materializers import Table
     },
 )
 def split_feedback(
-    rows: pd.DataFrame, labelled_rows: pd.DataFrame, champion: Bundle, config: Config
+    rows: pd.DataFrame,
+    labelled_rows: pd.DataFrame,
+    champion: Bundle,
+    retraining_decision: Decision,
+    config: Config,
 ) -> tuple[
     Annotated[pd.DataFrame, "train_rows"],
     Annotated[pd.DataFrame, "holdout_rows"],
@@ -33,8 +39,10 @@ def split_feedback(
     Annotated[History, "history"],
 ]:
     """Return what to learn from and to be judged on, and whether the rows of before still help."""
-    new = as_source_rows(labelled_rows, rows, champion.card.contract, config)
-    sides = split(rows, new, resolve(rows, config.data, config.split), config)
+    served, times = as_source_rows(labelled_rows, rows, champion.card.contract, config)
+    since = pd.Timestamp(retraining_decision.since or datetime.min)
+    drifted = (times >= since).to_numpy()
+    sides = split(rows, served, drifted, resolve(rows, config.data, config.split), config)
     return (
         sides.train,
         sides.holdout,
