@@ -64,6 +64,12 @@ def progress(run_name: str, title: str) -> Iterator[None]:
 
 def show_training(run: Any, name: str, folder: Path) -> None:
     """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder."""
+    then = "make dashboard, then python run.py --pipeline deployment"
+    print()
+    fields(_training(run, name, folder, then))
+
+
+def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, str]]:
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     registration = outputs["registration"].load()
     scorecard, report = outputs["scorecard"].load(), outputs["contract_report"].load()
@@ -79,10 +85,7 @@ def show_training(run: Any, name: str, folder: Path) -> None:
         pairs.append(("" if index else "holdout", value))
     pairs += [("" if index else "warnings", finding.sentence) for index, finding in enumerate(report.warnings)]
     pairs += [("report", f"{pages}/evaluation.html, also verdict.html and contract.html")]
-    then = "make dashboard, then python run.py --pipeline deployment"
-    pairs += [("next", then if promoted else f"read {pages}/verdict.html")]
-    print()
-    fields(pairs)
+    return [*pairs, ("next", then if promoted else f"read {pages}/verdict.html")]
 
 
 def show_deployment(run: Any, name: str, folder: Path) -> None:
@@ -128,10 +131,10 @@ def show_monitoring(run: Any, name: str, folder: Path) -> None:
         pairs.append(("drift", "none"))
     for place, (metric, e) in enumerate(report.performance.items()):
         before = report.before.get(metric)
-        then = f"   at promotion {number(before.value)}" if before else ""
+        then = f"   was {number(before.value)}" if before else ""
         value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)}){then}"
         pairs.append(("" if place else "on labels", value))
-    pairs += [("decision", decision.action + (f": {decision.against}" if decision.against else ""))]
+    pairs += [("decision", decision.action + (f": {decision.against}" if decision.action == "wait" else ""))]
     pairs += [("alert", alert["sent"])]
     pairs += [("report", f"{_shown(folder)}/window.html, also decision.html and drift.html (Evidently)")]
     if decision.action == "advise":
@@ -157,10 +160,10 @@ def show_feedback(run: Any, name: str, folder: Path) -> None:
 def show_retraining(run: Any, name: str, folder: Path) -> None:
     """Print what the new rows changed, then what a training prints."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
+    pairs = [("" if n else "labels", line) for n, line in enumerate(outputs["feedback_report"].load().sentences)]
+    pairs += [("old rows", outputs["history"].load().sentence)]
     print()
-    fields([("" if n else "rows", line) for n, line in enumerate(outputs["feedback_report"].load().sentences)])
-    fields([("history", outputs["history"].load().sentence)])
-    show_training(run, name, folder)
+    fields(pairs + _training(run, name, folder, "its deployment, which begins now"))
 
 
 def show_status(status: Any) -> None:

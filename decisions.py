@@ -23,10 +23,9 @@ def append(name: str, decision: Decision) -> None:
     ledger.append(_log(name), decision, decision.number, materializer=Report)
 
 
-def last_judged(entries: list[Decision], version: int) -> datetime | None:
-    """Return the end of the newest window of a version that was judged."""
-    ends = [e.end for e in entries if e.by == "monitoring" and e.version == version and e.end is not None]
-    return max(ends, default=None)
+def last_judged(entries: list[Decision]) -> datetime | None:
+    """Return the end of the newest window that was judged, whatever version had answered."""
+    return max((entry.end for entry in entries if entry.end is not None), default=None)
 
 
 def weigh(

@@ -11,7 +11,9 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -76,7 +78,7 @@ def play(name: str, log: Path) -> None:
     import registry
 
     first = registry.champion(name)
-    loop.say("train", f"{name} version 1 is champion: {first and first.reasons[-1]}", first is not None)
+    loop.say("train", f"version 1 of {name} is champion", first is not None)
     loop.do("--pipeline", "deployment")
     try:
         loop.say("deploy", f"it answers at 127.0.0.1:{loop.config.serving.port}")
@@ -103,6 +105,7 @@ def _go_round(loop: Loop, name: str) -> None:
     _traffic(loop, "concept")
     with _clients(loop) as asked:
         loop.do("--pipeline", "monitoring")  # which retrains, judges and deploys, since the policy says act
+        asked.wait_for(2)
     seen, begun = decisions.history(name)[-2:]
     loop.say("monitor", f"alarm: {', '.join(seen.kinds)}; policy: {seen.action}", seen.action == "retrain")
     loop.say("feedback", f"retraining began with {begun.labels:,} new labels", begun.by == "feedback")
@@ -129,11 +132,19 @@ def _traffic(loop: Loop, scenario: str) -> None:
     loop.say("traffic", f"{ROWS:,} rows of the world '{scenario}', labels {LABEL_DELAY:,} rows later")
 
 
+@dataclass
 class _Asked:
-    sent, failed = 0, 0
+    """What clients asked and got."""
 
-    def __init__(self) -> None:
-        self.versions: dict[int, int] = {}
+    sent: int = 0
+    failed: int = 0
+    versions: Counter[int] = field(default_factory=Counter)
+
+    def wait_for(self, version: int) -> None:
+        """Return when this version has answered some requests, or after ten seconds."""
+        until = time.monotonic() + 10
+        while self.versions[version] < 20 and time.monotonic() < until:
+            time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -158,7 +169,7 @@ def _clients(loop: Loop) -> Iterator[_Asked]:
                 except httpx.HTTPError:
                     asked.failed += 1
                 else:
-                    asked.versions[version] = asked.versions.get(version, 0) + 1
+                    asked.versions[version] += 1
 
     thread = threading.Thread(target=ask)
     thread.start()

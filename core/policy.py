@@ -92,12 +92,12 @@ def requirements(
     before = last_retraining(entries)
     rested = before is None or now - before >= timedelta(hours=policy.cooldown_hours)
     since = "there was none" if before is None else f"the last began {(now - before).total_seconds() / 3600:.1f} h ago"
-    still = "" if newest else ", and the newest does not"
+    still = "" if newest else ", the newest does not"
     return (
         Requirement(
             name="alarms",
             met=newest and alarmed >= policy.alarms,
-            sentence=f"{alarmed} of the last {len(last)} windows alarm{still} (needed: {policy.alarms} of "
+            sentence=f"windows that alarm: {alarmed} of the last {len(last)}{still} (needed: {policy.alarms} of "
             f"{policy.windows}, the newest among them)",
         ),
         Requirement(
@@ -113,7 +113,7 @@ def requirements(
         Requirement(
             name="budget",
             met=len(spent) < policy.budget,
-            sentence=f"{len(spent)} retrainings in {policy.budget_days:g} days (allowed: {policy.budget})",
+            sentence=f"retrainings in {policy.budget_days:g} days: {len(spent)} (allowed: {policy.budget})",
         ),
     )
 

@@ -23,7 +23,7 @@ def monitoring(config: Config) -> None:
     report = examine_window(
         model, promotion, scorecard, rows, window_rows, judged_rows, refusals, other_versions, config
     )
-    draw_drift(model, rows, window_rows, report, config.monitoring)
     decision = decide_retraining(report, config)
     publish_window(report, decision)
     send_alert(decision, config.name)
+    draw_drift(model, rows, window_rows, report, config.monitoring)  # last: people wait for it, nothing else does

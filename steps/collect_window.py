@@ -27,7 +27,7 @@ def collect_window(
     Annotated[int, "other_versions"],
 ]:
     """Return what the champion answered since the last window, what is labelled of it, and what was refused."""
-    after = decisions.last_judged(decisions.history(config.name), promotion.version)
+    after = decisions.last_judged(decisions.history(config.name))
     now = datetime.now(UTC).replace(tzinfo=None)
     window = collect(deployer.active().log(config.name), promotion.version, config.monitoring, after, now)
     return window.rows, window.judged, window.refusals, window.other_versions

@@ -51,7 +51,7 @@ def _alert(decision: Decision, name: str, before: list[Decision]) -> dict[str, A
         then = "python run.py --pipeline monitoring" if decision.alarms else "none"
     report = f"artifact window_report of run {decision.run}"
     lines = [title, *(f"{alarm.kind}: {alarm.sentence}. What helps: {alarm.helps}" for alarm in decision.alarms)]
-    if decision.against and decision.alarms:
+    if decision.action == "wait":
         lines.append(f"not retrained: {decision.against}")
     lines += [f"report: {report}", f"next: {then}"]
     return {
