@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import config
+import scheduling
 from config import ROOT, Config, UserError, known
 from stacks import apply
 
@@ -44,7 +45,10 @@ QUIET = {
 }  # fmt: skip
 
 TRAFFIC = ("scenario", "rows", "label_delay", "seed", "start", "batch")
-GOES_WITH = {"target": "new_config", "reason": "rollback", "deploy": "rollback", **dict.fromkeys(TRAFFIC, "simulate")}
+GOES_WITH = {
+    "target": "new_config", "reason": "rollback", "deploy": "rollback", "schedule": "pipeline",
+    **dict.fromkeys(TRAFFIC, "simulate"),
+}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,6 +84,7 @@ def parser() -> Parser:
     parse.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="changes",
                        help="change one value of the config; repeatable")  # fmt: skip
     parse.add_argument("--no-cache", action="store_true", help="run every step again")
+    parse.add_argument("--schedule", metavar="CRON", help="with --pipeline: run it by the clock, as at '7 * * * *'")
     parse.add_argument("--target", metavar="COLUMN", help="with --new-config: the column to predict")
     parse.add_argument("--deploy", action="store_true", help="with --rollback: deploy it too")
     parse.add_argument("--reason", metavar="TEXT", help="with --rollback: why")
@@ -127,6 +132,8 @@ def act(given: argparse.Namespace) -> int:
         return new_config(given.new_config, given.target)
     if given.pipeline and given.pipeline not in pipelines():
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
+    if given.schedule is not None:
+        scheduling.read_cron(given.schedule)
     use_case = config.load(given.config, given.changes)
     stack = apply.read(given.stack)
     if stack.runs_here and given.pipeline == "training":
@@ -136,7 +143,10 @@ def act(given: argparse.Namespace) -> int:
         from serving.traffic import check_traffic
 
         check_traffic(use_case, **options)
+    job = None if given.schedule is None else scheduled_job(given, use_case)  # before use_stack sets its variables
     use_stack(stack)
+    if job is not None:
+        return schedule_pipeline(given, use_case, job)
     if given.pipeline:
         return run_pipeline(given.pipeline, use_case, given.stack, cache=not given.no_cache)
     import registry
@@ -231,6 +241,27 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool, after:
     getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name)
     then = follow_up(name, run)
     return run_pipeline(then, use_case, stack, cache=cache, after=run_name) if then else 0
+
+
+def scheduled_job(given: argparse.Namespace, use_case: Config) -> scheduling.Job:
+    """Return the command line as it is, for the clock to start."""
+    options = ["--pipeline", given.pipeline, "--config", str(given.config.resolve()), "--stack", given.stack]
+    options += [word for change in given.changes for word in ("--set", change)]
+    options += ["--no-cache"] if given.no_cache else []
+    return scheduling.Job(f"{given.pipeline}-{use_case.name}", options, LOCAL)
+
+
+def schedule_pipeline(given: argparse.Namespace, use_case: Config, job: scheduling.Job) -> int:
+    """Have the stack's orchestrator run a pipeline by the clock; where it cannot, say what to install here."""
+    from zenml.client import Client
+
+    if not Client().active_stack.orchestrator.config.is_schedulable:
+        print(job.instructions(given.schedule))
+        return 0
+    pipeline = getattr(importlib.import_module(f"pipelines.{given.pipeline}"), given.pipeline)
+    scheduling.submit(pipeline, use_case, job.name, given.schedule, cache=not given.no_cache)
+    print(f"stack {given.stack} runs {job.name} at '{given.schedule}'; what it decides it starts only under run.py")
+    return 0
 
 
 def follow_up(name: str, run: Any) -> str | None:

@@ -49,6 +49,8 @@ REFUSED = {
     "traffic option alone": (["--status", "--label-delay", "0"], "--label-delay goes with --simulate"),
     "traffic of no rows": (["--simulate", "--rows", "0"], "--rows must be 1 or more, it is 0"),
     "scenario of a table": (["--simulate", "--scenario", "concept"], "use --config configs/fraud.yaml"),
+    "schedule alone": (["--list", "--schedule", "7 * * * *"], "--schedule goes with --pipeline"),
+    "malformed schedule": (["--pipeline", "monitoring", "--schedule", "7 * * *"], "needs five fields"),
     "new config without a target": (["--new-config", "a.csv"], "--target"),
 }
 
