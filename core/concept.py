@@ -80,9 +80,14 @@ class Segment(Section):
 
 
 def calibrated(scores: Floats, holdout: Predictions) -> Floats:
-    """Return class probabilities (n, k) for scores, corrected by a logistic regression on the holdout."""
+    """Return class probabilities (n, k) for scores, corrected by a logistic regression on the holdout.
+
+    A holdout of one class corrects nothing.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    if len(np.unique(holdout.truth)) < 2:
+        return scores if scores.ndim == 2 else np.column_stack([1 - scores, scores])
     model = LogisticRegression(max_iter=1000).fit(_logits(holdout.scores), holdout.truth.astype(int))
     found = np.zeros((len(scores), _classes(holdout)))
     found[:, model.classes_] = model.predict_proba(_logits(scores))
@@ -124,10 +129,7 @@ def label_drift(
     codes = [1] if labelled.task == "binary" else range(_classes(holdout))
     for code in codes:
         share, promised = float((labelled.truth == code).mean()), float(chances[:, code].mean())
-        noise, noise_before = (float((side[:, code] * (1 - side[:, code])).sum()) for side in (chances, known))
-        # What the holdout leaves open of the calibration's intercept moves the promise as well.
-        spread = math.sqrt(max(noise + noise**2 / max(noise_before, _TINY), _TINY)) / n
-        p = min(_two_sided((share - promised) / spread) * len(codes), 1.0)
+        p = min(_two_counts(n * share, chances[:, code], known[:, code]) * len(codes), 1.0)
         change = _odds(share, n) - _odds(promised, n)
         seen = _odds(share, n) - _odds(prior[code], n)
         floor = math.log(settings.min_odds)
@@ -146,7 +148,7 @@ def label_drift(
 
 
 def concept_drift(labelled: Predictions, holdout: Predictions, settings: Monitoring) -> ConceptDrift | None:
-    """Compare how well the scores rank the labels with what they promise; None where one class came."""
+    """Compare how well the scores rank the labels with what they promise; None where one class came, or is promised."""
     level = settings.false_alarm_rate / FAMILIES
     if labelled.task == "regression":
         now, before = (side.truth - side.scores for side in (labelled, holdout))
@@ -165,9 +167,12 @@ def concept_drift(labelled: Predictions, holdout: Predictions, settings: Monitor
     if math.isnan(value):
         return None
     shares = np.bincount(labelled.truth.astype(int), minlength=_classes(holdout)) / len(labelled.truth)
-    promised, spread = _promise(metric, labelled, _with_shares(calibrated(labelled.scores, holdout), shares))
-    _, spread_before = _promise(metric, holdout, calibrated(holdout.scores, holdout))
-    p = _one_sided((promised - value) / max(math.hypot(spread, spread_before), 1e-300))
+    promised, spread = _promise(labelled, _with_shares(calibrated(labelled.scores, holdout), shares))
+    _, spread_before = _promise(holdout, calibrated(holdout.scores, holdout))
+    if math.isnan(spread + spread_before):
+        return None
+    fallen = math.asin(math.sqrt(promised)) - math.asin(math.sqrt(value))
+    p = _one_sided(fallen / max(math.hypot(spread, spread_before), 1e-300))
     drifted = p <= level and promised - value >= settings.min_drop
     return ConceptDrift(metric=metric, value=value, promised=promised, p=p, drifted=drifted)
 
@@ -213,18 +218,36 @@ def worse_segments(
     return tuple(sorted(worse, key=lambda segment: segment.loss_before - segment.loss)[:SEGMENTS])
 
 
-def _promise(metric: str, predictions: Predictions, chances: Floats) -> tuple[float, float]:
-    """Return mean and spread of a ranking metric over labels drawn from the chances."""
+def _promise(predictions: Predictions, chances: Floats) -> tuple[float, float]:
+    """Return the mean ROC AUC over labels drawn from the chances, and the spread of the arcsine of its root.
+
+    On that scale the spread does not depend on the mean (Anscombe 1948): else a promise that is too high by chance
+    comes with a spread that is too small.
+    """
+    from scipy.stats import rankdata
+
     keep = _drawn(len(chances))
     chances, scores = chances[keep], predictions.scores[keep]
-    random, found = np.random.default_rng(0), []
-    edges = chances.cumsum(axis=1)[:, :-1]
-    drawn = replace(predictions, scores=scores)
-    for _ in range(DRAWS):
-        labels = (random.random((len(scores), 1)) > edges).sum(axis=1)
-        found.append(measure(metric, replace(drawn, truth=labels)))
-    values = np.array(found)[~np.isnan(found)]
-    return (float(values.mean()), float(values.std(ddof=1))) if len(values) > 1 else (math.nan, math.nan)
+    ranks = rankdata(scores.reshape(len(scores), -1), axis=0)
+    codes = [1] if predictions.task == "binary" else list(range(chances.shape[1]))
+    random, edges = np.random.default_rng(0), chances.cumsum(axis=1)[:, :-1]
+    values = np.array(
+        [_area(ranks, codes, (random.random((len(scores), 1)) > edges).sum(axis=1)) for _ in range(DRAWS)]
+    )
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return math.nan, math.nan
+    return float(values.mean()), float(np.arcsin(np.sqrt(values)).std(ddof=1))
+
+
+def _area(ranks: Floats, codes: Sequence[int], labels: npt.NDArray[np.int_]) -> float:
+    """Return the mean ROC AUC of the classes present, one against the rest, from the ranks of their scores (n, k)."""
+    found, n = [], len(labels)
+    for code, of_code in zip(codes, ranks.T, strict=True):
+        inside = labels == code
+        if 0 < (ups := int(inside.sum())) < n:
+            found.append((float(of_code[inside].sum()) - ups * (ups + 1) / 2) / (ups * (n - ups)))
+    return float(np.mean(found)) if found else math.nan
 
 
 def _with_shares(chances: Floats, shares: Floats) -> Floats:
@@ -309,6 +332,24 @@ def _odds(share: float, n: int) -> float:
     """Return log odds, kept finite as if half a row more were on each side."""
     kept = (share * n + 0.5) / (n + 1)
     return math.log(kept / (1 - kept))
+
+
+def _two_counts(came: float, chances: Floats, known: Floats) -> float:
+    """Return the two-sided p-value of a count, promised by chances that the holdout's count has set right.
+
+    A sum of rare events is a Poisson variable, of others one that is moved so that its variance is right (Röllin 2007,
+    Ann. Appl. Probab. 17:1596). Of two such counts the exact test is binomial (Przyborowski & Wilenski 1940).
+    """
+    from scipy.stats import beta
+
+    if chances.mean() > 0.5:  # it is the rarer side whose count is skewed
+        came, chances, known = len(chances) - came, 1 - chances, 1 - known
+    noise, noise_before = (max(float((side * (1 - side)).sum()), _TINY) for side in (chances, known))
+    count = max(came - float((chances**2).sum()), 0.0)
+    share = noise / (noise + noise_before)
+    above = float(beta.cdf(share, count, noise_before + 1)) if count else 1.0
+    below = float(beta.sf(share, count + 1, noise_before))
+    return min(2 * above, 2 * below, 1.0)
 
 
 def _two_sided(z: float) -> float:

@@ -206,8 +206,8 @@ def _pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:
     window, reference = window[seen], reference[seen]
     order = np.argsort(_expected(window, reference), kind="stable")
     expected = np.cumsum(_expected(window, reference)[order])
-    few = int((_expected(window, reference) < _FEW).sum())
-    while 0 < few < len(order) and expected[few - 1] < _FEW:
+    few = min(int((_expected(window, reference) < _FEW).sum()), len(order) - 1)  # one bin could not be tested
+    while 0 < few < len(order) - 1 and expected[few - 1] < _FEW:
         few += 1
     if few < 2:
         return window, reference

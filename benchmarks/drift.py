@@ -1,0 +1,486 @@
+"""Measure how often monitoring is wrong, what it finds, how soon and at what cost: `python -m benchmarks.drift`.
+
+Windows are drawn from worlds whose drift is known. Inputs are 30 columns, 24 numeric of six shapes and 6 categorical;
+each is a function of a normal variable, so a shift of one standard deviation is as large in every column. Labels are
+logistic in five inputs (numbers: linear); the model that is watched is one fitted to 5,000 of their rows. References,
+holdouts and windows are drawn anew each time. Delays are of the fraud stream. Beside each decision stands that of
+Evidently's drift preset as it comes, and beside each cost that of the same statistics in plain numpy.
+
+Shares are per cent of windows ± one standard error; `test` columns count what the tests say without the floors.
+"""
+
+import argparse
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one process a core
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import chi2, norm
+
+import config
+from config import ROOT, Contract, Data, Monitoring, Policy, Recipe
+from core.bundle import Bundle
+from core.concept import concept_drift, label_drift
+from core.contract import Column, learn_contract
+from core.drift import FAMILIES, column_drifts, discoveries, separation
+from core.fraud import card_transactions
+from core.metrics import Predictions
+from core.model import train
+from core.monitor import Window, examine
+from core.policy import Decision, judged_windows, requirements
+from core.sources import read_rows
+from core.split import resolve
+
+SETTINGS = Monitoring(min_rows=100)
+LEVEL = SETTINGS.false_alarm_rate / FAMILIES
+"""Stated rate of false alarms of each family of tests."""
+
+Found = dict[str, bool | float]
+"""What became of one window, by column of the table."""
+
+SHAPES: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    "normal": lambda z: z,
+    "heavy": lambda z: z * np.exp(0.15 * z**2),  # Tukey's h: no variance beyond 3.3 moments
+    "lognormal": np.exp,
+    "half_zero": lambda z: np.maximum(z, 0),
+    "count": lambda z: np.floor(np.exp(1 + 0.7 * z)),
+    "correlated": lambda z: z,
+}
+LEVELS = (2, 3, 5, 8, 12, 30)  # of categories; the rarest of 30 has 0.07 % of the rows
+MISSING = {6: 0.05, 7: 0.2, 8: 0.001}  # by numeric column
+SEEN = 5  # inputs that the labels depend on
+WEIGHTS = np.array([1.2, -0.8, 0.6, 0.4, -0.4])
+
+
+def inputs(n: int, random: np.random.Generator, moved: int = 0, shift: float = 0.0) -> pd.DataFrame:
+    """Draw n rows; the first `moved` columns shift by so many standard deviations of what makes them."""
+    latent = random.standard_normal((n, 24 + len(LEVELS)))
+    together = np.arange(24) % len(SHAPES) == list(SHAPES).index("correlated")
+    latent[:, :24][:, together] = 0.6 * latent[:, :24][:, together] + 0.8 * random.standard_normal((n, 1))
+    latent[:, :moved] += shift
+    columns: dict[str, Any] = {}
+    for place in range(24):
+        name = list(SHAPES)[place % len(SHAPES)]
+        columns[f"{name}_{place}"] = SHAPES[name](latent[:, place])
+        if place in MISSING:
+            columns[f"{name}_{place}"][random.random(n) < MISSING[place]] = np.nan
+    for place, levels in enumerate(LEVELS, 24):
+        shares = 1 / np.arange(1, levels + 1) ** 2
+        codes = np.searchsorted(np.cumsum(shares)[:-1] / shares.sum(), norm.cdf(latent[:, place]))
+        columns[f"levels_{levels}"] = pd.array([f"level {code}" for code in range(levels)], dtype="str").take(codes)
+    return pd.DataFrame(columns)
+
+
+def learned(rows: pd.DataFrame) -> tuple[Column, ...]:
+    """Return the reference statistics of rows, as a contract has them."""
+    data = Data(source="made", target="y")
+    return learn_contract(rows.assign(y=np.arange(len(rows)) % 2), data, Contract()).columns
+
+
+@dataclass(frozen=True)
+class Target:
+    """Say what is predicted: classes of these shares, or numbers whose errors have so many degrees of freedom."""
+
+    shares: tuple[float, ...] = ()
+    freedom: float = np.inf
+
+    def __str__(self) -> str:
+        tails = "normal errors" if np.isinf(self.freedom) else f"t{self.freedom:g} errors"
+        return "/".join(f"{100 * share:g}" for share in self.shares) or tails
+
+
+FEW, MORE, THREE = Target((0.98, 0.02)), Target((0.8, 0.2)), Target((0.6, 0.3, 0.1))
+NUMBERS, HEAVY = Target(), Target(freedom=5)
+
+
+def predictions(
+    target: Target, n: int, random: np.random.Generator, odds: float = 1.0, strength: float = 1.0
+) -> Predictions:
+    """Draw n labelled rows: `odds` multiply those of the last class, `strength` the weights of the inputs."""
+    x, truth = _labelled(target, n, random, odds, strength)
+    model = _model(target)
+    if not target.shares:
+        return Predictions("regression", truth, model.predict(x))
+    scores = model.predict_proba(x)
+    if len(target.shares) > 2:
+        return Predictions("multiclass", truth, scores)
+    return Predictions("binary", truth, scores[:, 1])
+
+
+def _labelled(
+    target: Target, n: int, random: np.random.Generator, odds: float = 1.0, strength: float = 1.0
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    x = random.standard_normal((n, SEEN))
+    if not target.shares:
+        errors = random.standard_normal(n) if np.isinf(target.freedom) else random.standard_t(target.freedom, n)
+        return x, strength * (x @ WEIGHTS) + errors
+    logits = _logits(x, len(target.shares), strength) + _intercepts(target, strength)
+    logits[:, -1] += np.log(odds)
+    return x, (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
+
+
+def _logits(x: npt.NDArray[Any], classes: int, strength: float) -> npt.NDArray[Any]:
+    return np.asarray(np.column_stack([strength * (np.roll(x, k, axis=1) @ WEIGHTS) for k in range(classes)]))
+
+
+@cache
+def _intercepts(target: Target, strength: float) -> npt.NDArray[Any]:
+    """Return the intercepts that give the classes their shares, by a fixed sample."""
+    raw = _logits(np.random.default_rng(0).standard_normal((50_000, SEEN)), len(target.shares), strength)
+    found = np.zeros(len(target.shares))
+    for _ in range(100):
+        chances = np.exp(raw + found)
+        found += np.log(target.shares) - np.log((chances / chances.sum(axis=1, keepdims=True)).mean(axis=0))
+    return found
+
+
+@cache
+def _model(target: Target) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    kind = HistGradientBoostingClassifier if target.shares else HistGradientBoostingRegressor
+    return kind(max_iter=50, random_state=0).fit(*_labelled(target, 5000, np.random.default_rng(0)))
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Look at a window that has not drifted, all families together."""
+
+    reference: int
+    rows: int
+    compared: int
+    """Windows that Evidently looks at as well."""
+
+    def __call__(self, seed: int) -> Found:
+        """Return which families alarm, and which would without their floors."""
+        random = np.random.default_rng(seed)
+        reference, holdout, rows = (inputs(n, random) for n in (self.reference, 5000, self.rows))
+        columns = learned(reference)
+        drifts = column_drifts(rows, columns, self.reference, SETTINGS)
+        apart = separation(rows, holdout, columns, SETTINGS)
+        found: Found = {
+            "columns": any(drift.drifted for drift in drifts),
+            "missing": any(drift.missing_drifted for drift in drifts),
+            "classifier": apart is not None and apart.drifted,
+            "label": False,
+            "concept": False,
+        }
+        tests: Found = {
+            "columns test": any(discoveries([drift.p for drift in drifts], LEVEL)),
+            "missing test": any(discoveries([drift.missing_p for drift in drifts], LEVEL)),
+            "classifier test": apart is not None and apart.low > 0.5,
+        }
+        if self.rows >= SETTINGS.min_labels:
+            of_labels = Labels(MORE, 5000, self.rows)(seed)
+            found |= {name: of_labels[name] for name in ("label", "concept")}
+            tests |= {name: of_labels[name] for name in ("label test", "concept test")}
+        known = _evidently(rows, reference) if seed < self.compared else {}
+        return {"decision": any(found.values()), **found, **tests, **known}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Look at a window's labels: drifted where `odds` or `strength` are not 1."""
+
+    target: Target
+    holdout: int
+    labels: int
+    odds: float = 1.0
+    strength: float = 1.0
+
+    def __call__(self, seed: int) -> Found:
+        """Return which of both families alarm, and which would without their floors."""
+        random = np.random.default_rng([seed, 1])
+        holdout = predictions(self.target, self.holdout, random)
+        window = predictions(self.target, self.labels, random, self.odds, self.strength)
+        prior = self.target.shares or (0.0,)
+        label = label_drift(window, holdout, prior, "y", SETTINGS)
+        concept = concept_drift(window, holdout, SETTINGS)
+        return {
+            "label": label.drifted,
+            "concept": concept is not None and concept.drifted,
+            "label test": label.p <= LEVEL,
+            "concept test": concept is not None and concept.p <= LEVEL,
+        }
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Look at a window of which some columns have moved, beside a reference of 5,000 rows."""
+
+    rows: int
+    moved: int
+    shift: float
+    compared: int
+
+    def __call__(self, seed: int) -> Found:
+        """Return whether it is found; the classifier is asked only where no column speaks."""
+        random = np.random.default_rng(seed)
+        reference, holdout = inputs(5000, random), inputs(5000, random)
+        rows, columns = inputs(self.rows, random, self.moved, self.shift), learned(reference)
+        alone = any(drift.drifted for drift in column_drifts(rows, columns, 5000, SETTINGS))
+        apart = None if alone else separation(rows, holdout, columns, SETTINGS)
+        known = _evidently(rows, reference) if seed < self.compared else {}
+        return {"columns": alone, "decision": alone or (apart is not None and apart.drifted), **known}
+
+
+@dataclass(frozen=True)
+class Course:
+    """Follow the fraud stream, every label known, from before a change until the policy would train again."""
+
+    kind: Literal["covariate", "label", "concept"]
+    course: Literal["sudden", "gradual", "recurring"]
+    window: int
+    limit: int = 60_000
+    """Rows after the change."""
+
+    def __call__(self, seed: int) -> Found:
+        """Return rows from the change until the first alarm and until a retraining, and whether one came too early."""
+        random = np.random.default_rng(seed)
+        change = self.window + int(random.integers(self.window))
+        stream = [
+            card_transactions(change + self.limit, seed + 100, kind, start=20_000) for kind in ("none", self.kind)
+        ]
+        since = np.arange(change + self.limit) - change
+        on = {
+            "sudden": since >= 0,
+            "gradual": random.random(len(since)) < since / 20_000,
+            "recurring": (since >= 0) & (since // 10_000 % 2 == 0),
+        }[self.course]
+        rows = stream[0].mask(on, stream[1])
+        entries: list[Decision] = []
+        found: Found = {"early": False, "first alarm": np.inf, "retraining": np.inf}
+        for end in range(self.window, len(rows), self.window):
+            decision, retrain = _judged(rows[end - self.window : end], entries)
+            entries.append(decision)
+            if decision.alarms and end <= change:
+                found["early"] = True
+            elif decision.alarms:
+                found["first alarm"] = min(found["first alarm"], end - change)
+            if retrain:
+                found["retraining"] = end - change
+                break
+        return found
+
+
+@cache
+def _fraud() -> tuple[Bundle, pd.DataFrame, config.Config]:
+    """Train the fraud use case; return it with its holdout and settings."""
+    settings = config.load(ROOT / "configs/fraud.yaml")
+    rows = read_rows(settings.data)
+    rule = resolve(rows, settings.data, settings.split)
+    held_out = rule.held_out(rows)
+    train_rows, holdout = (rows[side].reset_index(drop=True) for side in (~held_out, held_out))
+    contract = learn_contract(train_rows, settings.data, settings.contract)
+    return train(train_rows, contract, rule, settings.recipe), holdout, settings
+
+
+def _judged(rows: pd.DataFrame, entries: Sequence[Decision]) -> tuple[Decision, bool]:
+    """Examine a window as the log would hold it; return its entry and whether the policy would train again."""
+    bundle, holdout, settings = _fraud()
+    report = examine(_window(rows, bundle), bundle, 1, holdout, {}, settings)
+    now, seen = datetime.now(UTC), sum(entry.rows for entry in entries) + len(rows)
+    entry = Decision(
+        number=len(entries) + 1, time=now, by="monitoring", version=1, start=report.start, end=report.end,
+        rows=len(rows), alarms=report.alarms, labels=seen, windows=(), since=None, requirements=(),
+        action="nothing", run="benchmark",
+    )  # fmt: skip
+    needed = requirements(judged_windows([*entries, entry], 1), entries, seen, Policy(), now)
+    return entry, all(requirement.met for requirement in needed)
+
+
+def _window(rows: pd.DataFrame, bundle: Bundle) -> Window:
+    rows, target = rows.reset_index(drop=True), bundle.card.contract.target
+    answers = {
+        "prediction_id": [f"9f86d081884c-{place:08x}-0" for place in range(len(rows))],
+        "prediction_time": pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(rows)), "s"),
+        "prediction_version": 1,
+        "prediction_score": bundle.scores(rows),
+    }
+    logged = pd.concat([pd.DataFrame(answers), rows.drop(columns=target)], axis=1)
+    refusals = pd.DataFrame({"time": [], "path": [], "field": [], "rule": []})
+    return Window(logged, logged.assign(label=rows[target].astype(object)), refusals, 0)
+
+
+def _evidently(rows: pd.DataFrame, reference: pd.DataFrame) -> Found:
+    """Return whether the drift preset alarms as it comes, and the share of columns that it flags."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    categorical = [name for name in rows if str(name).startswith("levels")]
+    numeric = [name for name in rows if name not in categorical]
+    definition = DataDefinition(numerical_columns=numeric, categorical_columns=categorical)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        sides = [Dataset.from_pandas(side, definition) for side in (rows, reference)]
+        counted = Report([DataDriftPreset()]).run(*sides).dict()["metrics"][0]["value"]
+    return {"Evidently": counted["share"] >= 0.5, "its columns": float(counted["share"])}
+
+
+def _floor(rows: pd.DataFrame, columns: Sequence[Column], n: int) -> list[tuple[float, float]]:
+    """Compute chi-square and PSI of each column with nothing around them."""
+    found = []
+    for column in columns:
+        if column.kind == "categorical":
+            now = rows[column.name].value_counts().reindex(list(column.categories), fill_value=0).to_numpy()
+        else:
+            values = rows[column.name].to_numpy()
+            values = values[~np.isnan(values)]
+            now = np.bincount(np.searchsorted(column.edges, values), minlength=len(column.shares))
+        before = np.round(np.array(column.shares) * n * (1 - column.missing))
+        p, q = (now + 0.5) / (now + 0.5).sum(), (before + 0.5) / (before + 0.5).sum()
+        statistic = now.sum() * before.sum() * ((p - q) ** 2 / (now + before + 1)).sum()
+        found.append((float(((p - q) * np.log(p / q)).sum()), float(chi2.sf(statistic, len(now) - 1))))
+    return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Look at one window of inputs, in a process of its own."""
+
+    rows: int
+    by: Literal["examine", "numpy", "Evidently"]
+
+    def __call__(self) -> tuple[float, float]:
+        """Return seconds, once warm, and MB of memory above what the rows take."""
+        random = np.random.default_rng(0)
+        reference, holdout = (inputs(5000, random).assign(y=np.arange(5000) % 2) for _ in range(2))
+        rows = pd.concat([inputs(min(self.rows, 50_000), random)] * max(1, self.rows // 50_000), ignore_index=True)
+        recipe = Recipe.model_validate({"name": "cost", "data": {"source": "made", "target": "y"}, "model": SMALL})
+        rule = resolve(reference, recipe.data, recipe.split)
+        bundle = train(reference, learn_contract(reference, recipe.data, recipe.contract), rule, recipe)
+        columns, settings = bundle.card.contract.columns, config.Config.model_validate(recipe.model_dump())
+        window = _window(rows.assign(y=None), bundle)
+        work: Callable[[Window], Any] = {
+            "examine": lambda window: examine(window, bundle, 1, holdout, {}, settings),
+            "numpy": lambda window: _floor(window.rows, columns, 5000),
+            "Evidently": lambda window: _evidently(window.rows[rows.columns], reference[rows.columns]),
+        }[self.by]
+        few = Window(window.rows[:1000], window.judged[:1000], window.refusals, 0)
+        work(few)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak up to now (Linux)
+        before, begun = _memory("VmRSS"), time.perf_counter()
+        work(window)
+        return time.perf_counter() - begun, _memory("VmHWM") - before
+
+
+SMALL = {"params": {"max_iter": 20}, "folds": 2}
+
+
+def _memory(of: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if of in line)
+    return int(line.split()[1]) / 1024
+
+
+Rows = Iterator[tuple[str, Callable[[int], Found], int]]
+"""Name, experiment and number of windows of each line of a table."""
+
+
+def _calibration(runs: int) -> Rows:
+    for reference in (5000, 15_000):
+        for rows in (100, 500, 5000, 50_000):
+            count = runs if rows < 50_000 else max(1, runs // 4)
+            yield f"{rows:,} rows, reference {reference:,}", Clean(reference, rows, max(4, runs // 20)), count
+
+
+def _label_calibration(runs: int) -> Rows:
+    for target in (FEW, MORE, THREE, NUMBERS, HEAVY):
+        for holdout in (200, 1000, 5000):
+            for labels in (200, 2000):
+                yield f"{target}: {labels:,} labels, holdout {holdout:,}", Labels(target, holdout, labels), 2 * runs
+
+
+def _power(runs: int) -> Rows:
+    for rows in (500, 5000):
+        for moved in (1, 3, 10):
+            for shift in (0.1, 0.25, 0.5):
+                yield f"{rows:,} rows, {moved} by {shift:g} sd", Shifted(rows, moved, shift, runs // 20), runs // 4
+
+
+def _label_power(runs: int) -> Rows:
+    changes = [(f"odds x {odds:g}", odds, 1.0) for odds in (1.5, 2, 3)]
+    changes += [(f"weights x {strength:g}", 1.0, strength) for strength in (0.5, 0, -1)]
+    for target in (FEW, MORE):
+        for labels in (200, 500, 2000):
+            for name, odds, strength in changes:
+                experiment = Labels(target, 5000, labels, odds, strength)
+                yield f"{target}: {labels:,} labels, {name}", experiment, runs // 2
+
+
+def _delay(runs: int) -> Rows:
+    for kind in ("covariate", "label", "concept"):
+        for course in ("sudden", "gradual", "recurring"):
+            for window in (1000, 5000):
+                yield f"{kind}, {course}, windows of {window:,}", Course(kind, course, window), max(3, runs // 40)
+
+
+TABLES: dict[str, tuple[str, Callable[[int], Rows]]] = {
+    "calibration": (f"False alarms; stated: 1 % in all, {LEVEL:.1%} a family", _calibration),
+    "labels": ("False alarms of label and concept drift", _label_calibration),
+    "power": ("Shifted inputs that are found", _power),
+    "label_power": ("Changed labels that are found", _label_power),
+    "delay": ("Rows from the change on (median, greatest)", _delay),
+}
+
+
+def _shown(values: pd.Series) -> str:
+    """Show a share with its standard error, or the median and the greatest of numbers."""
+    n = values.count()
+    if not n:
+        return "-"
+    if values.name in ("first alarm", "retraining"):
+        return f"{values.median():,.0f} {values.max():,.0f}"
+    share = float(values.astype(float).mean())
+    kept = (share * n + 0.5) / (n + 1)  # none in n is not surely none
+    return f"{100 * share:.1f}±{100 * (kept * (1 - kept) / n) ** 0.5:.1f}"
+
+
+@contextmanager
+def _alone() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        yield pool
+
+
+def _costs() -> None:
+    print("\nCost of a window's inputs, 30 columns: seconds and MB above the rows themselves")
+    for rows in (10_000, 100_000, 1_000_000):
+        for by in ("numpy", "examine", "Evidently"):
+            with _alone() as pool:
+                seconds, memory = pool.submit(Cost(rows, by)).result()
+            print(f"{rows:9,} rows {by:10} {seconds:8.3f} s {memory:7,.0f} MB", flush=True)
+
+
+def main() -> None:
+    """Print one table after the other, a line as soon as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=400, help="windows a line; fewer where they are large")
+    parser.add_argument("--only", choices=[*TABLES, "cost"], help="one of the tables")
+    given = parser.parse_args()
+    for name, (title, lines) in TABLES.items():
+        if given.only in (None, name):
+            print(f"\n{title}")
+            with ProcessPoolExecutor(os.cpu_count()) as pool:
+                for shown, experiment, runs in lines(given.runs):
+                    found = pd.DataFrame(pool.map(experiment, range(runs)))
+                    cells = "  ".join(f"{column} {_shown(found[column])}" for column in found)
+                    print(f"{shown:44} n={runs:<4} {cells}", flush=True)
+    if given.only in (None, "cost"):
+        _costs()
+
+
+if __name__ == "__main__":
+    main()
