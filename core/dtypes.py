@@ -39,6 +39,12 @@ def plain(values: pd.Series, dates: bool = True) -> pd.Series:
     return values if times is None else times
 
 
+def plain_objects(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns of Python objects have a plain type each; no string becomes a time."""
+    found = {name: plain(table[name], dates=False) for name in table if table[name].dtype == "object"}
+    return table.assign(**found)  # type: ignore[arg-type]
+
+
 def _times(values: pd.Series) -> pd.Series | None:
     """Return strings as datetime64[us] if every one is a date and exactly one format fits, else None."""
     start = values.dropna().head(1).str.strip()

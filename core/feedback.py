@@ -9,14 +9,17 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from config import Config, Data, Feedback, Recipe, Section, UserError
+from config import Config, Data, Evaluation, Feedback, Recipe, Section, UserError
 from core.contract import DataContract, encode_target, learn_contract
-from core.dtypes import plain
+from core.dtypes import plain_objects
 from core.features import preprocessing
-from core.metrics import Predictions, default_metric, greater_is_better, measure
+from core.metrics import Predictions, default_metric, estimate_difference, measure
 from core.model import make_estimator
 from core.split import SplitRule, check_sides, folds
 from core.table import as_features, as_kind, row_hashes
+
+DOUBT = 0.2
+"""Chance that is taken of dropping old rows that do no harm."""
 
 WATCHED_ROWS = 300
 """From so many new holdout rows on, new rows alone stand for what the model will meet."""
@@ -82,14 +85,12 @@ def join_labels(
 
     `history` holds every label there ever was, by time, as `core.records.read_labels` returns it.
     """
+    predictions = predictions.astype({"prediction_id": "str"})  # of no predictions it would be anything
     known = history[history["prediction_id"].isin(predictions["prediction_id"])]
     last = known.drop_duplicates("prediction_id", keep="last")
     texts = known.assign(label=as_kind(known["label"], "categorical"))
     given = texts.groupby("prediction_id")["label"].agg(["size", "nunique"])
-    joined = predictions.merge(last, on="prediction_id")
-    joined = joined.assign(label=plain(joined["label"], dates=False))
-    for name in joined.select_dtypes("object"):
-        joined[name] = plain(joined[name], dates=False)
+    joined = plain_objects(predictions.merge(last, on="prediction_id"))
     times = joined["prediction_time"]
     report = FeedbackReport(
         predictions=len(predictions),
@@ -143,9 +144,10 @@ def as_source_rows(
 def choose_history(
     old: pd.DataFrame, new: pd.DataFrame, rule: SplitRule, recipe: Recipe, settings: Feedback, metric: str | None
 ) -> History:
-    """Say whether old training rows help to predict new ones: cross-validated on new training rows alone.
+    """Say whether old training rows mislead about new ones: cross-validated on new training rows alone.
 
-    Fits the recipe twice a fold: on old rows and the other new ones, and on those alone.
+    Fits the recipe twice a fold: on old rows and the other new ones, and on those alone. The old ones are dropped if
+    that is better beyond doubt (a paired bootstrap, one-sided at DOUBT), since more rows are worth more in a tie.
     """
     counts = {"old_rows": len(old), "new_rows": len(new)}
     if settings.history != "auto":
@@ -158,10 +160,10 @@ def choose_history(
         return History(keep=True, **counts, reason="the new rows are too few to be learned from alone")
     name = metric or default_metric(contract.task)
     scores = [_out_of_fold(before, new, place, contract, recipe) for before in (old, old.head(0))]
-    kept, dropped = (measure(name, Predictions(contract.task, truth, s, labels=contract.classes)) for s in scores)
-    keep = not (dropped > kept if greater_is_better(name) else dropped < kept)
-    reason = f"on new rows {name} is {kept:.4g} with them and {dropped:.4g} without (cross-validated)"
-    return History(keep=keep, **counts, reason=reason)
+    kept, alone = (Predictions(contract.task, truth, s, labels=contract.classes) for s in scores)
+    lead = estimate_difference(name, alone, kept, Evaluation(confidence=1 - 2 * DOUBT))
+    shown = f"{measure(name, kept):.4g} with them and {measure(name, alone):.4g} without (cross-validated)"
+    return History(keep=not lead.low > 0, **counts, reason=f"on new rows {name} is {shown}")
 
 
 @dataclass(frozen=True)

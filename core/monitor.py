@@ -25,7 +25,7 @@ from core.concept import (
 )
 from core.contract import encode_target
 from core.drift import FAMILIES, ColumnDrift, Separation, column_drifts, deciles, histogram, homogeneity, separation
-from core.dtypes import plain
+from core.dtypes import plain, plain_objects
 from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
@@ -140,9 +140,7 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
     starts = [] if after is None else [after + timedelta(microseconds=1)]
     starts += [] if hours is None else [now - timedelta(hours=hours)]
     first = max(starts, default=None)
-    known = read_predictions(f"{log}/predictions", first and first - delay)
-    for name in known.select_dtypes("object"):
-        known[name] = plain(known[name], dates=False)
+    known = plain_objects(read_predictions(f"{log}/predictions", first and first - delay))
     recent = known if first is None else known[known["prediction_time"] >= first]
     ours = recent[recent["prediction_version"] == version]
     rows = ours.tail(settings.window_rows or len(ours)).reset_index(drop=True)

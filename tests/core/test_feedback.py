@@ -1,0 +1,194 @@
+"""Labels that come late, again, corrected or for nobody; and what becomes training rows, on which side."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import config
+from config import ROOT, Config, Feedback, UserError
+from core.contract import learn_contract
+from core.feedback import as_source_rows, choose_history, join_labels, split_feedback
+from core.fraud import card_transactions
+from core.split import resolve
+
+NOON = datetime(2026, 11, 24, 12)
+
+
+def predictions(count: int, **columns: Any) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "prediction_id": [f"{place:012x}-000000-0" for place in range(count)],
+            "prediction_time": [NOON + timedelta(minutes=place) for place in range(count)],
+            "prediction_version": 1,
+            "prediction_score": 0.5,
+            "prediction_label": "0",
+            **columns,
+        }
+    )
+
+
+def labels(*given: tuple[int, Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "prediction_id": pd.Series([f"{place:012x}-000000-0" for place, _ in given], dtype="str"),
+            "label": pd.Series([label for _, label in given], dtype=object),
+            "label_time": [NOON + timedelta(days=1, minutes=place) for place in range(len(given))],
+        }
+    )
+
+
+def fraud(*changes: str) -> Config:
+    fast = ("data.rows=3000", "model.params.max_iter=10", "model.folds=3")
+    return config.load(ROOT / "configs/fraud.yaml", (*fast, *changes))
+
+
+def test_the_last_label_counts_and_every_oddity_is_counted() -> None:
+    history = labels((0, "0"), (1, "1"), (1, "0"), (2, "1"), (2, "1"), (99, "1"))
+    joined, report = join_labels(predictions(5), history, Feedback())
+    assert joined["label"].tolist() == ["0", "0", "1"]
+    assert (report.predictions, report.labels, report.labelled) == (5, 6, 3)
+    assert (report.corrected, report.repeated, report.unknown) == (1, 1, 1)
+    said = " ".join(report.sentences)
+    assert "3 of 5 predictions are labelled (60%)" in said
+    assert "1 labels belong to no prediction" in said
+
+
+def test_a_label_that_is_spelt_otherwise_is_no_correction() -> None:
+    _, report = join_labels(predictions(2), labels((0, 1.0), (0, 1), (1, 2.5), (1, 2.75)), Feedback())
+    assert (report.corrected, report.repeated) == (1, 1)
+
+
+def test_no_labels_and_no_predictions_are_sentences() -> None:
+    joined, report = join_labels(predictions(3), labels(), Feedback())
+    assert joined.empty
+    assert "no label has come yet" in report.sentences[0]
+    joined, report = join_labels(predictions(0), labels((7, "1")), Feedback())
+    assert (len(joined), report.unknown) == (0, 1)
+
+
+def test_only_the_newest_rows_are_learned_from_and_the_others_counted() -> None:
+    joined, report = join_labels(predictions(5), labels(*((n, "1") for n in range(5))), Feedback(max_rows=2))
+    assert joined["prediction_id"].tolist() == predictions(5)["prediction_id"].tolist()[-2:]
+    assert report.left_out == 3
+
+
+def served(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows as the log gives them back, with their labels."""
+    columns = rows.drop(columns="fraud")
+    for name in ("time", "card_since"):
+        columns[name] = columns[name].map(lambda moment: moment.isoformat())
+    found = predictions(len(rows), **{name: columns[name].to_numpy() for name in columns})
+    return found.assign(label=rows["fraud"].map(str).to_numpy(), label_time=NOON)
+
+
+def test_served_rows_become_rows_of_the_source_value_for_value() -> None:
+    settings = fraud()
+    source, came = card_transactions(3000), card_transactions(200, start=3000)
+    contract = learn_contract(source, settings.data, settings.contract)
+    found, times = as_source_rows(served(came), source, contract, settings)
+    pd.testing.assert_frame_equal(found, came)
+    assert times.tolist() == served(came)["prediction_time"].tolist()
+
+
+def test_rows_of_the_source_and_rows_asked_twice_are_not_added() -> None:
+    settings = fraud()
+    source = card_transactions(3000)
+    contract = learn_contract(source, settings.data, settings.contract)
+    came = pd.concat([card_transactions(10, start=2995), card_transactions(2, start=3004)], ignore_index=True)
+    found, times = as_source_rows(served(came), source, contract, settings)
+    assert sorted(found["transaction_id"]) == [3000, 3001, 3002, 3003, 3004, 3005]
+    assert len(times) == len(found)
+
+
+def test_ids_that_requests_left_out_and_hidden_features_are_refused() -> None:
+    settings, source = fraud(), card_transactions(3000)
+    contract = learn_contract(source, settings.data, settings.contract)
+    rows = served(card_transactions(20, start=3000))
+    with pytest.raises(UserError, match="needs the id 'transaction_id' of each row"):
+        as_source_rows(rows.drop(columns="transaction_id"), source, contract, settings)
+    with pytest.raises(UserError, match="needs 'amount', which the log does not keep"):
+        as_source_rows(rows, source, contract, fraud("serving.personal={amount: omit}"))
+    with pytest.raises(UserError, match="there are none"):
+        as_source_rows(rows.head(0), source, contract, settings)
+
+
+def test_rows_without_a_time_happened_when_they_were_answered() -> None:
+    settings, source = fraud(), card_transactions(3000)
+    contract = learn_contract(source, settings.data, settings.contract)
+    rows = served(card_transactions(20, start=3000)).drop(columns="time")
+    found, times = as_source_rows(rows, source, contract, settings)
+    assert found["time"].tolist() == times.tolist()
+
+
+@pytest.mark.parametrize("by", ["time", "hash"])
+def test_no_row_changes_side_when_served_rows_join_or_more_of_them_come(by: str) -> None:
+    settings = fraud(f"split.by={by}", "feedback.history=keep")
+    source, came = card_transactions(3000), card_transactions(2000, start=3000, scenario="concept")
+    rule = resolve(source, settings.data, settings.split)
+    before = set(source.loc[rule.held_out(source), "transaction_id"])
+    sides = split_feedback(source, came, np.ones(len(came), bool), rule, settings)
+    held_out, learned = (set(side["transaction_id"]) for side in (sides.holdout, sides.train))
+    assert not held_out & learned
+    assert before <= held_out
+    assert held_out | learned == set(range(5000))
+    share = len(held_out - before) / len(came)
+    assert abs(share - settings.split.holdout) < 0.05
+    assert len(sides.watched) == len(held_out - before)
+    assert sides.reference_rows == len(learned & set(came["transaction_id"]))
+    more = card_transactions(3000, start=3000)
+    later = split_feedback(source, more, np.ones(len(more), bool), rule, settings)
+    assert not set(later.train["transaction_id"]) & held_out
+    assert not set(later.holdout["transaction_id"]) & learned
+
+
+def test_the_past_is_dropped_when_it_misleads_and_kept_when_it_helps() -> None:
+    settings = fraud("data.rows=8000", "model.params.max_iter=30")
+    source = card_transactions(8000)
+    rule = resolve(source, settings.data, settings.split).for_feedback(source)
+    for scenario, keeps in (("concept", False), ("none", True)):
+        new = card_transactions(6000, start=8000, scenario=scenario)
+        found = choose_history(source, new, rule, settings.recipe, settings.feedback, settings.gate.metric)
+        assert found.keep == keeps, found.sentence
+        assert str(settings.gate.metric) in found.sentence
+
+
+def test_served_rows_of_before_the_drift_are_the_past() -> None:
+    settings = fraud("feedback.history=drop")
+    source = card_transactions(3000)
+    came = pd.concat([card_transactions(1000, start=3000), card_transactions(1000, start=4000, scenario="concept")])
+    came = came.reset_index(drop=True)
+    drifted = np.arange(2000) >= 1000
+    sides = split_feedback(source, came, drifted, resolve(source, settings.data, settings.split), settings)
+    assert set(sides.train["transaction_id"]) | set(sides.holdout["transaction_id"]) == set(range(4000, 5000))
+    assert set(sides.old_holdout["transaction_id"]) & set(range(3000, 4000))
+    assert sides.reference_rows is None
+    with pytest.raises(UserError, match="there are none"):
+        split_feedback(source, came, np.zeros(2000, bool), resolve(source, settings.data, settings.split), settings)
+
+
+def test_a_contract_of_two_worlds_is_watched_against_the_newer_one() -> None:
+    settings = fraud()
+    old, new = card_transactions(3000), card_transactions(1000, start=3000, scenario="covariate")
+    both = pd.concat([old, new], ignore_index=True)
+    found = learn_contract(both, settings.data, settings.contract, len(new))
+    alone = learn_contract(new, settings.data, settings.contract)
+    for column, newer in zip(found.columns, alone.columns, strict=True):
+        assert column.name == newer.name
+        if column.kind == "numeric":
+            assert column.edges == newer.edges
+            assert column.shares == newer.shares
+            assert (column.minimum, column.maximum) == (both[column.name].min(), both[column.name].max())
+    assert found.reference_rows == len(new)
+
+
+def test_the_rule_of_a_retraining_survives_json(tmp_path: Path) -> None:
+    settings, source = fraud(), card_transactions(3000)
+    rule = resolve(source, settings.data, settings.split).for_feedback(source)
+    again = type(rule).model_validate_json(rule.model_dump_json())
+    later = card_transactions(500, start=3000)
+    assert (again.held_out(later) == rule.held_out(later)).all()
+    assert 0 < rule.held_out(later).sum() < len(later)
