@@ -7,7 +7,7 @@ INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode
 ZENML_CONFIG_PATH ?= $(CURDIR)/.local/zenml
 HOME_OF_ZENML := ZENML_CONFIG_PATH=$(ZENML_CONFIG_PATH) ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false
 
-.PHONY: training demo dashboard watch stop test check format upgrade clean
+.PHONY: training demo dashboard watch notebook stop test check format upgrade clean
 
 training: .venv/ready
 	$(PY) run.py --pipeline training $(ARGS)
@@ -20,6 +20,10 @@ dashboard: .venv/ready            # the runs of this clone, in the browser; `mak
 
 watch: .venv/ready                # Prometheus on this clone's servers until Ctrl-C; ARGS=--compose adds Grafana
 	@$(PY) -m monitoring.watch $(ARGS)
+
+notebook: .venv/dev               # the loop on your own log, in the browser; the first call adds JupyterLab, within the pins
+	@test -x .venv/bin/jupyter-lab || $(INSTALL) -c requirements.txt -c requirements-dev.txt jupyterlab
+	.venv/bin/jupyter-lab notebooks/feedback.ipynb $(ARGS)
 
 test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those that need Docker
 	$(PY) -m pytest -n auto --dist loadfile -m "not docker" $(ARGS)
