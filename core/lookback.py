@@ -18,7 +18,7 @@ def cut_windows(log: str, version: int, settings: Monitoring) -> list[Window]:
     known = read_predictions(f"{log}/predictions")
     labels = read_labels(f"{log}/labels")[["prediction_id", "label"]]
     rows = known[known["prediction_version"] == version].merge(labels, on="prediction_id", how="left")
-    for name in rows.select_dtypes("object"):
+    for name in (name for name in rows if rows[name].dtype == "object"):
         rows[name] = plain(rows[name], dates=False)
     if len(rows) < settings.min_rows:
         raise UserError(
