@@ -5,7 +5,7 @@ import pandas as pd
 
 from config import Monitoring, UserError
 from core.bundle import Bundle
-from core.dtypes import plain
+from core.dtypes import plain_objects
 from core.monitor import Window
 from core.records import read_labels, read_predictions, read_refusals
 
@@ -17,9 +17,7 @@ def cut_windows(log: str, version: int, settings: Monitoring) -> list[Window]:
     """
     known = read_predictions(f"{log}/predictions")
     labels = read_labels(f"{log}/labels")[["prediction_id", "label"]]
-    rows = known[known["prediction_version"] == version].merge(labels, on="prediction_id", how="left")
-    for name in (name for name in rows if rows[name].dtype == "object"):
-        rows[name] = plain(rows[name], dates=False)
+    rows = plain_objects(known[known["prediction_version"] == version].merge(labels, on="prediction_id", how="left"))
     if len(rows) < settings.min_rows:
         raise UserError(
             f"looking back needs {settings.min_rows:,} rows that version {version} answered, {log} holds "
