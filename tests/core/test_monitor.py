@@ -1,0 +1,290 @@
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from servers import Model, model
+
+import config
+from config import ROOT, Monitoring, Serving
+from core.fraud import SCENARIOS, card_transactions
+from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_window, examine
+from core.records import RecordWriter, label_lines, prediction_line, refusal_line
+from serving.schema import Refused, Schema
+
+SEEDS = range(20 if os.environ.get("CI") else 4)
+ROWS = 5000
+BATCH = 10  # rows a request, as `make traffic` sends them
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+NOW = datetime(2026, 11, 24, 18)
+CONFIG = config.load(ROOT / "configs/fraud.yaml")
+SETTINGS = CONFIG.monitoring
+LABELS = "label and concept drift need"
+
+
+@cache
+def trained() -> Model:
+    return model("fraud", "model.params.max_iter=20")
+
+
+def accepted(schema, batch, at, refusals) -> Iterator[list[Any]]:
+    """Yield the values of requests that the contract lets in: a batch, or its rows one by one where one is refused."""
+    try:
+        yield [list(row) for row in schema.rows(json.dumps(batch).encode())]
+    except Refused as err:
+        refusals.append(refusal_line(at, "/predict", err.field, err.rule), at)
+        if len(batch) > 1:
+            for row in batch:
+                yield from accepted(schema, [row], at, refusals)
+
+
+def serve(
+    log, scenario="none", seed=0, rows=ROWS, labelled=0.8, *, version=1, begin=NOON, serving=CONFIG.serving, change=None
+):
+    """Fill a log as the service does with the traffic of a scenario, a request a second; return the prediction ids."""
+    schema, bundle = Schema(trained().bundle.card, serving), trained().bundle
+    asked = card_transactions(rows, 100 + seed, scenario, start=20_000)
+    asked = asked if change is None else change(asked)
+    truth = dict(zip(asked["transaction_id"], asked["fraud"].tolist(), strict=True))
+    sent = json.loads(asked.drop(columns="fraud").to_json(orient="records", date_format="iso", date_unit="us"))
+    header = {"model": "fraud", "version": version, "release": f"v{version}-0123456789ab"}
+    kept = [name for name in schema.columns if serving.personal.get(name) != "omit"]
+    about = header | {"columns": kept, "classes": bundle.card.contract.classes}
+    predictions, labels, refusals = (
+        RecordWriter(log / kind, (about if kind == "predictions" else header) | {"kind": kind})
+        for kind in ("predictions", "labels", "refusals")
+    )
+    requests = []
+    for place in range(0, len(sent), BATCH):
+        at = begin + timedelta(seconds=place // BATCH)
+        requests += [(at, values) for values in accepted(schema, sent[place : place + BATCH], at, refusals)]
+    together = [row for _, values in requests for row in values]
+    scores = iter(bundle.scores(pd.DataFrame(together, columns=schema.columns)) if together else ())
+    known, ids = np.random.default_rng(seed), []
+    for number, (at, values) in enumerate(requests):
+        name = f"{version:06x}{seed:06x}-{number:06x}"
+        said = [float(next(scores)) for _ in values]
+        told = [bundle.card.contract.classes[int(score >= bundle.card.threshold)] for score in said]
+        stored = [_stored(serving, dict(zip(schema.columns, row, strict=True)), kept) for row in values]
+        predictions.append(prediction_line(name, at, stored, said, told), at)
+        ids += [f"{name}-{row}" for row in range(len(values))]
+        pairs = [
+            (f"{name}-{row}", str(truth[value[schema.columns.index("transaction_id")]]))
+            for row, value in enumerate(values)
+            if known.random() < labelled
+        ]
+        if pairs:
+            labels.append(label_lines(pairs, at), at)
+    for writer in (predictions, labels, refusals):
+        writer.close()
+    return ids
+
+
+def _stored(serving: Serving, row: dict[str, Any], kept: list[str]) -> list[Any]:
+    return [f"#{hash(row[name]):x}" if serving.personal.get(name) == "hash" else row[name] for name in kept]
+
+
+def collect(log, settings=SETTINGS, *, version=1, after=None, now=NOW):
+    return collect_window(str(log), version, settings, after, now)
+
+
+def look(log, *, settings=SETTINGS, serving=CONFIG.serving, version=1, **options) -> WindowReport:
+    wanted = CONFIG.model_copy(update={"monitoring": settings, "serving": serving})
+    window = collect(log, settings, version=version, **options)
+    return examine(window, trained().bundle, version, trained().holdout, {}, wanted)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_kind_of_drift_raises_its_own_alarm_and_no_other(tmp_path, scenario, seed):
+    serve(tmp_path, scenario, seed)
+    report = look(tmp_path)
+    assert report.kinds == (() if scenario == "none" else (scenario,)), [alarm.sentence for alarm in report.alarms]
+    assert [alarm.helps for alarm in report.alarms] == [KINDS[kind] for kind in report.kinds]
+    assert WindowReport.model_validate_json(report.model_dump_json()) == report
+    if scenario == "schema":  # every request was refused: there is nothing else to look at
+        assert (report.rows, report.enough, report.refused_share) == (0, False, 1)
+        assert report.refused["extra_column"] == ROWS + ROWS // BATCH
+    else:
+        assert report.coverage == pytest.approx(0.8, abs=0.03)
+        assert {"roc_auc", "average_precision"} <= report.performance.keys() & report.estimated.keys()
+
+
+def test_amounts_that_come_as_text_are_a_changed_schema(tmp_path):
+    serve(tmp_path, rows=600, change=lambda rows: rows.assign(amount=rows["amount"].astype(str)))
+    report = look(tmp_path)
+    assert report.kinds == ("schema",)
+    assert "100% of the requests were refused, as they break the contract: wrong_type" in report.alarms[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [({"hour": None}, "missing"), ({"amount": 1e9}, "covariate"), ({"merchant": "casino"}, "covariate")],
+)
+def test_what_is_refused_tells_of_its_own_kind(tmp_path, change, kind):
+    def changed(rows):
+        every_third = pd.Series(np.arange(len(rows)) % 3 == 0)
+        return rows.astype(object).mask(every_third, rows.assign(**change).astype(object))
+
+    serve(tmp_path, rows=600, labelled=0, change=changed)
+    report = look(tmp_path, settings=Monitoring(min_rows=300))
+    assert report.kinds == (kind,)
+    assert "were refused" in report.alarms[0].sentence
+
+
+def test_few_refusals_are_no_alarm(tmp_path):
+    serve(tmp_path, rows=600, change=lambda rows: pd.concat([rows.head(590), rows.tail(10).assign(amount=1e9)]))
+    report = look(tmp_path)
+    assert report.refused == {"out_of_range": 11}
+    assert report.kinds == ()
+
+
+def test_a_log_that_is_not_there_is_an_empty_window(tmp_path):
+    report = look(tmp_path / "none")
+    assert (report.rows, report.enough, report.kinds, report.start) == (0, False, (), None)
+    assert report.notes == ("no new rows: nothing was answered since the last window",)
+    assert report.gauges()
+
+
+def test_too_few_rows_are_not_judged(tmp_path):
+    serve(tmp_path, "covariate", rows=100)
+    report = look(tmp_path)
+    assert (report.rows, report.enough, report.kinds) == (100, False, ())
+    assert report.notes == (f"too few rows: 100 since the last window, judging needs {SETTINGS.min_rows:,}",)
+
+
+def test_without_labels_inputs_are_judged_and_performance_is_not(tmp_path):
+    serve(tmp_path, "concept", rows=1000, labelled=0)
+    report = look(tmp_path)
+    assert report.kinds == ()
+    assert (report.label, report.concept, report.performance) == (None, None, {})
+    assert report.estimated
+    assert report.notes == (
+        "labels for 0% of the rows (0 of 1,000)",
+        f"{LABELS} {SETTINGS.min_labels:,} labelled rows, there are 0",
+    )
+
+
+def test_labels_of_unknown_predictions_are_left_out(tmp_path):
+    ids = serve(tmp_path, rows=600, labelled=0)
+    writer = RecordWriter(tmp_path / "labels", {"kind": "labels", "model": "fraud"})
+    writer.append(label_lines([("ffffffffffff-000000-0", "1"), (ids[0], "0")], NOON), NOON)
+    report = look(tmp_path)
+    assert (report.rows, report.labelled) == (600, 1)
+
+
+def test_new_gaps_are_missing_values_and_too_few_whole_rows_are_said(tmp_path):
+    def gaps(rows):
+        return rows.assign(device_score=rows["device_score"].where(np.arange(len(rows)) % 4 == 0))
+
+    serve(tmp_path, rows=600, change=gaps)
+    report = look(tmp_path)
+    assert report.kinds == ("missing",)
+    assert report.notes[-1].startswith(
+        f"{LABELS} {SETTINGS.min_labels:,} labelled rows without the new gaps, there are"
+    )
+
+
+@pytest.mark.parametrize("kept", ["hash", "omit"])
+def test_a_personal_column_is_not_looked_at(tmp_path, kept):
+    serving = CONFIG.serving.model_copy(update={"personal": {"merchant": kept}})
+    serve(tmp_path, rows=600, serving=serving)
+    report = look(tmp_path, serving=serving)
+    assert report.kinds == ()
+    assert "merchant" not in [column.name for column in report.columns]
+    assert "merchant" not in report.separation.columns
+    assert "merchant" not in [finding.column for finding in report.findings]
+
+
+def test_rows_that_another_version_answered_are_left_out_and_said(tmp_path):
+    serve(tmp_path, "covariate", seed=1, rows=600)
+    serve(tmp_path, rows=600, version=2)
+    left_out = "600 rows that another version answered are left out"
+    report = look(tmp_path, version=2)
+    assert (report.rows, report.kinds, report.notes[0]) == (600, (), left_out)
+    nothing = look(tmp_path, version=3)
+    assert nothing.rows == 0
+    assert nothing.notes[-1] == (
+        "1,200 rows that another version answered are left out; "
+        "deploy the champion to have it watched: python run.py --pipeline deployment"
+    )
+
+
+def test_a_window_is_the_newest_rows(tmp_path):
+    ids = serve(tmp_path, rows=200)
+    window = collect(tmp_path, Monitoring(window_rows=50))
+    assert list(window.rows["prediction_id"]) == ids[-50:]
+    assert len(collect(tmp_path, Monitoring(window_rows=None)).rows) == 200
+
+
+def test_a_window_may_be_hours(tmp_path):
+    serve(tmp_path, rows=200, begin=NOON - timedelta(hours=3), seed=1)
+    ids = serve(tmp_path, rows=200)
+    assert list(collect(tmp_path, Monitoring(window_hours=7)).rows["prediction_id"]) == ids
+    assert len(collect(tmp_path, Monitoring(window_hours=12)).rows) == 400
+    assert len(collect(tmp_path, Monitoring(window_hours=1)).rows) == 0
+
+
+def test_a_window_begins_after_the_last_one(tmp_path):
+    ids = serve(tmp_path, rows=200, labelled=1)
+    last = collect(tmp_path).rows["prediction_time"].iloc[99].to_pydatetime()
+    window = collect(tmp_path, after=last)
+    assert list(window.rows["prediction_id"]) == ids[100:]
+    assert window.judged["label"].notna().all()
+    end = collect(tmp_path).rows["prediction_time"].iloc[-1].to_pydatetime()
+    assert len(collect(tmp_path, after=end).rows) == 0
+
+
+def test_refusals_are_those_of_the_windows_time(tmp_path):
+    def broken(rows):
+        return rows.assign(amount=np.where(np.arange(len(rows)) < 100, 1e9, rows["amount"]))
+
+    serve(tmp_path, rows=200, change=broken)
+    assert len(collect(tmp_path).refusals) == 0  # the window begins with the first row that was answered
+    serve(tmp_path, rows=100, seed=1, begin=NOON - timedelta(hours=1))
+    assert len(collect(tmp_path).refusals) == 110
+
+
+def test_where_labels_take_time_older_rows_are_judged(tmp_path):
+    old = serve(tmp_path, rows=200, labelled=1, begin=NOON - timedelta(hours=48))
+    new = serve(tmp_path, rows=200, labelled=0, seed=1)
+    window = collect(tmp_path, Monitoring(label_delay_hours=48, window_hours=24))
+    assert list(window.rows["prediction_id"]) == new
+    assert list(window.judged["prediction_id"]) == old
+    assert window.judged["label"].notna().all()
+
+
+def test_a_half_written_line_is_not_part_of_the_window(tmp_path):
+    serve(tmp_path, rows=200)
+    (segment,) = (tmp_path / "predictions").iterdir()
+    with segment.open("ab") as file:
+        file.write(b'["ffffffffffff-000001","2026-11-24T12:00:')
+    assert len(collect(tmp_path).rows) == 200
+
+
+def test_a_copied_segment_counts_once(tmp_path):
+    serve(tmp_path, rows=200, labelled=1)
+    (segment,) = (tmp_path / "predictions").iterdir()
+    shutil.copy(segment, segment.with_name("copy.jsonl"))
+    window = collect(tmp_path)
+    assert len(window.rows) == len(window.judged) == 200
+
+
+def test_a_later_label_replaces_an_earlier_one(tmp_path):
+    ids = serve(tmp_path, rows=10, labelled=1)
+    writer = RecordWriter(tmp_path / "labels", {"kind": "labels", "model": "fraud"})
+    later = NOON + timedelta(hours=1)
+    writer.append(label_lines([(ids[0], "1")], later), later)
+    judged = collect(tmp_path).judged
+    assert len(judged) == 10
+    assert judged["label"].iloc[0] == "1"
+
+
+def test_every_rule_of_a_changed_schema_is_one_that_is_refused_or_found():
+    assert set(SCHEMA_RULES) <= set(config.Rules.model_fields)
