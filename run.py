@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",                            # evidently
     "BENTOML_DO_NOT_TRACK": "True",
+    "OMP_WAIT_POLICY": "PASSIVE",                   # scikit-learn's threads spin: on a busy machine, for minutes
 }  # fmt: skip
 
 FOLLOWS = {

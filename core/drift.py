@@ -134,7 +134,7 @@ def discoveries(p_values: Sequence[float | None], level: float) -> list[bool]:
     ordered = np.sort(tested)
     passing = np.flatnonzero(ordered <= level * np.arange(1, len(tested) + 1) / len(tested))
     limit = ordered[passing[-1]] if len(passing) else -1.0
-    return [p is not None and p <= limit for p in p_values]
+    return [p is not None and bool(p <= limit) for p in p_values]
 
 
 def separation(

@@ -1,5 +1,6 @@
 """Let Evidently draw what changed, for people; nothing is decided by it."""
 
+import warnings
 from typing import Annotated
 
 import pandas as pd
@@ -30,7 +31,9 @@ def draw_drift(
     window, reference = (
         as_features(_sample(side, settings.report_rows), features) for side in (window_rows, check_rows)
     )
-    return HTMLString(_draw(window, reference, features))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Evidently and what it imports use much that is deprecated elsewhere
+        return HTMLString(_draw(window, reference, features))
 
 
 def _draw(window: pd.DataFrame, reference: pd.DataFrame, features: dict[str, Kind]) -> str:
