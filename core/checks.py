@@ -88,7 +88,7 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
             broken.append(_useless_column(rows[name], reason))
     for name, kind in contract.features.items():
         if name in data.kinds:
-            broken += _wrong_type(rows[name], kind)
+            broken += _wrong_type(rows[name], as_kind(rows[name], kind), kind)
     if settings.rules.leaking_target != "off":
         leaks = find_leaks(rows, contract, settings.leak_score)
         broken += [("leaking_target", name, len(rows), sentence) for name, sentence in leaks]
@@ -134,7 +134,7 @@ def _same_values(values: pd.Series, reference: Column) -> bool:
 
 def _check_column(values: pd.Series, reference: Column, settings: Contract) -> Iterator[_Broken]:
     name, coerced = reference.name, as_kind(values, reference.kind)
-    yield from _wrong_type(values, reference.kind)
+    yield from _wrong_type(values, coerced, reference.kind)
     nulls = int(values.isna().sum())
     if nulls and not reference.nullable:
         yield "new_nulls", name, nulls, f"'{name}' misses {nulls} values, it missed none in training"
@@ -167,8 +167,8 @@ def _check_target(labels: pd.Series, reference: DataContract, settings: Contract
         yield "wrong_type", reference.target, count, f"{sentence}, e.g. {quoted(unknown[0])}"
 
 
-def _wrong_type(values: pd.Series, kind: Kind) -> Iterator[_Broken]:
-    wrong = values[as_kind(values, kind).isna() & values.notna()]
+def _wrong_type(values: pd.Series, coerced: pd.Series, kind: Kind) -> Iterator[_Broken]:
+    wrong = values[coerced.isna() & values.notna()]
     if count := len(wrong):
         sentence = f"'{values.name}' has {count} values that are not {kind}, e.g. {quoted(wrong.iloc[0])}"
         yield "wrong_type", str(values.name), count, sentence

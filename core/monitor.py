@@ -272,7 +272,9 @@ def _notes(window: Window, settings: Monitoring) -> list[str]:
 def _refused(window: Window) -> tuple[dict[str, int], float]:
     """Return refused requests by rule, and their share of all requests."""
     refused = {str(rule): int(count) for rule, count in window.refusals["rule"].value_counts().items()}
-    answered = window.rows["prediction_id"].str.rpartition("-")[0].nunique() if len(window.rows) else 0
+    # Each request has a row 0, but for the first of the window, which may be cut.
+    firsts = window.rows["prediction_id"].str.endswith("-0")
+    answered = int(firsts.sum() + (not firsts.iloc[0])) if len(firsts) else 0
     total = answered + len(window.refusals)
     return refused, len(window.refusals) / total if total else 0.0
 
