@@ -25,8 +25,8 @@ notebook: .venv/dev               # the loop on your own log, in the browser; th
 	@test -x .venv/bin/jupyter-lab || $(INSTALL) -c requirements.txt -c requirements-dev.txt jupyterlab
 	.venv/bin/jupyter-lab notebooks/feedback.ipynb $(ARGS)
 
-test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those that need Docker
-	$(PY) -m pytest -n auto --dist loadfile -m "not docker" $(ARGS)
+test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those that need Docker, "-m loop" the demo
+	$(PY) -m pytest -n auto --dist loadfile -m "not docker and not loop" $(ARGS)
 
 check: .venv/dev
 	.venv/bin/ruff check

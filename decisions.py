@@ -4,23 +4,34 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import ledger
-from config import Policy
+from config import Policy, UserError
 from core.monitor import WindowReport
 from core.policy import Decision, action, drifting_since, judged_windows, requirements
 from core.policy import last_retraining as last
 from core.report import decision_page
 
+RETRAINING = "retraining"
+"""Tag of the entries that begin one."""
+
+NEWEST = 200
+"""Entries that are looked at; an hourly log has thousands a year, and each takes some milliseconds to read."""
+
 
 def history(name: str) -> list[Decision]:
-    """Return the log of a model, oldest first."""
-    return ledger.entries(_log(name))
+    """Return the newest entries of a model's log and every retraining, oldest first."""
+    found = [*ledger.entries(_log(name), tag=RETRAINING), *ledger.entries(_log(name), newest=NEWEST)]
+    return sorted({entry.number: entry for entry in found}.values(), key=lambda entry: entry.number)
 
 
 def append(name: str, decision: Decision) -> None:
-    """Append an entry under its number; raise ledger.Taken if another run was first."""
+    """Append an entry under its number; another run that was first is a UserError."""
     from steps.materializers import Report
 
-    ledger.append(_log(name), decision, decision.number, materializer=Report)
+    tags = [RETRAINING] if decision.by == "feedback" else []
+    try:
+        ledger.append(_log(name), decision, decision.number, materializer=Report, tags=tags)
+    except ledger.Taken as err:
+        raise UserError(f"another run has decided something about '{name}' just now; look at it, run again") from err
 
 
 def last_judged(entries: list[Decision]) -> datetime | None:
@@ -41,7 +52,7 @@ def weigh(
     entries, now = history(name), datetime.now(UTC)
     judged = report is not None and report.enough
     entry = Decision(
-        number=len(entries) + 1,
+        number=entries[-1].number + 1 if entries else 1,
         time=now,
         by=by,
         version=version,

@@ -10,12 +10,12 @@ class Taken(Exception):
     """Another run has appended since this one looked."""
 
 
-def entries(log: str) -> list[Any]:
-    """Return all entries, oldest first."""
+def entries(log: str, newest: int = 10_000, tag: str | None = None) -> list[Any]:
+    """Return the newest entries, or those with a tag, oldest first."""
     from zenml.client import Client
 
-    page = Client().list_artifact_versions(artifact=log, sort_by="asc:version_number", size=10_000)
-    return [version.load() for version in page.items]
+    page = Client().list_artifact_versions(artifact=log, sort_by="desc:version_number", size=newest, tags=tag and [tag])
+    return [version.load() for version in reversed(page.items)]
 
 
 def last(log: str) -> Any | None:

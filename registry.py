@@ -94,10 +94,15 @@ def evidence(name: str, version: int) -> tuple[Scorecard, pd.DataFrame]:
     from zenml.client import Client
 
     stored = _version(name, version)
-    scorecard, watched = stored.get_artifact("scorecard"), stored.run_metadata.get("watched_rows")
-    if scorecard is None or watched is None:
-        raise UserError(f"version {version} of '{name}' lacks its scorecard or its rows; train again")
-    rows: pd.DataFrame = Client().get_artifact_version(UUID(str(watched))).load()
+    scorecard = stored.get_artifact("scorecard")
+    if scorecard is None:
+        raise UserError(f"version {version} of '{name}' has no scorecard; train again")
+    try:
+        rows: pd.DataFrame = Client().get_artifact_version(UUID(str(stored.run_metadata["watched_rows"]))).load()
+    except (KeyError, FileNotFoundError) as err:
+        raise UserError(
+            f"the holdout rows of version {version} of '{name}' are gone, which traffic is compared with; train again"
+        ) from err
     return scorecard.load(), rows.head(10_000)
 
 

@@ -1,6 +1,7 @@
 """When a model is trained again: every condition by itself, and no flapping."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_a_stream_that_alternates_at_the_threshold_starts_at_most_one_retraining
             if action(required, bool(window.alarms), policy) == "retrain":
                 entries.append(retraining(hour))
         begun = [e.time for e in entries if e.by == "feedback"]
-        gaps = [after - before for before, after in zip(begun[:-1], begun[1:], strict=True)]
+        gaps = [after - before for before, after in pairwise(begun)]
         assert begun
         assert min(gaps) >= timedelta(hours=policy.cooldown_hours)
         for moment in begun:

@@ -1,0 +1,36 @@
+"""The whole loop, with the assertions of `make demo`: drift is injected, found, learned, and gone."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+import decisions
+import demo
+import registry
+
+pytestmark = pytest.mark.loop
+
+
+def test_the_loop_closes_by_itself(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo.play("looped", tmp_path / "demo.log")
+    timeline = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in timeline] == [
+        "train", "deploy", "traffic", "monitor", "traffic", "monitor", "policy", "traffic", "monitor", "feedback",
+        "gate", "switch", "traffic", "recovered", "monitor",
+    ]  # fmt: skip
+    assert [(e.by, e.kinds, e.action) for e in decisions.history("looped")] == [
+        ("monitoring", (), "nothing"),
+        ("monitoring", ("concept",), "wait"),
+        ("monitoring", ("concept",), "retrain"),
+        ("feedback", (), "retrain"),
+        ("monitoring", (), "nothing"),
+    ]
+    assert [e.version for e in registry.history("looped")] == [1, 2]
+
+
+def test_what_does_not_hold_ends_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = demo.Loop("held", tmp_path / "demo.log")
+    with pytest.raises(demo.Failed, match="monitor: silent"):
+        loop.say("monitor", "silent", holds=False)
+    assert "✗ monitor" in capsys.readouterr().out
