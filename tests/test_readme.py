@@ -15,8 +15,9 @@ TYPED = [line.split("#")[0].strip() for line in re.findall(r"^    (?:python|make
 def test_commands_parse_and_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
-    assert {line.split()[1] for line in TYPED if line.startswith("make")} == {"training", "test"}
-    assert set(re.findall(r"`make ([a-z]+)`", README)) | {"training", "test"} <= targets
+    typed = {line.split()[1] for line in TYPED if line.startswith("make")}
+    assert typed == {"training", "demo", "test", "watch"}
+    assert set(re.findall(r"`make ([a-z]+)", README)) | typed <= targets
     runs = [line for line in TYPED + re.findall(r"`(python run.py[^`]*)`", README) if "run.py" in line]
     assert len(runs) >= 6
     for line in runs:
@@ -32,10 +33,22 @@ def test_the_small_use_case_is_valid(tmp_path: Path) -> None:
 
 
 def test_knobs_and_places_it_names_exist() -> None:
-    for key in ("data.id", "data.query", "split.by", "gate.margin", "contract.rules", "model.estimator"):
+    for key in (
+        "monitoring.false_alarm_rate",
+        "monitoring.min_rows",
+        "policy.mode",
+        "data.id",
+        "data.query",
+        "split.by",
+        "gate.margin",
+        "contract.rules",
+        "model.estimator",
+    ):
         assert f"`{key}" in README
         section, field = key.split(".")
         assert field in config.Config.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+    for page in re.findall(r"\]\(([\w/.]+)\)", README):
+        assert (ROOT / page).is_file(), page
     for place in re.findall(r"^    ([a-z]+(?:\.py|/)) |  ([a-z]+/) ", README, re.M):
         assert (ROOT / "".join(place)).exists(), place
 
