@@ -12,7 +12,7 @@ from config import Contract, Data, Kind, Rules, Section, UserError
 from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
 from core.paged import Paged
-from core.table import as_kind, infer_kind, quoted, row_hashes
+from core.table import as_kind, infer_kind, quoted, row_hashes, spelling_counts
 
 _Broken = tuple[str, str | None, int, str]  # rule, column, rows concerned, sentence
 
@@ -133,13 +133,14 @@ def _same_values(values: pd.Series, reference: Column) -> bool:
 
 
 def _check_column(values: pd.Series, reference: Column, settings: Contract) -> Iterator[_Broken]:
-    name, coerced = reference.name, as_kind(values, reference.kind)
-    yield from _wrong_type(values, coerced, reference.kind)
-    nulls = int(values.isna().sum())
+    name, nulls = reference.name, int(values.isna().sum())
+    if reference.kind != "categorical":  # any value can be a category
+        coerced = as_kind(values, reference.kind)
+        yield from _wrong_type(values, coerced, reference.kind)
     if nulls and not reference.nullable:
         yield "new_nulls", name, nulls, f"'{name}' misses {nulls} values, it missed none in training"
     if reference.kind == "categorical":
-        unseen = coerced[coerced.notna() & ~coerced.isin(reference.categories)].value_counts()
+        unseen = spelling_counts(values).drop(list(reference.categories), errors="ignore")
         if count := int(unseen.sum()):
             shown = ", ".join(f"'{label}'" for label in unseen.index[:3])
             more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""

@@ -20,7 +20,7 @@ import pandas as pd
 
 from config import Kind, Monitoring, Section
 from core.contract import Column
-from core.table import as_kind
+from core.table import as_kind, spelling_counts
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -98,8 +98,9 @@ def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, setti
 
 def histogram(values: Floats, edges: Sequence[float]) -> Counts:
     """Count numbers into bins that have their upper edges; NaN is in none."""
-    present = values[~np.isnan(values)]
-    return np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
+    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
+    counts[-1] -= np.isnan(values).sum()  # it sorts behind every number
+    return counts
 
 
 def deciles(values: Floats) -> tuple[float, ...]:
@@ -167,11 +168,9 @@ def separation(
 
 
 def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
-    coerced = as_kind(values, reference.kind)
-    present = int(coerced.notna().sum())
+    present, counts = _counts(values, reference)
     gone, gone_before = len(values) - present, round(n * reference.missing)
     missing = homogeneity(np.array([gone, present]), np.array([gone_before, n - gone_before]))
-    counts = _counts(coerced, reference)
     before = np.zeros_like(counts)
     before[: len(reference.shares)] = np.round(np.array(reference.shares) * (n - gone_before))
     test, p, psi = homogeneity(counts, before) or (None, None, None)
@@ -189,15 +188,18 @@ def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
     )
 
 
-def _counts(coerced: pd.Series, reference: Column) -> Counts:
-    """Count values already coerced into the reference's bins; a category it lacks goes into one more."""
+def _counts(values: pd.Series, reference: Column) -> tuple[int, Counts]:
+    """Count the values present, and those in each reference bin; a category it lacks goes into one more."""
+    if reference.kind == "categorical":
+        found = spelling_counts(values)
+        known = found.reindex(list(reference.categories), fill_value=0).to_numpy(np.int64)
+        present = int(found.sum())
+        return present, np.append(known, present - known.sum())
+    coerced = as_kind(values, reference.kind)
     if reference.kind == "datetime":
-        return np.zeros(0, np.int64)
-    if reference.kind != "categorical":
-        return histogram(coerced.to_numpy(np.float64), reference.edges)
-    found = coerced.value_counts()
-    known = found.reindex(list(reference.categories), fill_value=0).to_numpy(np.int64)
-    return np.append(known, int(found.sum()) - known.sum())
+        return int(coerced.notna().sum()), np.zeros(0, np.int64)
+    counts = histogram(coerced.to_numpy(np.float64), reference.edges)
+    return int(counts.sum()), counts
 
 
 def _pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:

@@ -131,6 +131,14 @@ def as_kind(values: pd.Series, kind: Kind) -> pd.Series:
     return _like(values, np.array([*coerced, np.nan], dtype)[codes], dtype)  # missing has code -1, the last
 
 
+def spelling_counts(values: pd.Series) -> pd.Series:
+    """Count the values present by their one spelling, that of a categorical column, the most frequent first."""
+    codes, distinct = _distinct(values)  # they are spelt once each, not in every row
+    counts = pd.Series(np.bincount(codes[codes >= 0], minlength=len(distinct)), dtype=np.int64)
+    spelt = pd.Index([as_text(value) for value in distinct], dtype=object)
+    return counts.groupby(spelt, sort=False).sum().sort_values(ascending=False, kind="stable")
+
+
 def as_text(value: Any) -> str:
     """Return the one spelling of a value: 3, 3.0 and Decimal("3.00") are "3", times are ISO 8601."""
     if isinstance(value, bool | np.bool_):
