@@ -245,7 +245,7 @@ class Course:
     kind: Literal["covariate", "label", "concept"]
     course: Literal["sudden", "gradual", "recurring"]
     window: int
-    limit: int = 60_000
+    limit: int = 40_000
     """Rows after the change."""
 
     def __call__(self, seed: int) -> Found:
@@ -261,7 +261,7 @@ class Course:
             "gradual": random.random(len(since)) < since / 20_000,
             "recurring": (since >= 0) & (since // 10_000 % 2 == 0),
         }[self.course]
-        rows = stream[0].mask(on, stream[1])
+        rows = pd.concat(stream).iloc[np.arange(len(on)) + len(on) * on]
         entries: list[Decision] = []
         found: Found = {"early": False, "first alarm": np.inf, "retraining": np.inf}
         for end in range(self.window, len(rows), self.window):
@@ -445,6 +445,8 @@ def _shown(values: pd.Series) -> str:
     if values.name in ("first alarm", "retraining"):
         return f"{values.median():,.0f} {values.max():,.0f}"
     share = float(values.astype(float).mean())
+    if values.name == "its columns":
+        return f"{100 * share:.0f}"
     kept = (share * n + 0.5) / (n + 1)  # none in n is not surely none
     return f"{100 * share:.1f}±{100 * (kept * (1 - kept) / n) ** 0.5:.1f}"
 
