@@ -43,7 +43,7 @@ def found(labelled, before, prior=(0.8, 0.2)):
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_labels_as_they_were_alarm_no_more_often_than_stated(target):
-    runs = 25
+    runs = 15
     alarms = [Labels(target, 1000, 500)(seed) for seed in range(runs)]
     for family in ("label", "concept"):
         assert sum(alarm[family] for alarm in alarms) <= binom.ppf(0.999, runs, SETTINGS.false_alarm_rate)

@@ -28,7 +28,7 @@ def one(values, *, before, settings=SETTINGS):
 
 
 def test_windows_without_drift_alarm_no_more_often_than_stated():
-    runs, alarms, tests = 150, 0, 0
+    runs, alarms, tests = 100, 0, 0
     columns = learned(inputs(N, random(0)))
     for seed in range(1, runs + 1):
         if seed % 25 == 0:  # the reference is drawn as well
