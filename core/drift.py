@@ -62,7 +62,7 @@ class ColumnDrift(Section):
         if self.missing_drifted:
             said.append(f"{self.missing:.0%} of '{self.name}' is missing, it was {self.missing_before:.0%}")
         if self.drifted:
-            said.append(f"'{self.name}' moved (PSI {self.psi:.2f}, p {self.p:.1g})")
+            said.append(f"'{self.name}' moved (PSI {self.psi:.2f}, {p_value(self.p or 0)})")
         return "; ".join(said) or f"'{self.name}' is as it was"
 
 
@@ -77,6 +77,11 @@ class Separation(Section):
     drifted: bool
     columns: tuple[str, ...]
     """The columns it saw."""
+
+
+def p_value(p: float) -> str:
+    """Write a p-value; what is smaller than the tests' own precision is not told apart."""
+    return f"p {p:.1g}" if p >= 1e-16 else "p < 1e-16"
 
 
 def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, settings: Monitoring) -> list[ColumnDrift]:

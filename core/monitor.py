@@ -24,7 +24,17 @@ from core.concept import (
     worse_segments,
 )
 from core.contract import encode_target
-from core.drift import FAMILIES, ColumnDrift, Separation, column_drifts, deciles, histogram, homogeneity, separation
+from core.drift import (
+    FAMILIES,
+    ColumnDrift,
+    Separation,
+    column_drifts,
+    deciles,
+    histogram,
+    homogeneity,
+    p_value,
+    separation,
+)
 from core.dtypes import plain, plain_objects
 from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
@@ -310,11 +320,11 @@ def _input_alarms(
 def _label_alarms(label: LabelDrift, concept: ConceptDrift | None, segments: Sequence[Segment]) -> list[Alarm]:
     alarms = []
     if label.drifted:
-        what = f"{label.value:.4g} where the inputs promise {label.promised:.4g} (p {label.p:.1g})"
+        what = f"{label.value:.4g} where the inputs promise {label.promised:.4g} ({p_value(label.p)})"
         alarms.append(_alarm("label", f"'{label.label}' is {what}"))
     if concept is not None and concept.drifted:
         worst = f", worst where {segments[0].column} is {segments[0].values}" if segments else ""
-        what = f"{concept.value:.3f} where the scores promise {concept.promised:.3f} (p {concept.p:.1g})"
+        what = f"{concept.value:.3f} where the scores promise {concept.promised:.3f} ({p_value(concept.p)})"
         alarms.append(_alarm("concept", f"{concept.metric} is {what}{worst}"))
     return alarms
 
