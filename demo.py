@@ -218,7 +218,7 @@ def main() -> int:
     except Failed as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
-    print(f"next: make dashboard, and look at the runs of {name}")
+    print(f"next: make dashboard, for its runs; NOTEBOOK_CHANGES=name={name} make notebook, for its log")
     return 0
 
 
