@@ -1,7 +1,7 @@
 """Keep what was decided about each window of traffic: an append-only log a model, ZenML artifact `NAME_decision`."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import ledger
 from config import Policy, UserError
@@ -23,13 +23,14 @@ def history(name: str) -> list[Decision]:
     return sorted({entry.number: entry for entry in found}.values(), key=lambda entry: entry.number)
 
 
-def append(name: str, decision: Decision) -> None:
-    """Append an entry under its number; another run that was first is a UserError."""
-    from steps.materializers import Report
+def append(name: str, decision: Decision, materializer: type[Any] | None = None) -> None:
+    """Append an entry under its number; another run that was first is a UserError.
 
+    The materializer of pages lets the dashboard show the entry's own.
+    """
     tags = [RETRAINING] if decision.by == "feedback" else []
     try:
-        ledger.append(_log(name), decision, decision.number, materializer=Report, tags=tags)
+        ledger.append(_log(name), decision, decision.number, materializer=materializer, tags=tags)
     except ledger.Taken as err:
         raise UserError(f"another run has decided something about '{name}' just now; look at it, run again") from err
 

@@ -22,5 +22,5 @@ def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[
         name, "monitoring", window_report.version, window_report, len(labels), config.policy, run
     )
     if window_report.enough or decision.alarms:
-        decisions.append(name, decision)
+        decisions.append(name, decision, Report)
     return decision

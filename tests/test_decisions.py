@@ -9,6 +9,7 @@ import decisions
 from config import Policy, UserError
 from core.monitor import KINDS, Alarm, WindowReport
 from core.policy import Decision
+from steps.materializers import Report
 
 START = datetime(2026, 1, 1)
 
@@ -45,7 +46,7 @@ def test_windows_and_retrainings_are_found_again_also_those_of_long_ago(
     name = "aged"
     decisions.append(name, weighed(name, 0, by="feedback"))
     for hour in range(1, 6):
-        decisions.append(name, weighed(name, hour, alarm=hour > 3))
+        decisions.append(name, weighed(name, hour, alarm=hour > 3), Report)
     found = decisions.history(name)
     assert [(e.number, e.by) for e in found] == [(1, "feedback"), *((n, "monitoring") for n in (4, 5, 6))]
     assert decisions.last_retraining(name) == found[0].time
