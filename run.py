@@ -14,12 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+import commands
 import config
 import scheduling
 from config import ROOT, Config, UserError, known
 from stacks import apply
 
-LOCAL, CONFIGS = ROOT / ".local", ROOT / "configs"
+LOCAL = ROOT / ".local"
 ENVIRONMENT = {
     "ZENML_REPOSITORY_PATH": str(ROOT),             # no settings from a .zen folder further up
     "ZENML_ANALYTICS_OPT_IN": "false",
@@ -79,7 +80,7 @@ def parser() -> Parser:
                      help="replay the config's stream against its server, labels arriving later")  # fmt: skip
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
-    parse.add_argument("--config", type=Path, default=CONFIGS / "breast_cancer.yaml", metavar="FILE",
+    parse.add_argument("--config", type=Path, default=commands.CONFIGS / "breast_cancer.yaml", metavar="FILE",
                        help="the use case (default: configs/breast_cancer.yaml)")  # fmt: skip
     parse.add_argument("--stack", default="local", metavar="NAME", help="where to run (default: local)")
     parse.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="changes",
@@ -130,7 +131,7 @@ def act(given: argparse.Namespace) -> int:
             print(f"{what:<10} {', '.join(found)}")
         return 0
     if given.new_config:
-        return new_config(given.new_config, given.target)
+        return commands.new_config(given.new_config, given.target)
     if given.pipeline and given.pipeline not in pipelines():
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
     if given.schedule is not None:
@@ -153,15 +154,15 @@ def act(given: argparse.Namespace) -> int:
     import registry
 
     if given.history:
-        return show_history(use_case.name)
+        return commands.show_history(use_case.name)
     if given.reproduce is not None:
-        return reproduce(use_case.name, given.reproduce)
+        return commands.reproduce(use_case.name, given.reproduce)
     if given.status:
-        return show_status()
+        return commands.show_status()
     if given.simulate:
-        return simulate(use_case, options)
+        return commands.simulate(use_case, options)
     if given.stop:
-        return stop_server(use_case.name)
+        return commands.stop_server(use_case.name)
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
     print(f"version {entry.version} of {use_case.name} is champion again; it replaces version {entry.replaces}")
     return run_pipeline("deployment", use_case, given.stack, cache=True) if given.deploy else 0
@@ -271,99 +272,6 @@ def follow_up(name: str, run: Any) -> str | None:
         return None
     step, artifact, field, value, then = FOLLOWS[name]
     return then if getattr(run.steps[step].outputs[artifact][0].load(), field) == value else None
-
-
-def show_history(name: str) -> int:
-    """Print the promotion log of a model."""
-    import registry
-
-    entries = registry.history(name)
-    if not entries:
-        raise UserError(f"'{name}' has no champion yet; train one: python run.py --pipeline training")
-    for entry in entries:
-        before = f", replacing version {entry.replaces}" if entry.replaces else ""
-        by = f"{entry.kind} by {entry.user}" + (f" in run {entry.run}" if entry.run else "")
-        print(f"{entry.time:%Y-%m-%d %H:%M:%S} UTC  version {entry.version}{before} ({by})")
-        for reason in entry.reasons:
-            print(f"    {reason}")
-    return 0
-
-
-def show_status() -> int:
-    """Print what is deployed on the stack, under every name."""
-    import console
-    import deployer
-
-    place = deployer.active()
-    found = [status for name in place.names() if (status := place.status(name)) is not None]
-    if not found:
-        print("nothing is deployed; deploy a champion: python run.py --pipeline deployment")
-    for status in found:
-        console.show_status(status)
-    return 0
-
-
-def simulate(use_case: Config, options: dict[str, Any]) -> int:
-    """Replay the use case's stream against its server; return 1 if a request failed."""
-    import console
-    import deployer
-    from serving import traffic
-
-    place = deployer.active()
-    status = place.status(use_case.name)
-    if status is None or status.url is None:
-        raise UserError(
-            f"no server of '{use_case.name}' runs; deploy its champion: python run.py --pipeline deployment"
-        )
-    with console.replaying() as progress:
-        log = place.log(use_case.name)
-        replayed = traffic.simulate(use_case, status.url, log, place.token, progress, **options)
-    console.show_replay(replayed)
-    return 1 if replayed.failed else 0
-
-
-def stop_server(name: str) -> int:
-    """Stop the server of a model."""
-    import deployer
-
-    if not deployer.active().stop(name):
-        raise UserError(f"no server of '{name}' runs; see: python run.py --status")
-    print(f"the server of {name} is stopped; what it had begun was answered")
-    return 0
-
-
-def reproduce(name: str, version: int) -> int:
-    """Retrain a registered version from its record; say what differs."""
-    import registry
-
-    found = registry.reproduce(name, version)
-    for note in found.notes:
-        print(f"note: {note}")
-    for difference in found.differences:
-        print(f"different: {difference}")
-    if found.differences:
-        return 1
-    print(f"version {version} of {name} is reproduced: model file and {found.rows:,} holdout predictions, bit for bit")
-    return 0
-
-
-def new_config(table: str, target: str | None) -> int:
-    """Write configs/NAME.yaml for a table."""
-    if target is None:
-        raise UserError("--new-config needs --target COLUMN: the column to predict")
-    from core.draft import draft_config
-
-    text = draft_config(table, target)
-    name = next(line.removeprefix("name: ") for line in text.splitlines() if line.startswith("name: "))
-    path = CONFIGS / f"{name}.yaml"
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as err:
-        raise UserError(f"{shown} is there already; delete it or rename the table") from err
-    print(f"wrote {shown}; next: python run.py --pipeline training --config {shown}")
-    return 0
 
 
 if __name__ == "__main__":

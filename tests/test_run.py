@@ -158,11 +158,17 @@ def test_state_stays_in_the_clone_and_the_users_own_zenml_is_left_alone(tmp_path
 
 
 ABOVE = {
-    "config": {"core", "tracking", "registry", "steps", "pipelines", "stacks", "console", "run"},
-    "tracking": {"registry", "steps", "pipelines", "stacks", "console", "run"},
-    "registry": {"steps", "pipelines", "stacks", "console", "run"},
-    "console": {"registry", "steps", "pipelines", "stacks", "run"},
-}
+    "config": {
+        "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
+        "console", "commands", "run",
+    },
+    "ledger": {"core", "tracking", "registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
+    "tracking": {"registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
+    "registry": {"decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
+    "decisions": {"registry", "steps", "pipelines", "stacks", "console", "commands", "run"},
+    "console": {"registry", "decisions", "steps", "pipelines", "stacks", "commands", "run"},
+    "commands": {"steps", "pipelines", "stacks", "run"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("module", ABOVE)

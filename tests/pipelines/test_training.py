@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from conftest import QUICK, Cli, Result, last_run, output
 
+import commands
 import registry
 import run
 
@@ -184,7 +185,7 @@ def awkward_table(path: Path, rows: int = 600) -> None:
 def test_own_table_with_awkward_columns_trains_with_the_written_yaml_alone(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "CONFIGS", tmp_path)
+    monkeypatch.setattr(commands, "CONFIGS", tmp_path)
     awkward_table(tmp_path / "Kunden 2024.csv")
     written = cli("--new-config", str(tmp_path / "Kunden 2024.csv"), "--target", "Ausfall")
     assert written.code == 0, written.err

@@ -10,8 +10,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 from servers import TOKEN, Running, breast_cancer, fraud, running
 
+import commands
 import config
-import run
 from config import ROOT, Config, UserError
 from core.records import read_labels, read_predictions, read_refusals
 from serving import traffic
@@ -143,13 +143,13 @@ def test_a_server_that_goes_away_is_failed_requests_and_exit_1(
             status=lambda name: SimpleNamespace(url=server.url) if name == "gone" else None,
         )
         monkeypatch.setattr("deployer.active", lambda: place)
-        assert run.simulate(use_case, {"rows": 30}) == 0
+        assert commands.simulate(use_case, {"rows": 30}) == 0
         assert "30 of 30 rows" in capsys.readouterr().out
         server.server.stop()
-        assert run.simulate(use_case, {"rows": 3000}) == 1
+        assert commands.simulate(use_case, {"rows": 3000}) == 1
         assert f"{GIVE_UP} requests in a row failed" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"no server of 'fraud' runs; .* python run.py --pipeline deployment"):
-        run.simulate(FRAUD, {})
+        commands.simulate(FRAUD, {})
 
 
 def test_interrupting_ends_it_with_what_there_is(server: Running) -> None:

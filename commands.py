@@ -1,0 +1,101 @@
+"""Answer what is asked besides running a pipeline; each function is one action of the command line."""
+
+from pathlib import Path
+from typing import Any
+
+from config import ROOT, Config, UserError
+
+CONFIGS = ROOT / "configs"
+
+
+def show_history(name: str) -> int:
+    """Print the promotion log of a model."""
+    import registry
+
+    entries = registry.history(name)
+    if not entries:
+        raise UserError(f"'{name}' has no champion yet; train one: python run.py --pipeline training")
+    for entry in entries:
+        before = f", replacing version {entry.replaces}" if entry.replaces else ""
+        by = f"{entry.kind} by {entry.user}" + (f" in run {entry.run}" if entry.run else "")
+        print(f"{entry.time:%Y-%m-%d %H:%M:%S} UTC  version {entry.version}{before} ({by})")
+        for reason in entry.reasons:
+            print(f"    {reason}")
+    return 0
+
+
+def show_status() -> int:
+    """Print what is deployed on the stack, under every name."""
+    import console
+    import deployer
+
+    place = deployer.active()
+    found = [status for name in place.names() if (status := place.status(name)) is not None]
+    if not found:
+        print("nothing is deployed; deploy a champion: python run.py --pipeline deployment")
+    for status in found:
+        console.show_status(status)
+    return 0
+
+
+def simulate(use_case: Config, options: dict[str, Any]) -> int:
+    """Replay the use case's stream against its server; return 1 if a request failed."""
+    import console
+    import deployer
+    from serving import traffic
+
+    place = deployer.active()
+    status = place.status(use_case.name)
+    if status is None or status.url is None:
+        raise UserError(
+            f"no server of '{use_case.name}' runs; deploy its champion: python run.py --pipeline deployment"
+        )
+    with console.replaying() as progress:
+        log = place.log(use_case.name)
+        replayed = traffic.simulate(use_case, status.url, log, place.token, progress, **options)
+    console.show_replay(replayed)
+    return 1 if replayed.failed else 0
+
+
+def stop_server(name: str) -> int:
+    """Stop the server of a model."""
+    import deployer
+
+    if not deployer.active().stop(name):
+        raise UserError(f"no server of '{name}' runs; see: python run.py --status")
+    print(f"the server of {name} is stopped; what it had begun was answered")
+    return 0
+
+
+def reproduce(name: str, version: int) -> int:
+    """Retrain a registered version from its record; say what differs."""
+    import registry
+
+    found = registry.reproduce(name, version)
+    for note in found.notes:
+        print(f"note: {note}")
+    for difference in found.differences:
+        print(f"different: {difference}")
+    if found.differences:
+        return 1
+    print(f"version {version} of {name} is reproduced: model file and {found.rows:,} holdout predictions, bit for bit")
+    return 0
+
+
+def new_config(table: str, target: str | None) -> int:
+    """Write configs/NAME.yaml for a table."""
+    if target is None:
+        raise UserError("--new-config needs --target COLUMN: the column to predict")
+    from core.draft import draft_config
+
+    text = draft_config(table, target)
+    name = next(line.removeprefix("name: ") for line in text.splitlines() if line.startswith("name: "))
+    path = CONFIGS / f"{name}.yaml"
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as err:
+        raise UserError(f"{shown} is there already; delete it or rename the table") from err
+    print(f"wrote {shown}; next: python run.py --pipeline training --config {shown}")
+    return 0
