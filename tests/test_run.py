@@ -162,7 +162,7 @@ ABOVE = {
         "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
         "console", "commands", "run",
     },
-    "ledger": {"core", "tracking", "registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
+    "ledger": {"tracking", "registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
     "tracking": {"registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
     "registry": {"decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
     "decisions": {"registry", "steps", "pipelines", "stacks", "console", "commands", "run"},
