@@ -130,10 +130,12 @@ def label_drift(
     for code in codes:
         share, promised = float((labelled.truth == code).mean()), float(chances[:, code].mean())
         p = min(_two_counts(n * share, chances[:, code], known[:, code]) * len(codes), 1.0)
-        change = _odds(share, n) - _odds(promised, n)
+        change = _shift(chances[:, code], share)
+        # A class is more frequent than in training by less than the factor on its odds where scores are sure of it.
+        floor = math.copysign(math.log(settings.min_odds), change)
+        least = _odds(float(_shifted(chances[:, code], floor).mean()), n) - _odds(promised, n)
         seen = _odds(share, n) - _odds(prior[code], n)
-        floor = math.log(settings.min_odds)
-        drifted = p <= level and min(change * np.sign(change), seen * np.sign(change)) >= floor
+        drifted = p <= level and abs(change) >= abs(floor) and seen * np.sign(floor) >= abs(least)
         found.append(
             LabelDrift(
                 label=labelled.labels[code] if labelled.labels else str(code),
@@ -332,6 +334,20 @@ def _odds(share: float, n: int) -> float:
     """Return log odds, kept finite as if half a row more were on each side."""
     kept = (share * n + 0.5) / (n + 1)
     return math.log(kept / (1 - kept))
+
+
+def _shift(chances: Floats, share: float) -> float:
+    """Return the logarithm of the factor on the odds of every row that makes the mean chance the share."""
+    from scipy.optimize import brentq
+
+    n = len(chances)
+    wanted = (share * n + 0.5) / (n + 1)
+    return float(brentq(lambda shift: float(_shifted(chances, shift).mean()) - wanted, -30, 30))
+
+
+def _shifted(chances: Floats, shift: float) -> Floats:
+    kept = np.clip(chances, _TINY, 1 - _TINY)
+    return np.asarray(kept / (kept + (1 - kept) * math.exp(-shift)))
 
 
 def _two_counts(came: float, chances: Floats, known: Floats) -> float:
