@@ -62,9 +62,12 @@ def progress(run_name: str, title: str) -> Iterator[None]:
             lines(_states(run_name))
 
 
-def show_training(run: Any, name: str, folder: Path) -> None:
-    """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder."""
-    then = "make dashboard, then python run.py --pipeline deployment"
+def show_training(run: Any, name: str, folder: Path, options: str) -> None:
+    """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder.
+
+    `options` are those that every next command of the same use case needs; so in the others.
+    """
+    then = f"make dashboard, then python run.py --pipeline deployment{options}"
     print()
     fields(_training(run, name, folder, then))
 
@@ -88,7 +91,7 @@ def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, s
     return [*pairs, ("next", then if promoted else f"read {pages}/verdict.html")]
 
 
-def show_deployment(run: Any, name: str, folder: Path) -> None:
+def show_deployment(run: Any, name: str, folder: Path, options: str) -> None:
     """Print what serves now and what it showed before it got traffic; keep the page and a request that works."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     found = outputs["deployment"].load()
@@ -114,7 +117,7 @@ def show_deployment(run: Any, name: str, folder: Path) -> None:
     fields(pairs)
 
 
-def show_monitoring(run: Any, name: str, folder: Path) -> None:
+def show_monitoring(run: Any, name: str, folder: Path, options: str) -> None:
     """Print what was found in the window and what was decided; keep the pages."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     report, decision, alert = (outputs[key].load() for key in ("window_report", "decision", "alert"))
@@ -138,26 +141,26 @@ def show_monitoring(run: Any, name: str, folder: Path) -> None:
     pairs += [("alert", alert["sent"])]
     pairs += [("report", f"{_shown(folder)}/window.html, also decision.html and drift.html (Evidently)")]
     if decision.action == "advise":
-        pairs += [("next", "python run.py --pipeline feedback")]
+        pairs += [("next", f"python run.py --pipeline feedback{options}")]
     print()
     fields(pairs)
 
 
-def show_feedback(run: Any, name: str, folder: Path) -> None:
+def show_feedback(run: Any, name: str, folder: Path, options: str) -> None:
     """Print which labels came and whether the model is trained again."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     joined, decision = outputs["feedback_report"].load(), outputs["retraining_decision"].load()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feedback.html").write_text(decision.page, encoding="utf-8")
     pairs = [("" if place else "labels", sentence) for place, sentence in enumerate(joined.sentences)]
-    against = f"no: {decision.against}; a person may all the same: python run.py --pipeline retraining"
+    against = f"no: {decision.against}; a person may all the same: python run.py --pipeline retraining{options}"
     pairs += [("retrain", "yes" if decision.action == "retrain" else against)]
     pairs += [("report", f"{_shown(folder)}/feedback.html")]
     print()
     fields(pairs)
 
 
-def show_retraining(run: Any, name: str, folder: Path) -> None:
+def show_retraining(run: Any, name: str, folder: Path, options: str) -> None:
     """Print what the new rows changed, then what a training prints."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     pairs = [("" if n else "labels", line) for n, line in enumerate(outputs["feedback_report"].load().sentences)]

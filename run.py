@@ -20,7 +20,7 @@ import scheduling
 from config import ROOT, Config, UserError, known
 from stacks import apply
 
-LOCAL = ROOT / ".local"
+LOCAL, DEFAULT = ROOT / ".local", commands.CONFIGS / "breast_cancer.yaml"
 ENVIRONMENT = {
     "ZENML_REPOSITORY_PATH": str(ROOT),             # no settings from a .zen folder further up
     "ZENML_ANALYTICS_OPT_IN": "false",
@@ -80,7 +80,7 @@ def parser() -> Parser:
                      help="replay the config's stream against its server, labels arriving later")  # fmt: skip
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
-    parse.add_argument("--config", type=Path, default=commands.CONFIGS / "breast_cancer.yaml", metavar="FILE",
+    parse.add_argument("--config", type=Path, default=DEFAULT, metavar="FILE",
                        help="the use case (default: configs/breast_cancer.yaml)")  # fmt: skip
     parse.add_argument("--stack", default="local", metavar="NAME", help="where to run (default: local)")
     parse.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="changes",
@@ -140,17 +140,18 @@ def act(given: argparse.Namespace) -> int:
     stack = apply.read(given.stack)
     if stack.runs_here and given.pipeline == "training":
         check_here(use_case)
-    options = {name: asked[name] for name in TRAFFIC if name in asked}
+    traffic = {name: asked[name] for name in TRAFFIC if name in asked}
     if given.simulate:
         from serving.traffic import check_traffic
 
-        check_traffic(use_case, **options)
+        check_traffic(use_case, **traffic)
     job = None if given.schedule is None else scheduled_job(given, use_case)  # before use_stack sets its variables
     use_stack(stack)
     if job is not None:
         return schedule_pipeline(given, use_case, job)
     if given.pipeline:
-        return run_pipeline(given.pipeline, use_case, given.stack, cache=not given.no_cache)
+        options = "" if given.config == DEFAULT else f" --config {given.config}"
+        return run_pipeline(given.pipeline, use_case, given.stack, cache=not given.no_cache, options=options)
     import registry
 
     if given.history:
@@ -160,7 +161,7 @@ def act(given: argparse.Namespace) -> int:
     if given.status:
         return commands.show_status()
     if given.simulate:
-        return commands.simulate(use_case, options)
+        return commands.simulate(use_case, traffic)
     if given.stop:
         return commands.stop_server(use_case.name)
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
@@ -211,10 +212,13 @@ def use_stack(stack: apply.Stack) -> None:
     gc.freeze()
 
 
-def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool, after: str | None = None) -> int:
+def run_pipeline(
+    name: str, use_case: Config, stack: str, *, cache: bool, options: str = "", after: str | None = None
+) -> int:
     """Run a pipeline, show its progress, say what came of it, and run what it asks for next.
 
-    `after` is the run that asked; its name is a tag of this one, so the dashboard finds both together.
+    `options` are what another command on this use case needs. `after` is the run that asked; its name is a tag of this
+    one, so the dashboard finds both together.
     """
     from zenml.client import Client
 
@@ -240,9 +244,9 @@ def run_pipeline(name: str, use_case: Config, stack: str, *, cache: bool, after:
                 print(step.exception_info.traceback, file=sys.stderr)
         print(f"run {run_name} is {run.status.value}", file=sys.stderr)
         return 1
-    getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name)
+    getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name, options)
     then = follow_up(name, run)
-    return run_pipeline(then, use_case, stack, cache=cache, after=run_name) if then else 0
+    return run_pipeline(then, use_case, stack, cache=cache, options=options, after=run_name) if then else 0
 
 
 def scheduled_job(given: argparse.Namespace, use_case: Config) -> scheduling.Job:
