@@ -241,7 +241,7 @@ class Monitoring(Section):
     min_missing: float = Field(0.05, gt=0, lt=1)
     """Change of a column's share of missing values that counts."""
     min_refused: float = Field(0.05, gt=0, lt=1)
-    """Share of requests outside the data contract that counts."""
+    """Share of requests with other columns than the contract's, or of rows with values outside it, that counts."""
     min_auc: float = Field(0.6, ge=0.5, lt=1)
     """How well a classifier must tell the window from the reference before the columns together have drifted."""
     min_odds: float = Field(1.5, ge=1)

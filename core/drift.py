@@ -71,7 +71,8 @@ class Separation(Section):
 
     auc: float
     low: float
-    """One-sided bound at 0.1 %."""
+    """Three standard errors below. Folds share their rows, so where nothing separates it errs in 1 %, not 0.1 %: the
+    floor is what keeps the level."""
     rows: int
     """Of both sides together."""
     drifted: bool

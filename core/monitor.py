@@ -188,12 +188,13 @@ def examine(
         end=rows["prediction_time"].iloc[-1].to_pydatetime() if n else None,
         rows=n,
         enough=n >= settings.min_rows,
-        alarms=_joined(_refusal_alarms(refused, share, settings)),
+        alarms=(),
         notes=tuple(_notes(window, settings)),
         refused=refused,
         refused_share=share,
         before=before,
     )
+    report = report.model_copy(update={"alarms": _joined(_refusal_alarms(report, settings))})
     if not report.enough:
         return report
     holdout = bundle.predictions(holdout_rows)
@@ -289,15 +290,25 @@ def _refused(window: Window) -> tuple[dict[str, int], float]:
     return refused, len(window.refusals) / total if total else 0.0
 
 
-def _refusal_alarms(refused: dict[str, int], share: float, settings: Monitoring) -> list[Alarm]:
-    total = sum(refused.values())
-    if share < settings.min_refused or total < _FEW_REQUESTS:
-        return []
-    broken = sum(count for rule, count in refused.items() if rule in SCHEMA_RULES)
-    gaps = refused.get("new_nulls", 0)
-    kind: Kind = "schema" if broken >= total / 2 else "missing" if gaps >= total / 2 else "covariate"
-    shown = ", ".join(f"{rule} {count:,}" for rule, count in refused.items())
-    return [_alarm(kind, f"{share:.0%} of the requests were refused, as they break the contract: {shown}")]
+def _refusal_alarms(report: WindowReport, settings: Monitoring) -> list[Alarm]:
+    """Alarm where a sender has changed, or where many rows lie outside the contract.
+
+    A sender that has changed breaks all its rows, so its requests are counted. A value out of bounds makes a request be
+    refused for one row among many, so what is known of it, one row, is held against the rows answered.
+    """
+    shown = ", ".join(f"{rule} {count:,}" for rule, count in report.refused.items())
+    total = sum(report.refused.values())
+    broken = sum(count for rule, count in report.refused.items() if rule in SCHEMA_RULES)
+    values, gaps = total - broken, report.refused.get("new_nulls", 0)
+    share = report.refused_share * broken / max(total, 1)
+    alarms = []
+    if broken >= _FEW_REQUESTS and share >= settings.min_refused:
+        alarms.append(_alarm("schema", f"{share:.0%} of the requests were refused for their columns: {shown}"))
+    share = values / max(values + report.rows, 1)
+    if values >= _FEW_REQUESTS and share >= settings.min_refused:
+        kind: Kind = "missing" if gaps >= values / 2 else "covariate"
+        alarms.append(_alarm(kind, f"{share:.0%} of the rows or more were refused for their values: {shown}"))
+    return alarms
 
 
 def _input_alarms(
