@@ -4,8 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from config import ROOT, Config, UserError
+from stacks import apply
 
 CONFIGS = ROOT / "configs"
+
+
+def show_plan(stack: apply.Stack) -> int:
+    """Print what applying a stack would do; what stands in its way is one UserError."""
+    planned, faults = apply.look(stack)
+    for change in planned:
+        print(change.sentence)
+    if faults:
+        raise UserError(f"stack {stack.stack_name} cannot be applied: {'; '.join(faults)}")
+    return 0
 
 
 def show_history(name: str) -> int:

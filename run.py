@@ -74,6 +74,8 @@ def parser() -> Parser:
                      help="make the previous champion (or this earlier one) current again")  # fmt: skip
     act.add_argument("--reproduce", type=int, metavar="VERSION",
                      help="retrain a registered version from its record; exit 1 on a difference")  # fmt: skip
+    act.add_argument("--plan", action="store_true",
+                     help="what applying the stack would do, and what stands in its way; nothing is done")  # fmt: skip
     act.add_argument("--status", action="store_true", help="what is deployed where")
     act.add_argument("--stop", action="store_true", help="stop the server of the config's model")
     act.add_argument("--simulate", action="store_true",
@@ -136,6 +138,9 @@ def act(given: argparse.Namespace) -> int:
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
     if given.schedule is not None:
         scheduling.read_cron(given.schedule)
+    if given.plan:
+        start_zenml()
+        return commands.show_plan(apply.read(given.stack))
     use_case = config.load(given.config, given.changes)
     stack = apply.read(given.stack)
     if stack.runs_here and given.pipeline == "training":
@@ -197,6 +202,13 @@ def zenml_home(folder: Path) -> dict[str, str]:
 
 def use_stack(stack: apply.Stack) -> None:
     """Start ZenML on this clone's own state and make the stack the active one of this process."""
+    start_zenml()
+    apply.apply(stack)
+    gc.freeze()
+
+
+def start_zenml() -> None:
+    """Settle where ZenML and the others keep their state, and what they print."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
@@ -208,8 +220,6 @@ def use_stack(stack: apply.Stack) -> None:
     # ZenML rescans every installed package for each stored table and model: 60 % of a warm run.
     importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
-    apply.apply(stack)
-    gc.freeze()
 
 
 def run_pipeline(

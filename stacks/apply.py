@@ -1,6 +1,7 @@
 """Make a stack file true in ZenML and use it in this process only."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -12,16 +13,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from config import ROOT, UserError, known, names
+from stacks import plan
 
-OWNER = {"managed_by": "stacks/apply.py"}
-"""Label of what this module created; it changes nothing else."""
+STACKS = ROOT / "stacks"
 
-FLAVORS = {
-    "bento_local": "stacks.deployers.LocalFlavor",
-    "bento_docker": "stacks.docker_deployer.DockerFlavor",
-    "bento_kubernetes": "stacks.kubernetes_deployer.KubernetesFlavor",
-}
-"""Source of each flavor of ours; ZenML learns it with the first stack that names it."""
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 class Component(BaseModel):
@@ -43,6 +39,8 @@ class Stack(BaseModel):
     stack_name: str
     zenml_version: str
     components: dict[str, list[Component]] = Field(min_length=1)
+    missing: tuple[str, ...] = ()
+    """Variables that the file names, by `${NAME}` without a default, and that are not set."""
 
     @property
     def runs_here(self) -> bool:
@@ -52,11 +50,20 @@ class Stack(BaseModel):
 
 def read(name: str) -> Stack:
     """Read stacks/NAME.yaml."""
-    path = ROOT / "stacks" / f"{name}.yaml"
+    path = STACKS / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"no stack '{name}'; {known('stacks/', names('stacks'), name)}")
+    missing: list[str] = []
+
+    def fill_in(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1], match[2])
+        if value is None:
+            missing.append(match[1])
+        return match[0] if value is None else value
+
     try:
-        return Stack.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        raw = _filled(yaml.safe_load(path.read_text(encoding="utf-8")), fill_in)
+        return Stack.model_validate({**raw, "missing": tuple(dict.fromkeys(missing))})
     except yaml.YAMLError as err:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
     except ValidationError as err:
@@ -67,8 +74,33 @@ def read(name: str) -> Stack:
 def apply(stack: Stack) -> None:
     """Create or update the stack and its components, and make it this process's active one.
 
-    Applying twice changes nothing. Which stack is active in the user's other shells stays as it is.
+    All that stands in its way is one UserError, before anything is done. Applying twice changes nothing. Which stack is
+    active in the user's other shells stays as it is.
     """
+    with _zenml() as client:
+        planned = plan.changes(client, stack)
+        news = stack.missing or any(change.what != "leave" for change in planned)
+        if news and (faults := plan.faults(client, stack, planned)):
+            raise UserError(f"stack {stack.stack_name} cannot be applied: {'; '.join(faults)}")
+        _open_dashboard_without_survey(client)
+        components = [component for listed in stack.components.values() for component in listed]
+        made: dict[str, list[UUID]] = {}
+        for component, change in zip(components, planned, strict=False):
+            made.setdefault(component.type, []).append(_apply_component(client, component, change))
+        stack_id = _apply_stack(client, stack.stack_name, made, planned[-1])
+    os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
+
+
+def look(stack: Stack) -> tuple[list[plan.Change], list[str]]:
+    """Return what applying the stack would do and what stands in its way; nothing is changed."""
+    with _zenml() as client:
+        planned = plan.changes(client, stack)
+        return planned, plan.faults(client, stack, planned)
+
+
+@contextmanager
+def _zenml() -> Iterator[Any]:
+    """Open ZenML for one process at a time."""
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
     with one_at_a_time():
         _tune_sqlite()
@@ -76,14 +108,16 @@ def apply(stack: Stack) -> None:
         from zenml.utils.source_utils import set_custom_source_root
 
         set_custom_source_root(str(ROOT))
-        client = Client()
-        _open_dashboard_without_survey(client)
-        components = {
-            kind: [_apply_component(client, component) for component in listed]
-            for kind, listed in stack.components.items()
-        }
-        stack_id = _apply_stack(client, stack.stack_name, components)
-    os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
+        yield Client()
+
+
+def _filled(value: Any, fill_in: Any) -> Any:
+    """Fill variables into every string of a file's values."""
+    if isinstance(value, dict):
+        return {key: _filled(held, fill_in) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_filled(held, fill_in) for held in value]
+    return _VARIABLE.sub(fill_in, value) if isinstance(value, str) else value
 
 
 def _open_dashboard_without_survey(client: Any) -> None:
@@ -94,61 +128,36 @@ def _open_dashboard_without_survey(client: Any) -> None:
         client.update_user(user.id, updated_email_opt_in=False, updated_metadata=metadata)
 
 
-def _apply_component(client: Any, wanted: Component) -> UUID:
+def _apply_component(client: Any, wanted: Component, change: plan.Change) -> UUID:
     from zenml.enums import StackComponentType
 
     kind = StackComponentType(wanted.type)
-    if wanted.flavor in FLAVORS and not client.list_flavors(name=f"equals:{wanted.flavor}", type=kind).items:
-        client.create_flavor(FLAVORS[wanted.flavor], kind)
-    found = client.list_stack_components(name=f"equals:{wanted.name}", type=kind, hydrate=True).items
-    if not found:
-        return UUID(
-            str(
-                client.create_stack_component(
-                    name=wanted.name,
-                    flavor=wanted.flavor,
-                    component_type=kind,
-                    configuration=wanted.configuration,
-                    labels=OWNER,
-                ).id
-            )
+    if wanted.flavor in plan.FLAVORS and not client.list_flavors(name=f"equals:{wanted.flavor}", type=kind).items:
+        client.create_flavor(plan.FLAVORS[wanted.flavor], kind)
+    if change.what == "create":
+        made = client.create_stack_component(
+            name=wanted.name,
+            flavor=wanted.flavor,
+            component_type=kind,
+            configuration=wanted.configuration,
+            labels=plan.OWNER,
         )
-    current = found[0]
-    if current.flavor_name == wanted.flavor and current.configuration == wanted.configuration:
-        return UUID(str(current.id))
-    if not _owned(current.labels):
-        raise UserError(
-            f"{wanted.type} '{wanted.name}' exists and differs from the stack file, and was not made by it; "
-            "give the one in the file another name"
-        )
-    if current.flavor_name != wanted.flavor:
-        raise UserError(
-            f"{wanted.type} '{wanted.name}' has flavor {current.flavor_name}, the file says {wanted.flavor}; "
-            "a flavor cannot be changed, give the component another name"
-        )
-    gone = {key: None for key in current.configuration if key not in wanted.configuration}  # updates only merge
-    client.update_stack_component(current.id, kind, configuration={**wanted.configuration, **gone})
-    return UUID(str(current.id))
+        return UUID(str(made.id))
+    if change.what == "change":
+        gone = {key: None for key in change.keys if key not in wanted.configuration}  # updates only merge
+        client.update_stack_component(change.id, kind, configuration={**wanted.configuration, **gone})
+    return UUID(str(change.id))
 
 
-def _apply_stack(client: Any, name: str, components: Mapping[str, list[UUID]]) -> UUID:
+def _apply_stack(client: Any, name: str, components: Mapping[str, list[UUID]], change: plan.Change) -> UUID:
     from zenml.enums import StackComponentType
 
     wanted = {StackComponentType(kind): ids for kind, ids in components.items()}
-    found = client.list_stacks(name=f"equals:{name}", hydrate=True).items
-    if not found:
-        return UUID(str(client.create_stack(name=name, components=wanted, labels=OWNER).id))
-    current = found[0]
-    held = {kind: sorted(c.id for c in listed) for kind, listed in current.components.items()}
-    if any(held.get(kind) != sorted(ids) for kind, ids in wanted.items()):
-        if not _owned(current.labels):
-            raise UserError(f"stack '{name}' exists and differs from its file, and was not made by it; rename one")
-        client.update_stack(current.id, component_updates=wanted)
-    return UUID(str(current.id))
-
-
-def _owned(labels: Mapping[str, Any] | None) -> bool:
-    return (labels or {}).get("managed_by") == OWNER["managed_by"]
+    if change.what == "create":
+        return UUID(str(client.create_stack(name=name, components=wanted, labels=plan.OWNER).id))
+    if change.what == "change":
+        client.update_stack(change.id, component_updates=wanted)
+    return UUID(str(change.id))
 
 
 @cache

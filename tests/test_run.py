@@ -167,7 +167,7 @@ ABOVE = {
     "registry": {"decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
     "decisions": {"registry", "steps", "pipelines", "stacks", "console", "commands", "run"},
     "console": {"registry", "decisions", "steps", "pipelines", "stacks", "commands", "run"},
-    "commands": {"steps", "pipelines", "stacks", "run"},
+    "commands": {"steps", "pipelines", "run"},
 }  # fmt: skip
 
 

@@ -1,0 +1,158 @@
+"""Stack files: what applying one would do, all that stands in its way at once, and nothing done before it can be."""
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Cli
+
+from stacks import apply
+
+Write = Callable[..., str]
+
+S3 = {"flavor": "s3", "configuration": {"path": "s3://models", "key": "{{store.key}}"}}
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write a stack file where `--stack` looks for it; return its name."""
+    monkeypatch.setattr(apply, "STACKS", tmp_path)
+
+    def call(name: str, version: str | None = None, **components: Any) -> str:
+        local = {"flavor": "local", "configuration": {}}
+        given = {"orchestrator": local, "artifact_store": local} | components
+        listed = {kind: [{"name": name, "type": kind} | what] for kind, what in given.items()}
+        content = {
+            "zenml_version": version or importlib.metadata.version("zenml"),
+            "stack_name": name,
+            "components": listed,
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return name
+
+    return call
+
+
+def stacks() -> set[str]:
+    from zenml.client import Client
+
+    return {stack.name for stack in Client().list_stacks(size=1000).items}
+
+
+def test_the_plan_says_what_would_be_created_changed_and_left_and_does_none_of_it(cli: Cli, write: Write) -> None:
+    tracker = {"flavor": "mlflow", "configuration": {}}
+    name = write("planned", experiment_tracker=tracker)
+    result = cli("--stack", name, "--plan")
+    assert result.code == 0, result.err
+    assert result.out.splitlines() == [
+        "create orchestrator planned",
+        "create artifact_store planned",
+        "create experiment_tracker planned",
+        "create stack planned",
+    ]
+    assert name not in stacks()
+    assert cli("--stack", name, "--status").code == 2  # applied; it has no deployer to ask
+    assert name in stacks()
+    assert {line.split()[0] for line in cli("--stack", name, "--plan").out.splitlines()} == {"leave"}
+    tracker["configuration"] = {"tracking_uri": "http://127.0.0.1:1", "tracking_token": "t0ken"}
+    result = cli("--stack", write("planned", experiment_tracker=tracker), "--plan")
+    assert "change experiment_tracker planned: tracking_token, tracking_uri" in result.out
+    assert "t0ken" not in result.out + result.err
+    assert result.out.count("leave") == 3
+
+
+def test_all_that_is_missing_is_named_at_once_and_nothing_is_made(cli: Cli, write: Write) -> None:
+    name = write(
+        "faulty",
+        version="0.1.0",
+        orchestrator={"flavor": "lokal", "configuration": {}},
+        artifact_store={"flavor": "local", "configuration": {"pathh": "${NO_SUCH_PLACE}"}},
+        experiment_tracker={
+            "flavor": "mlflow",
+            "configuration": {"tracking_username": "me", "tracking_password": "{{no_such_secret.password}}"},
+        },
+    )
+    for arguments in (("--plan",), ("--history",)):
+        result = cli("--stack", name, *arguments)
+        assert result.code == 2
+        assert len(result.err.splitlines()) == 1
+        for fault in (
+            "set the variable NO_SUCH_PLACE",
+            "the file is for ZenML 0.1.0",
+            "no flavor 'lokal'",
+            "did you mean 'local'?",
+            "no key 'pathh'",
+            "did you mean 'path'?",
+            "zenml secret create no_such_secret --password=…",
+        ):
+            assert fault in result.err, fault
+    assert name not in stacks()
+
+
+def test_a_flavor_whose_packages_are_missing_says_how_to_install_them(
+    cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zenml.stack.flavor import Flavor
+
+    real = Flavor.from_model
+
+    def without_s3(model: Any) -> Any:
+        if model.name == "s3":
+            raise ImportError("no module s3fs")
+        return real(model)
+
+    monkeypatch.setattr(Flavor, "from_model", without_s3)
+    result = cli("--stack", write("remote", artifact_store=S3), "--plan")
+    assert result.code == 2
+    assert "needs packages: pip install 's3fs" in result.err
+
+
+def test_variables_and_their_defaults_are_filled_in_and_secrets_stay_references(
+    cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = {
+        "flavor": "mlflow",
+        "configuration": {
+            "tracking_uri": "${TRACKING_HOST}/${TRACKING_PATH:-mlflow}",
+            "tracking_token": "{{tracking.token}}",
+        },
+    }
+    name = write("filled", experiment_tracker=tracker)
+    monkeypatch.setenv("TRACKING_HOST", "http://127.0.0.1:5000")
+    from zenml.client import Client
+
+    cli("--status")
+    Client().create_secret("tracking", {"tokn": "hush"})
+    result = cli("--stack", name, "--plan")
+    assert "zenml secret update tracking --token=…" in result.err
+    Client().update_secret("tracking", add_or_update_values={"token": "hush"})
+    result = cli("--stack", name, "--history")
+    assert "no champion" in result.err
+    (held,) = Client().list_stack_components(name="equals:filled", type="experiment_tracker", hydrate=True).items
+    assert held.configuration["tracking_uri"] == "http://127.0.0.1:5000/mlflow"
+    assert held.configuration["tracking_token"] == "{{tracking.token}}"
+    assert "hush" not in result.out + result.err
+
+
+def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
+    from zenml.client import Client
+    from zenml.enums import StackComponentType
+
+    tracker = {"flavor": "mlflow", "configuration": {"experiment_name": "one"}}
+    cli("--stack", write("shared", experiment_tracker=tracker), "--status")
+    client = Client()
+    held = {kind: [c.id for c in listed] for kind, listed in client.get_stack("shared").components.items()}
+    client.create_stack("neighbour", held)
+    tracker["configuration"] = {"experiment_name": "two"}
+    result = cli("--stack", write("shared", experiment_tracker=tracker), "--plan")
+    assert result.code == 2
+    assert "is also part of neighbour" in result.err
+    theirs = {"experiment_name": "three"}
+    client.create_stack_component("foreign", "mlflow", StackComponentType.EXPERIMENT_TRACKER, theirs)
+    result = cli("--stack", write("foreign", experiment_tracker=tracker), "--status")
+    assert result.code == 2
+    assert "was not made by it" in result.err
+    assert "foreign" not in stacks()
