@@ -129,9 +129,9 @@ def show_monitoring(run: Any, name: str, folder: Path, options: str) -> None:
     pairs = [("window", f"{report.rows:,} rows that version {report.version} of {name} answered{span}")]
     pairs += [("", note) for note in report.notes]
     for place, alarm in enumerate(report.alarms):
-        pairs += [("" if place else "drift", f"{alarm.kind}: {alarm.sentence}"), ("", f"what helps: {alarm.helps}")]
+        pairs += [("" if place else "alarm", f"{alarm.title}: {alarm.sentence}"), ("", f"what helps: {alarm.helps}")]
     if report.enough and not report.alarms:
-        pairs.append(("drift", "none"))
+        pairs.append(("alarm", "none"))
     for place, (metric, e) in enumerate(report.performance.items()):
         before = report.before.get(metric)
         then = f"   was {number(before.value)}" if before else ""

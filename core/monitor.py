@@ -78,6 +78,11 @@ class Alarm(Section):
     sentence: str
     helps: str
 
+    @property
+    def title(self) -> str:
+        """Return what people call it."""
+        return {"schema": "changed schema", "missing": "missing values"}.get(self.kind, f"{self.kind} drift")
+
 
 class WindowReport(Paged):
     """Hold what was found in one window."""

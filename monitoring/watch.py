@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Watch until Ctrl-C; return 0, or 2 for a user's mistake."""
     given = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets what it starts in the background ignore Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     home = Path(os.environ.get("SERVING_HOME", ROOT / ".local/serving"))
     try:
         watch(home, home.parent / "watching", given.port, compose=given.compose)

@@ -165,7 +165,11 @@ def _docker_fault() -> str:
     import docker
 
     try:
-        docker.from_env().ping()
+        engine = docker.from_env()
+        try:
+            engine.ping()
+        finally:
+            engine.close()
     except docker.errors.DockerException:
-        return "start Docker: no engine answers on this machine"
+        return "Docker does not run, or may not be used by this user; start it, see: docker info"
     return ""

@@ -42,15 +42,16 @@ def _alert(decision: Decision, name: str, before: list[Decision]) -> dict[str, A
         since = entry.start or entry.time
     model = f"{name}, version {decision.version}"
     if decision.alarms:
-        title = f"{model}: {' and '.join(decision.kinds)} drift since {since:%Y-%m-%d %H:%M} UTC"
+        found = " and ".join(alarm.title for alarm in decision.alarms)
+        title = f"{model}: {found} since {since:%Y-%m-%d %H:%M} UTC"
     else:
-        title = f"{model}: no drift any more"
+        title = f"{model}: as it was, no alarm any more"
     if decision.action in ("retrain", "advise"):
         then = "python run.py --pipeline feedback"
     else:
         then = "python run.py --pipeline monitoring" if decision.alarms else "none"
     report = f"artifact window_report of run {decision.run}"
-    lines = [title, *(f"{alarm.kind}: {alarm.sentence}. What helps: {alarm.helps}" for alarm in decision.alarms)]
+    lines = [title, *(f"{alarm.title}: {alarm.sentence}. What helps: {alarm.helps}" for alarm in decision.alarms)]
     if decision.action == "wait":
         lines.append(f"not retrained: {decision.against}")
     lines += [f"report: {report}", f"next: {then}"]

@@ -179,11 +179,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             assert said[-1].split() == ["prometheus", f"http://127.0.0.1:{port}/alerts"], said
             yield Watched(home, folder / "watching", f"http://127.0.0.1:{port}", told, started)
         finally:
-            if process is not None:
-                process.send_signal(signal.SIGINT)
-                process.communicate(timeout=SECONDS)
             for server in servers:
                 server.stop()
+            if process is not None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.communicate(timeout=SECONDS)
+                finally:
+                    process.kill()
     assert process.returncode == 0
     assert not list((folder / "watching").glob("token*")), "the token is left behind"
     with pytest.raises(httpx.ConnectError):

@@ -1,10 +1,12 @@
 """Monitoring, feedback and retraining, run as a user runs them on a served model."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -88,6 +90,15 @@ def test_a_model_that_is_not_there_or_not_served_is_one_sentence(cli: Cli, loop:
     assert "there are none" in result.err
     assert decisions.history("unserved") == []  # a retraining that cannot begin costs no budget
 
+    from zenml.client import Client
+
+    watched = Client().get_model_version("unserved", 1).run_metadata["watched_rows"]
+    shutil.rmtree(Client().get_artifact_version(UUID(watched)).uri)
+    result = call("--pipeline", "monitoring")
+    assert result.code == 2
+    assert "the holdout rows of version 1 of 'unserved' are gone" in result.err
+    assert len(result.err.splitlines()) == 1
+
 
 def test_clean_traffic_is_silent_each_row_is_judged_once_and_prometheus_is_told(loop: Callable[..., Loop]) -> None:
     call = loop("watched")
@@ -162,11 +173,11 @@ def test_a_change_alarms_once_at_webhook_or_alerter_and_an_alert_that_cannot_be_
     call("--simulate", "--rows", "2000", "--scenario", "missing")
     assert call("--pipeline", "monitoring").code == 0
     assert output("alert")["sent"] == "alerter pager"
-    assert "missing drift since" in pager.posted[0]
+    assert "missing values since" in pager.posted[0]
     call("--simulate", "--rows", "2000")
     assert call("--pipeline", "monitoring").code == 0
     assert output("alert")["sent"] == "not sent: alerter pager raised RuntimeError"
-    assert "no drift any more" in pager.posted[1]
+    assert "no alarm any more" in pager.posted[1]
 
 
 def test_a_person_retrains_from_feedback_and_the_version_can_be_reproduced(loop: Callable[..., Loop]) -> None:

@@ -245,4 +245,5 @@ def test_docker_that_does_not_run_is_one_line(cli: Any, monkeypatch: pytest.Monk
     result = cli("--status", "--stack", "docker")
     gc.collect()  # docker-py leaves the socket open that found nobody
     assert result.code == 2
-    assert result.err == "error: Docker does not run, or may not be used by this user; start it, see: docker info\n"
+    assert "Docker does not run, or may not be used by this user; start it, see: docker info\n" in result.err
+    assert len(result.err.splitlines()) == 1
