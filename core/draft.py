@@ -12,7 +12,7 @@ from config import Contract, Data, UserError
 from core.sources import read_rows
 from core.table import infer_kinds, infer_task
 
-_ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+")
+_ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
 _TIME = re.compile(r"time|date|datetime|ts|(event|created|updated)?_?(at|time|date|timestamp)")
 _FLOORS = {"binary": "roc_auc: 0.8", "multiclass": "accuracy: 0.8", "regression": "r2: 0.5"}
 _ESTIMATORS = {
