@@ -7,7 +7,6 @@ import ledger
 from config import Policy, UserError
 from core.monitor import WindowReport
 from core.policy import Decision, action, drifting_since, judged_windows, requirements
-from core.policy import last_retraining as last
 from core.report import decision_page
 
 RETRAINING = "retraining"
@@ -42,6 +41,7 @@ def last_judged(entries: list[Decision]) -> datetime | None:
 
 def weigh(
     name: str,
+    entries: list[Decision],
     by: Literal["monitoring", "feedback"],
     version: int,
     report: WindowReport | None,
@@ -50,7 +50,7 @@ def weigh(
     run: str,
 ) -> Decision:
     """Hold the policy's conditions against the log and, where there is one, this window; nothing is appended yet."""
-    entries, now = history(name), datetime.now(UTC)
+    now = datetime.now(UTC)
     judged = report is not None and report.enough
     entry = Decision(
         number=entries[-1].number + 1 if entries else 1,
@@ -78,11 +78,6 @@ def weigh(
     found = {"windows": counted, "since": drifting_since(windows), "requirements": required, "action": done}
     entry = entry.model_copy(update=found)
     return entry.with_page(decision_page(name, entry, [*entries, entry]))
-
-
-def last_retraining(name: str) -> datetime | None:
-    """Return when a retraining last began."""
-    return last(history(name))
 
 
 def _log(name: str) -> str:

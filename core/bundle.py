@@ -96,11 +96,15 @@ class Bundle:
 
     def predictions(self, rows: pd.DataFrame) -> Predictions:
         """Return the scores of labelled rows beside their truth."""
+        return self.beside(rows[self.card.contract.target], self.scores(rows))
+
+    def beside(self, labels: pd.Series, scores: np.ndarray) -> Predictions:
+        """Return scores of this model, whenever they were given, beside the labels that came."""
         threshold = self.card.recipe.model.threshold
         return Predictions(
             task=self.card.contract.task,
-            truth=encode_target(rows[self.card.contract.target], self.card.contract),
-            scores=self.scores(rows),
+            truth=encode_target(labels, self.card.contract),
+            scores=scores,
             threshold=self.card.threshold,
             labels=self.card.contract.classes,
             costs=(threshold.false_positive, threshold.false_negative),

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from config import Monitoring, Section
-from core.contract import Column
-from core.drift import FAMILIES, deciles, discoveries
+from core.contract import Column, deciles
+from core.drift import FAMILIES, discoveries
 from core.metrics import Predictions, evaluate, measure, metric_names
 from core.table import as_kind
 
@@ -185,7 +185,7 @@ def reliability(labelled: Predictions) -> tuple[ReliabilityBin, ...]:
     said, came = labelled.scores, labelled.truth.astype(float)
     if labelled.task == "multiclass":
         said, came = labelled.scores.max(axis=1), (labelled.decisions == labelled.truth).astype(float)
-    bins = np.searchsorted(deciles(said), said, side="left")
+    bins = np.searchsorted(deciles(said, said.max()), said, side="left")
     return tuple(_bin(said[bins == number], came[bins == number], labelled.task) for number in np.unique(bins))
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from config import Contract, Data, Kind, Section, Task, UserError
-from core.table import as_kind, as_text, column, infer_kinds, infer_task, quoted
+from core.table import as_kind, as_text, column, infer_kinds, infer_task, quoted, spelling_counts
 
 Reason = Literal["id", "time", "dropped", "text", "constant", "empty"]
 
@@ -160,15 +160,39 @@ def shares_of(values: pd.Series, reference: Column) -> npt.NDArray[np.float64]:
     Shape as `reference.shares`; unseen categories are in none, so the sum may fall short of 1. No value at
     all gives zeros, a datetime column an empty array.
     """
-    present = as_kind(values, reference.kind).dropna()
+    present, counts = counts_of(values, reference)
+    known = counts[: len(reference.categories)] if reference.kind == "categorical" else counts
+    return np.asarray(known / max(present, 1), np.float64)
+
+
+def counts_of(values: pd.Series, reference: Column) -> tuple[int, npt.NDArray[np.int64]]:
+    """Count the values present, and those in each reference bin; a category it lacks goes into one more.
+
+    A datetime column has no bins.
+    """
     if reference.kind == "categorical":
-        counts = present.value_counts().reindex(list(reference.categories), fill_value=0).to_numpy()
-    elif reference.kind in ("numeric", "boolean"):
-        bins = np.searchsorted(reference.edges, present.to_numpy(), side="left")
-        counts = np.bincount(bins, minlength=len(reference.edges) + 1)
-    else:
-        return np.zeros(0)
-    return np.asarray(counts / max(len(present), 1), np.float64)
+        found = spelling_counts(values)
+        known = found.reindex(list(reference.categories), fill_value=0).to_numpy(np.int64)
+        present = int(found.sum())
+        return present, np.append(known, present - known.sum())
+    coerced = as_kind(values, reference.kind)
+    if reference.kind == "datetime":
+        return int(coerced.notna().sum()), np.zeros(0, np.int64)
+    counts = histogram(coerced.to_numpy(np.float64), reference.edges)
+    return int(counts.sum()), counts
+
+
+def histogram(values: npt.NDArray[np.float64], edges: Sequence[float]) -> npt.NDArray[np.int64]:
+    """Count numbers into bins that have their upper edges; NaN is in none."""
+    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
+    counts[-1] -= np.isnan(values).sum()  # it sorts behind every number
+    return counts
+
+
+def deciles(values: npt.NDArray[np.float64], top: float) -> tuple[float, ...]:
+    """Return the distinct inner deciles of numbers that lie below the top one."""
+    edges = np.unique(np.quantile(values, _DECILES, method="inverted_cdf"))
+    return tuple(map(float, edges[edges < top]))
 
 
 def _useless(values: pd.Series, kind: Kind) -> Reason | None:
@@ -196,12 +220,11 @@ def _learn_column(values: pd.Series, kind: Kind, classes: Sequence[str] = (), la
         learned |= {"minimum": present.min().isoformat(), "maximum": present.max().isoformat()}
     else:
         low, high = float(present.min()), float(present.max())
-        deciles = np.unique(np.quantile(typical.dropna(), _DECILES, method="inverted_cdf"))
         learned |= {
             "integer": kind == "numeric" and bool((present % 1 == 0).all()),
             "minimum": low,
             "maximum": high,
-            "edges": tuple(map(float, deciles[deciles < high])),
+            "edges": deciles(typical.dropna().to_numpy(), high),
             "mean": float(typical.mean()),
             "std": float(typical.std(ddof=0)),
         }

@@ -19,8 +19,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from config import Kind, Monitoring, Section
-from core.contract import Column
-from core.table import as_kind, spelling_counts
+from core.contract import Column, counts_of
+from core.metrics import Predictions, measure
+from core.table import as_kind
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -102,19 +103,6 @@ def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, setti
     ]
 
 
-def histogram(values: Floats, edges: Sequence[float]) -> Counts:
-    """Count numbers into bins that have their upper edges; NaN is in none."""
-    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
-    counts[-1] -= np.isnan(values).sum()  # it sorts behind every number
-    return counts
-
-
-def deciles(values: Floats) -> tuple[float, ...]:
-    """Return the distinct inner deciles of numbers, those of the largest value left out."""
-    edges = np.unique(np.quantile(values, np.arange(1, 10) / 10, method="inverted_cdf"))
-    return tuple(map(float, edges[edges < np.max(values)]))
-
-
 def homogeneity(window: Counts, reference: Counts) -> tuple[str, float, float] | None:
     """Return test, p-value and corrected PSI of two rows of counts over the same bins; None where one bin is left."""
     window, reference = _pooled(np.asarray(window), np.asarray(reference))
@@ -160,7 +148,7 @@ def separation(
     guess = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=0)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     scores = cross_val_predict(guess, values, truth, cv=folds, method="predict_proba")[:, 1]
-    auc = _area(scores, truth)
+    auc = measure("roc_auc", Predictions("binary", truth, scores))
     # The fitted classifiers of the folds differ, so the spread is taken as if nothing separated: at its largest.
     spread = float(np.sqrt((1 / len(sides[0]) + 1 / len(sides[1]) + 1 / len(sides[0]) / len(sides[1])) / 12))
     low = auc - _Z * spread
@@ -174,7 +162,7 @@ def separation(
 
 
 def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
-    present, counts = _counts(values, reference)
+    present, counts = counts_of(values, reference)
     gone, gone_before = len(values) - present, round(n * reference.missing)
     missing = homogeneity(np.array([gone, present]), np.array([gone_before, n - gone_before]))
     before = np.zeros_like(counts)
@@ -192,20 +180,6 @@ def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
         missing_p=1.0 if missing is None else missing[1],
         shares=tuple(map(float, counts / max(present, 1))),
     )
-
-
-def _counts(values: pd.Series, reference: Column) -> tuple[int, Counts]:
-    """Count the values present, and those in each reference bin; a category it lacks goes into one more."""
-    if reference.kind == "categorical":
-        found = spelling_counts(values)
-        known = found.reindex(list(reference.categories), fill_value=0).to_numpy(np.int64)
-        present = int(found.sum())
-        return present, np.append(known, present - known.sum())
-    coerced = as_kind(values, reference.kind)
-    if reference.kind == "datetime":
-        return int(coerced.notna().sum()), np.zeros(0, np.int64)
-    counts = histogram(coerced.to_numpy(np.float64), reference.edges)
-    return int(counts.sum()), counts
 
 
 def _pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:
@@ -245,11 +219,3 @@ def _codes(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:
         else:
             found.append(values.to_numpy(np.float64))
     return np.column_stack(found)
-
-
-def _area(scores: Floats, truth: npt.NDArray[Any]) -> float:
-    from scipy.stats import rankdata
-
-    ups = int(truth.sum())
-    ranks = rankdata(scores)[truth == 1].sum()
-    return float((ranks - ups * (ups + 1) / 2) / (ups * (len(truth) - ups)))

@@ -1,7 +1,6 @@
 """Turn what was answered and labelled into rows to learn from."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,12 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from config import Config, Data, Evaluation, Feedback, Recipe, Section, UserError
+from config import Config, Data, Evaluation, Feedback, Gate, Recipe, Section, UserError
+from core.bundle import Bundle
 from core.contract import DataContract, encode_target, learn_contract
 from core.dtypes import plain_objects
 from core.features import preprocessing
+from core.gate import Group, compare_group
 from core.metrics import Predictions, default_metric, estimate_difference, measure
 from core.model import make_estimator
 from core.split import SplitRule, check_sides, folds
@@ -38,9 +39,6 @@ class FeedbackReport(Section):
     """Predictions whose label was changed later; the last one counts."""
     unknown: int
     """Predictions that were labelled and that the log does not hold."""
-    first: datetime | None
-    last: datetime | None
-    """Of the labelled predictions, UTC without a zone."""
     left_out: int = 0
     """Labelled predictions that are not learned from: older than the newest `feedback.max_rows`."""
 
@@ -91,7 +89,6 @@ def join_labels(
     texts = known.assign(label=as_kind(known["label"], "categorical"))
     given = texts.groupby("prediction_id")["label"].agg(["size", "nunique"])
     joined = plain_objects(predictions.merge(last, on="prediction_id"))
-    times = joined["prediction_time"]
     report = FeedbackReport(
         predictions=len(predictions),
         labels=len(history),
@@ -99,8 +96,6 @@ def join_labels(
         repeated=int(((given["size"] > 1) & (given["nunique"] == 1)).sum()),
         corrected=int((given["nunique"] > 1).sum()),
         unknown=history["prediction_id"].nunique() - len(given),
-        first=times.min().to_pydatetime() if len(joined) else None,
-        last=times.max().to_pydatetime() if len(joined) else None,
         left_out=max(len(joined) - settings.max_rows, 0),
     )
     return joined.tail(settings.max_rows).reset_index(drop=True), report
@@ -180,6 +175,29 @@ class Sides:
     reference_rows: int | None
     """The last so many training rows stand for what the model will meet; None for all."""
     history: History
+
+
+def compare_sides(
+    challenger: Bundle,
+    champion: Bundle,
+    holdout: pd.DataFrame,
+    old_holdout: pd.DataFrame,
+    history: History,
+    gate: Gate,
+    evaluation: Evaluation,
+) -> tuple[Group, ...]:
+    """Measure both models on old and on new holdout rows, those that the champion has not seen either."""
+    sides = (("old rows", old_holdout), ("new rows", new_rows(holdout, old_holdout, history)))
+    return tuple(
+        compare_group(name, challenger.predictions(part), champion.predictions(part), gate, evaluation)
+        for name, rows in sides
+        if len(part := rows[champion.card.split.held_out(rows)])
+    )
+
+
+def new_rows(holdout: pd.DataFrame, old_holdout: pd.DataFrame, history: History) -> pd.DataFrame:
+    """Return the new rows of a holdout as `split_feedback` lays it out: behind the old ones, where those are kept."""
+    return holdout.iloc[len(old_holdout) :] if history.keep else holdout
 
 
 def split_feedback(

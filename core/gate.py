@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from config import Evaluation, Gate
+from core.bundle import Bundle
 from core.metrics import (
     Estimate,
     Predictions,
@@ -140,6 +142,27 @@ def judge(
         conditions=tuple(conditions),
         champion_version=champion_version,
         rows=n,
+    )
+
+
+def judge_models(
+    challenger: Bundle,
+    champion: Bundle | None,
+    champion_version: int | None,
+    holdout_rows: pd.DataFrame,
+    gate: Gate,
+    evaluation: Evaluation,
+) -> Verdict:
+    """Let both models predict those holdout rows that the champion has not seen either, and judge."""
+    rows = holdout_rows if champion is None else holdout_rows[champion.card.split.held_out(holdout_rows)]
+    return judge(
+        challenger.predictions(rows),
+        None if champion is None else champion.predictions(rows),
+        challenger.card.prior,
+        gate,
+        evaluation,
+        champion_version=champion_version,
+        same_model=champion is not None and champion.fingerprint == challenger.fingerprint,
     )
 
 

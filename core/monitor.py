@@ -23,14 +23,12 @@ from core.concept import (
     reliability,
     worse_segments,
 )
-from core.contract import encode_target
+from core.contract import deciles, histogram
 from core.drift import (
     FAMILIES,
     ColumnDrift,
     Separation,
     column_drifts,
-    deciles,
-    histogram,
     homogeneity,
     p_value,
     separation,
@@ -361,7 +359,7 @@ def _prediction_drift(scores: np.ndarray, holdout: Predictions, settings: Monito
         k = scores.shape[1]
         counts = [np.bincount(side.argmax(axis=1), minlength=k) for side in (scores, holdout.scores)]
     else:
-        edges = deciles(holdout.scores)
+        edges = deciles(holdout.scores, holdout.scores.max())
         counts = [histogram(side, edges) for side in (scores, holdout.scores)]
     found = homogeneity(*counts)
     if found is None:
@@ -380,12 +378,4 @@ def _scores(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
 
 def _predictions(rows: pd.DataFrame, bundle: Bundle) -> Predictions:
     """Return what was answered beside the labels that came."""
-    contract, threshold = bundle.card.contract, bundle.card.recipe.model.threshold
-    return Predictions(
-        task=contract.task,
-        truth=encode_target(rows["label"].rename(contract.target), contract),
-        scores=_scores(rows, bundle),
-        threshold=bundle.card.threshold,
-        labels=contract.classes,
-        costs=(threshold.false_positive, threshold.false_negative),
-    )
+    return bundle.beside(rows["label"].rename(bundle.card.contract.target), _scores(rows, bundle))

@@ -10,7 +10,7 @@ import secrets
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from zenml.model_deployers.base_model_deployer import (
     BaseModelDeployer,
@@ -125,23 +125,33 @@ class LocalDeployer(BentoDeployer):
         return _server(name).stop()
 
 
-class LocalFlavor(BaseModelDeployerFlavor):
-    """A supervised process on this machine."""
+class BentoFlavor(BaseModelDeployerFlavor):
+    """What ZenML asks of a flavor; each of ours says it in three values."""
+
+    called: ClassVar[str]
+    config: ClassVar[type[BaseModelDeployerConfig]]
+    deployer: ClassVar[type[BentoDeployer]]
 
     @property
     def name(self) -> str:
         """Return the flavor's name."""
-        return "bento_local"
+        return self.called
 
     @property
-    def config_class(self) -> type[LocalConfig]:
+    def config_class(self) -> type[BaseModelDeployerConfig]:
         """Return the configuration's class."""
-        return LocalConfig
+        return self.config
 
     @property
-    def implementation_class(self) -> type[LocalDeployer]:
+    def implementation_class(self) -> type[BentoDeployer]:
         """Return the deployer's class."""
-        return LocalDeployer
+        return self.deployer
+
+
+class LocalFlavor(BentoFlavor):
+    """A supervised process on this machine."""
+
+    called, config, deployer = "bento_local", LocalConfig, LocalDeployer
 
 
 def _home() -> Path:

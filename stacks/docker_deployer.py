@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig, BaseModelDeployerFlavor
+from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.utils.secret_utils import SecretField
 
 from config import UserError
 from serving import container, state
 from serving.deployment import Bento, Status
 from serving.local import START_SECONDS, answers
-from stacks.deployers import BentoDeployer
+from stacks.deployers import BentoDeployer, BentoFlavor
 
 if TYPE_CHECKING:
     import docker
@@ -135,23 +135,10 @@ class DockerDeployer(BentoDeployer):
             return bool(running)
 
 
-class DockerFlavor(BaseModelDeployerFlavor):
+class DockerFlavor(BentoFlavor):
     """Containers on this machine."""
 
-    @property
-    def name(self) -> str:
-        """Return the flavor's name."""
-        return "bento_docker"
-
-    @property
-    def config_class(self) -> type[DockerConfig]:
-        """Return the configuration's class."""
-        return DockerConfig
-
-    @property
-    def implementation_class(self) -> type[DockerDeployer]:
-        """Return the deployer's class."""
-        return DockerDeployer
+    called, config, deployer = "bento_docker", DockerConfig, DockerDeployer
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field
-from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig, BaseModelDeployerFlavor
+from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 
 from config import UserError
 from serving import container
 from serving.deployment import Bento, Status
-from stacks.deployers import BentoDeployer
+from stacks.deployers import BentoDeployer, BentoFlavor
 
 USER = 10001
 RELEASE = "serving/release"
@@ -127,23 +127,10 @@ class KubernetesDeployer(BentoDeployer):
         return self._home() / f"{name}.new"
 
 
-class KubernetesFlavor(BaseModelDeployerFlavor):
+class KubernetesFlavor(BentoFlavor):
     """Manifests for a cluster."""
 
-    @property
-    def name(self) -> str:
-        """Return the flavor's name."""
-        return "bento_kubernetes"
-
-    @property
-    def config_class(self) -> type[KubernetesConfig]:
-        """Return the configuration's class."""
-        return KubernetesConfig
-
-    @property
-    def implementation_class(self) -> type[KubernetesDeployer]:
-        """Return the deployer's class."""
-        return KubernetesDeployer
+    called, config, deployer = "bento_kubernetes", KubernetesConfig, KubernetesDeployer
 
 
 def manifests(bento: Bento, port: int, workers: int, config: KubernetesConfig) -> Iterator[Manifest]:

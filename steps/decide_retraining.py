@@ -8,7 +8,7 @@ import decisions
 import deployer
 from config import Config
 from core.monitor import WindowReport
-from core.policy import Decision
+from core.policy import Decision, last_retraining
 from core.records import read_labels
 from steps.materializers import Report
 
@@ -17,9 +17,10 @@ from steps.materializers import Report
 def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[Decision, "decision"]:
     """Hold the policy's conditions against this window and those before it; append the decision to the log."""
     name, run = config.name, get_step_context().pipeline_run.name
-    labels = read_labels(f"{deployer.active().log(name)}/labels", decisions.last_retraining(name))
+    entries = decisions.history(name)
+    labels = read_labels(f"{deployer.active().log(name)}/labels", last_retraining(entries))
     decision = decisions.weigh(
-        name, "monitoring", window_report.version, window_report, len(labels), config.policy, run
+        name, entries, "monitoring", window_report.version, window_report, len(labels), config.policy, run
     )
     if window_report.enough or decision.alarms:
         decisions.append(name, decision, Report)

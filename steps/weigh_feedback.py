@@ -8,7 +8,7 @@ from zenml import get_step_context, step
 import decisions
 import registry
 from config import Config, UserError
-from core.policy import Decision
+from core.policy import Decision, last_retraining
 from steps.materializers import Report
 
 
@@ -18,8 +18,9 @@ def weigh_feedback(labelled_rows: pd.DataFrame, config: Config) -> Annotated[Dec
     champion = registry.champion(config.name)
     if champion is None:
         raise UserError(f"'{config.name}' has no champion to improve; train one: python run.py --pipeline training")
-    since = decisions.last_retraining(config.name)
+    entries = decisions.history(config.name)
+    since = last_retraining(entries)
     times = labelled_rows["label_time"]
     fresh = len(times) if since is None else int((times > pd.Timestamp(since).tz_localize(None)).sum())
     run = get_step_context().pipeline_run.name
-    return decisions.weigh(config.name, "feedback", champion.version, None, fresh, config.policy, run)
+    return decisions.weigh(config.name, entries, "feedback", champion.version, None, fresh, config.policy, run)

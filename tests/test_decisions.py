@@ -8,7 +8,7 @@ from conftest import Cli
 import decisions
 from config import Policy, UserError
 from core.monitor import KINDS, Alarm, WindowReport
-from core.policy import Decision
+from core.policy import Decision, last_retraining
 from steps.materializers import Report
 
 START = datetime(2026, 1, 1)
@@ -26,7 +26,7 @@ def weighed(name: str, hour: int, *, alarm: bool = False, by: str = "monitoring"
         notes=(),
     )
     found = None if by == "feedback" else report
-    return decisions.weigh(name, by, 1, found, 1000, Policy(alarms=2, windows=3), "run")  # type: ignore[arg-type]
+    return decisions.weigh(name, decisions.history(name), by, 1, found, 1000, Policy(alarms=2, windows=3), "run")  # type: ignore[arg-type]
 
 
 def test_two_runs_that_decide_at_once_do_not_both_count(cli: Cli) -> None:
@@ -49,7 +49,7 @@ def test_windows_and_retrainings_are_found_again_also_those_of_long_ago(
         decisions.append(name, weighed(name, hour, alarm=hour > 3), Report)
     found = decisions.history(name)
     assert [(e.number, e.by) for e in found] == [(1, "feedback"), *((n, "monitoring") for n in (4, 5, 6))]
-    assert decisions.last_retraining(name) == found[0].time
+    assert last_retraining(found) == found[0].time
     assert decisions.last_judged(found) == found[-1].end
     last = found[-1]
     assert last.since == START + timedelta(hours=4)
