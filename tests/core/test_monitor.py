@@ -18,7 +18,10 @@ from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_window, exam
 from core.records import RecordWriter, label_lines, prediction_line, refusal_line
 from serving.schema import Refused, Schema
 
-SEEDS = range(20 if os.environ.get("CI") else 4)
+# Of the 120 windows that benchmarks/README.md tells of, CI looks at 41 again, and none may be judged wrongly. If 7 %
+# were, 40 would all come out right in 1 of 20 cases: 0.93^40 = 0.05. If the stated 1 % were, 40 new draws would fail in
+# 33 %, so the draws are fixed. A changed schema is refused whatever is drawn: one seed shows as much as all.
+SEEDS = range(8 if os.environ.get("CI") else 3)
 ROWS = 5000
 BATCH = 10  # rows a request, as `--simulate` sends them
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -100,8 +103,10 @@ def look(log, *, settings=SETTINGS, serving=CONFIG.serving, version=1, holdout=1
     return examine(window, trained().bundle, version, trained().holdout.tail(holdout), {}, wanted)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    ("scenario", "seed"),
+    [(scenario, seed) for scenario in SCENARIOS for seed in (SEEDS[:1] if scenario == "schema" else SEEDS)],
+)
 def test_each_kind_of_drift_raises_its_own_alarm_and_no_other(tmp_path, scenario, seed):
     serve(tmp_path, scenario, seed)
     report = look(tmp_path, holdout=ROWS)
