@@ -41,6 +41,8 @@ format: .venv/dev
 upgrade: .venv/dev                # newest versions that requirements*.in allow, pinned for Python 3.11 to 3.13
 	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements.in -o requirements.txt
 	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+	cd $(CURDIR) && for extra in stacks/requirements-*.in; do cp requirements.txt $${extra%.in}.txt; done  # the same pins, where they may be
+	cd $(CURDIR) && for extra in stacks/requirements-*.in; do .venv/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 $$extra -o $${extra%.in}.txt; done
 
 # `zenml logout --local` leaves the dashboard running once a run has gone to the database file itself.
 stop:                             # the dashboard, and every server of this clone

@@ -4,18 +4,28 @@ from pathlib import Path
 from typing import Any
 
 from config import ROOT, Config, UserError
-from stacks import apply
+from stacks import apply, files
 
 CONFIGS = ROOT / "configs"
 
 
-def show_plan(stack: apply.Stack) -> int:
+def show_plan(stack: files.Stack, *, shared: bool) -> int:
     """Print what applying a stack would do; what stands in its way is one UserError."""
-    planned, faults = apply.look(stack)
+    planned, faults = apply.look(stack, shared=shared)
     for change in planned:
         print(change.sentence)
-    if faults:
-        raise UserError(f"stack {stack.stack_name} cannot be applied: {'; '.join(faults)}")
+    apply.refuse(stack, faults)
+    return 0
+
+
+def export_stack(name: str) -> int:
+    """Print a stack file with its variables filled in; secrets stay references."""
+    import yaml
+
+    missing, filled = files.fill(files.STACKS / f"{name}.yaml", name)
+    if missing:
+        raise UserError(f"stack {name} cannot be exported: set the variables {', '.join(missing)}")
+    print(yaml.safe_dump(filled, sort_keys=False), end="")
     return 0
 
 

@@ -111,10 +111,22 @@ def show_deployment(run: Any, name: str, folder: Path, options: str) -> None:
         shown = f"{check.rows} rows, scores {check.difference:.2g} apart at most, {speed}"
         pairs.append(("" if place else "checked", shown))
     pairs += [("report", f"{_shown(folder)}/deployment.html")]
+    if found.files:
+        bento, manifests = outputs["bento"].load(), Path(found.process.rpartition(" ")[2])
+        if not manifests.is_dir():  # they were written in a container that is gone
+            manifests = folder.parents[1] / "manifests" / name
+            manifests.mkdir(parents=True, exist_ok=True)
+            for file, text in found.files.items():
+                (manifests / file).write_text(text, encoding="utf-8")
+        pairs += [("image", f"docker build -f {bento.path}/src/serving/Dockerfile -t {found.image} {bento.path}")]
+        pairs += [("", f"docker push {found.image}")]
+        pairs += [("next", f"kubectl apply -f {_shown(manifests)}")]
+        print()
+        return fields(pairs)
     request = f"curl -s {found.url}/predict -d @{_shown(folder)}/request.json"
     pairs += [("next", request if found.url else found.process)]
     print()
-    fields(pairs)
+    return fields(pairs)
 
 
 def show_monitoring(run: Any, name: str, folder: Path, options: str) -> None:

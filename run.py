@@ -9,16 +9,18 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import commands
 import config
 import scheduling
 from config import ROOT, Config, UserError, known
-from stacks import apply
+from stacks import apply, files
 
 LOCAL, DEFAULT = ROOT / ".local", commands.CONFIGS / "breast_cancer.yaml"
 ENVIRONMENT = {
@@ -31,6 +33,9 @@ ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
     "OMP_WAIT_POLICY": "PASSIVE",                   # scikit-learn's threads spin: on a busy machine, for minutes
 }  # fmt: skip
+
+ELSEWHERE = {"SERVING_HOME": "/tmp/loop/serving", "BENTOML_HOME": "/tmp/loop/bentoml"}  # noqa: S108
+"""Folders of a step's container, which goes with it; a stack file names others where they outlive it."""
 
 FOLLOWS = {
     "monitoring": ("decide_retraining", "decision", "action", "retrain", "feedback"),
@@ -45,6 +50,8 @@ QUIET = {
     "zenml.zen_stores.base_zen_store": "ERROR",     # warns that a new home gets its first settings
     "mlflow.store.db.utils": "WARNING",             # tells of each table it creates
 }  # fmt: skip
+
+POLL_SECONDS = 2.0
 
 TRAFFIC = ("scenario", "rows", "label_delay", "seed", "start", "batch")
 GOES_WITH = {
@@ -76,6 +83,8 @@ def parser() -> Parser:
                      help="retrain a registered version from its record; exit 1 on a difference")  # fmt: skip
     act.add_argument("--plan", action="store_true",
                      help="what applying the stack would do, and what stands in its way; nothing is done")  # fmt: skip
+    act.add_argument("--export", action="store_true",
+                     help="print the stack file with its variables filled in, for `zenml stack import`")  # fmt: skip
     act.add_argument("--status", action="store_true", help="what is deployed where")
     act.add_argument("--stop", action="store_true", help="stop the server of the config's model")
     act.add_argument("--simulate", action="store_true",
@@ -85,6 +94,8 @@ def parser() -> Parser:
     parse.add_argument("--config", type=Path, default=DEFAULT, metavar="FILE",
                        help="the use case (default: configs/breast_cancer.yaml)")  # fmt: skip
     parse.add_argument("--stack", default="local", metavar="NAME", help="where to run (default: local)")
+    parse.add_argument("--change-shared", action="store_true",
+                       help="change also what other stacks use, where the stack file differs")  # fmt: skip
     parse.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="changes",
                        help="change one value of the config; repeatable")  # fmt: skip
     parse.add_argument("--no-cache", action="store_true", help="run every step again")
@@ -138,11 +149,15 @@ def act(given: argparse.Namespace) -> int:
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
     if given.schedule is not None:
         scheduling.read_cron(given.schedule)
+    os.environ.setdefault("LOCAL_FOLDER", str(LOCAL))  # for stack files
+    if given.export:
+        return commands.export_stack(given.stack)
     if given.plan:
-        start_zenml()
-        return commands.show_plan(apply.read(given.stack))
+        stack = files.read(given.stack)
+        start_zenml(stack)
+        return commands.show_plan(stack, shared=given.change_shared)
     use_case = config.load(given.config, given.changes)
-    stack = apply.read(given.stack)
+    stack = files.read(given.stack)
     if stack.runs_here and given.pipeline == "training":
         check_here(use_case)
     traffic = {name: asked[name] for name in TRAFFIC if name in asked}
@@ -151,12 +166,13 @@ def act(given: argparse.Namespace) -> int:
 
         check_traffic(use_case, **traffic)
     job = None if given.schedule is None else scheduled_job(given, use_case)  # before use_stack sets its variables
-    use_stack(stack)
+    use_stack(stack, shared=given.change_shared)
     if job is not None:
-        return schedule_pipeline(given, use_case, job)
+        return schedule_pipeline(given, use_case, stack, job)
     if given.pipeline:
         options = "" if given.config == DEFAULT else f" --config {given.config}"
-        return run_pipeline(given.pipeline, use_case, given.stack, cache=not given.no_cache, options=options)
+        options += "" if given.stack == "local" else f" --stack {given.stack}"
+        return run_pipeline(given.pipeline, use_case, stack, cache=not given.no_cache, given=options)
     import registry
 
     if given.history:
@@ -171,7 +187,7 @@ def act(given: argparse.Namespace) -> int:
         return commands.stop_server(use_case.name)
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
     print(f"version {entry.version} of {use_case.name} is champion again; it replaces version {entry.replaces}")
-    return run_pipeline("deployment", use_case, given.stack, cache=True) if given.deploy else 0
+    return run_pipeline("deployment", use_case, stack, cache=True) if given.deploy else 0
 
 
 def pipelines() -> list[str]:
@@ -200,18 +216,22 @@ def zenml_home(folder: Path) -> dict[str, str]:
     return {"ZENML_CONFIG_PATH": str(folder), "ZENML_STORE_URL": f"sqlite:///{database}"}
 
 
-def use_stack(stack: apply.Stack) -> None:
-    """Start ZenML on this clone's own state and make the stack the active one of this process."""
-    start_zenml()
-    apply.apply(stack)
+def use_stack(stack: files.Stack, *, shared: bool = False) -> None:
+    """Start ZenML on this clone's own state, or the stack's server, and make the stack this process's active one."""
+    start_zenml(stack)
+    apply.apply(stack, shared=shared)
     gc.freeze()
 
 
-def start_zenml() -> None:
+def start_zenml(stack: files.Stack) -> None:
     """Settle where ZenML and the others keep their state, and what they print."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    if "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
+    if stack.server is not None:
+        folder = LOCAL / "servers" / re.sub(r"[^\w.-]+", "_", stack.server.partition("://")[2])
+        os.environ.setdefault("ZENML_CONFIG_PATH", str(folder))
+        os.environ["ZENML_STORE_URL"] = stack.server.rstrip("/")
+    elif "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
         os.environ |= zenml_home(LOCAL / "zenml")
     os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving"))
     os.environ.setdefault("BENTOML_HOME", str(LOCAL / "bentoml"))
@@ -223,15 +243,13 @@ def start_zenml() -> None:
 
 
 def run_pipeline(
-    name: str, use_case: Config, stack: str, *, cache: bool, options: str = "", after: str | None = None
+    name: str, use_case: Config, stack: files.Stack, *, cache: bool, given: str = "", after: str | None = None
 ) -> int:
     """Run a pipeline, show its progress, say what came of it, and run what it asks for next.
 
-    `options` are what another command on this use case needs. `after` is the run that asked; its name is a tag of this
-    one, so the dashboard finds both together.
+    `given` are the options that another command on this use case needs. `after` is the run that asked; its name is a
+    tag of this one, so the dashboard finds both together.
     """
-    from zenml.client import Client
-
     import console
     import tracking
 
@@ -239,13 +257,14 @@ def run_pipeline(
         with apply.one_at_a_time():
             tracking.create_database()
     elif name == "training":
-        print(f"tracking is off: stack {stack} has no experiment tracker")
-    pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
+        print(f"tracking is off: stack {stack.stack_name} has no experiment tracker")
+    module = importlib.import_module(f"pipelines.{name}")
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
-    with console.progress(run_name, f"{name} of {use_case.name} on stack {stack}"):
+    with console.progress(run_name, f"{name} of {use_case.name} on stack {stack.stack_name}"):
         tags = [f"after {after}"] if after else []
-        pipeline.with_options(run_name=run_name, enable_cache=None if cache else False, tags=tags)(config=use_case)
-    run = Client().get_pipeline_run(run_name)
+        options = where(stack, module) | {"run_name": run_name, "enable_cache": None if cache else False, "tags": tags}
+        start(getattr(module, name).with_options(**options), use_case)
+        run = finished(run_name)
     if not run.status.is_successful:
         for step in run.steps.values():
             if step.exception_info is not None:
@@ -254,9 +273,41 @@ def run_pipeline(
                 print(step.exception_info.traceback, file=sys.stderr)
         print(f"run {run_name} is {run.status.value}", file=sys.stderr)
         return 1
-    getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name, options)
+    getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name, given)
     then = follow_up(name, run)
-    return run_pipeline(then, use_case, stack, cache=cache, options=options, after=run_name) if then else 0
+    return run_pipeline(then, use_case, stack, cache=cache, given=given, after=run_name) if then else 0
+
+
+def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
+    """Return the options that make a pipeline run in a stack's place; steps elsewhere get this process's manners."""
+    options = stack.options(vars(pipeline))
+    if not stack.runs_here:
+        manners = {key: value for key, value in ENVIRONMENT.items() if key != "ZENML_REPOSITORY_PATH"}
+        options["environment"] = manners | ELSEWHERE | options["environment"]
+    return options
+
+
+def start(pipeline: Any, use_case: Config) -> None:
+    """Build the steps' image where they need one, and run; an image that cannot be built is a UserError."""
+    try:
+        pipeline(config=use_case)
+    except RuntimeError as err:
+        said = str(err)
+        if not said.startswith("Docker error: "):
+            raise
+        fix = "BASE_IMAGE and PIP_INDEX_URL say what it is made of"
+        raise UserError(
+            f"the image of the steps cannot be built: {said.removeprefix('Docker error: ')}; {fix}"
+        ) from err
+
+
+def finished(run_name: str) -> Any:
+    """Return a run when it has ended: some orchestrators return as soon as they have taken it."""
+    from zenml.client import Client
+
+    while not (run := Client().get_pipeline_run(run_name)).status.is_finished:
+        time.sleep(POLL_SECONDS)
+    return run
 
 
 def scheduled_job(given: argparse.Namespace, use_case: Config) -> scheduling.Job:
@@ -267,15 +318,16 @@ def scheduled_job(given: argparse.Namespace, use_case: Config) -> scheduling.Job
     return scheduling.Job(f"{given.pipeline}-{use_case.name}", options, LOCAL)
 
 
-def schedule_pipeline(given: argparse.Namespace, use_case: Config, job: scheduling.Job) -> int:
+def schedule_pipeline(given: argparse.Namespace, use_case: Config, stack: files.Stack, job: scheduling.Job) -> int:
     """Have the stack's orchestrator run a pipeline by the clock; where it cannot, say what to install here."""
     from zenml.client import Client
 
     if not Client().active_stack.orchestrator.config.is_schedulable:
         print(job.instructions(given.schedule))
         return 0
-    pipeline = getattr(importlib.import_module(f"pipelines.{given.pipeline}"), given.pipeline)
-    scheduling.submit(pipeline, use_case, job.name, given.schedule, cache=not given.no_cache)
+    module = importlib.import_module(f"pipelines.{given.pipeline}")
+    options = where(stack, module) | {"enable_cache": False if given.no_cache else None}
+    scheduling.submit(getattr(module, given.pipeline).with_options(**options), use_case, job.name, given.schedule)
     print(f"stack {given.stack} runs {job.name} at '{given.schedule}'; what it decides it starts only under run.py")
     return 0
 

@@ -94,7 +94,7 @@ class Job:
         )
 
 
-def submit(pipeline: Any, config: Any, name: str, expression: str, *, cache: bool) -> None:
+def submit(pipeline: Any, config: Any, name: str, expression: str) -> None:
     """Hand a pipeline to the active stack's orchestrator, in place of what was scheduled under the same name."""
     from zenml.client import Client
     from zenml.config.schedule import Schedule
@@ -110,7 +110,7 @@ def submit(pipeline: Any, config: Any, name: str, expression: str, *, cache: boo
         client.delete_schedule(before.id)
     run_name = f"{name}-{{date}}-{{time}}"  # ZenML fills them in at each run
     when = Schedule(name=name, cron_expression=expression)
-    pipeline.with_options(run_name=run_name, schedule=when, enable_cache=None if cache else False)(config=config)
+    pipeline.with_options(run_name=run_name, schedule=when)(config=config)
 
 
 def _values(part: str, low: int, high: int) -> range:

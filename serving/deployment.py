@@ -66,5 +66,8 @@ class Deployer(Protocol):
     def stop(self, name: str) -> bool:
         """Stop what is deployed under a name; say whether something ran."""
 
+    def written(self, name: str) -> dict[str, str]:
+        """Return the files that were written in place of starting something, by name."""
+
     def log(self, name: str) -> str:
         """Return path or URL of the folder that holds what was asked, answered and refused, and the labels."""

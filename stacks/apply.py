@@ -1,7 +1,6 @@
 """Make a stack file true in ZenML and use it in this process only."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -9,93 +8,50 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from config import ROOT, UserError, known, names
-from stacks import plan
-
-STACKS = ROOT / "stacks"
-
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+from config import ROOT, UserError
+from stacks import checks, plan
+from stacks.files import Component, Stack
 
 
-class Component(BaseModel):
-    """One component, as `zenml stack export` writes it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    type: str
-    flavor: str
-    configuration: dict[str, Any] = {}
-
-
-class Stack(BaseModel):
-    """One stack file, as `zenml stack export` writes it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stack_name: str
-    zenml_version: str
-    components: dict[str, list[Component]] = Field(min_length=1)
-    missing: tuple[str, ...] = ()
-    """Variables that the file names, by `${NAME}` without a default, and that are not set."""
-
-    @property
-    def runs_here(self) -> bool:
-        """Say whether the steps run in this very process, so that its files and packages are theirs."""
-        return any(component.flavor == "local" for component in self.components.get("orchestrator", []))
-
-
-def read(name: str) -> Stack:
-    """Read stacks/NAME.yaml."""
-    path = STACKS / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"no stack '{name}'; {known('stacks/', names('stacks'), name)}")
-    missing: list[str] = []
-
-    def fill_in(match: re.Match[str]) -> str:
-        value = os.environ.get(match[1], match[2])
-        if value is None:
-            missing.append(match[1])
-        return match[0] if value is None else value
-
-    try:
-        raw = _filled(yaml.safe_load(path.read_text(encoding="utf-8")), fill_in)
-        return Stack.model_validate({**raw, "missing": tuple(dict.fromkeys(missing))})
-    except yaml.YAMLError as err:
-        raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
-    except ValidationError as err:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in err.errors())
-        raise UserError(f"{path} is not a stack: {faults}") from err
-
-
-def apply(stack: Stack) -> None:
+def apply(stack: Stack, *, shared: bool = False) -> None:
     """Create or update the stack and its components, and make it this process's active one.
 
     All that stands in its way is one UserError, before anything is done. Applying twice changes nothing. Which stack is
-    active in the user's other shells stays as it is.
+    active in the user's other shells stays as it is. A component that other stacks use too is changed only if `shared`.
     """
+    planned, faults = _plan(stack, shared, always=stack.server is not None or not stack.runs_here)
+    refuse(stack, faults)
     with _zenml() as client:
-        planned = plan.changes(client, stack)
-        news = stack.missing or any(change.what != "leave" for change in planned)
-        if news and (faults := plan.faults(client, stack, planned)):
-            raise UserError(f"stack {stack.stack_name} cannot be applied: {'; '.join(faults)}")
         _open_dashboard_without_survey(client)
-        components = [component for listed in stack.components.values() for component in listed]
         made: dict[str, list[UUID]] = {}
-        for component, change in zip(components, planned, strict=False):
+        for component, change in zip(stack.all, planned, strict=False):
             made.setdefault(component.type, []).append(_apply_component(client, component, change))
         stack_id = _apply_stack(client, stack.stack_name, made, planned[-1])
     os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
 
 
-def look(stack: Stack) -> tuple[list[plan.Change], list[str]]:
+def look(stack: Stack, *, shared: bool = False) -> tuple[list[plan.Change], list[str]]:
     """Return what applying the stack would do and what stands in its way; nothing is changed."""
+    return _plan(stack, shared, always=True)
+
+
+def refuse(stack: Stack, faults: list[str]) -> None:
+    """Raise a UserError of all faults, if there are any."""
+    if faults:
+        raise UserError(f"stack {stack.stack_name} cannot be applied: {'; '.join(faults)}")
+
+
+def _plan(stack: Stack, shared: bool, *, always: bool) -> tuple[list[plan.Change], list[str]]:
+    """Return changes and faults; without `always`, a stack that is as its file says is not looked at any closer."""
+    if absent := checks.server_faults(stack):
+        return [], [*plan.file_faults(stack), *absent]
+    if stack.server is not None and stack.missing:
+        return [], plan.file_faults(stack)
     with _zenml() as client:
         planned = plan.changes(client, stack)
-        return planned, plan.faults(client, stack, planned)
+        if not always and not stack.missing and all(change.what == "leave" for change in planned):
+            return planned, []
+        return planned, [*plan.file_faults(stack), *plan.faults(client, stack, planned, shared=shared)]
 
 
 @contextmanager
@@ -111,19 +67,12 @@ def _zenml() -> Iterator[Any]:
         yield Client()
 
 
-def _filled(value: Any, fill_in: Any) -> Any:
-    """Fill variables into every string of a file's values."""
-    if isinstance(value, dict):
-        return {key: _filled(held, fill_in) for key, held in value.items()}
-    if isinstance(value, list):
-        return [_filled(held, fill_in) for held in value]
-    return _VARIABLE.sub(fill_in, value) if isinstance(value, str) else value
-
-
 def _open_dashboard_without_survey(client: Any) -> None:
     """Answer the questions that a clone's own dashboard would ask for before it shows a run: no name, no mail."""
+    if client.zen_store.type.value != "sql":
+        return
     user, answered = client.active_user, "finished_onboarding_survey"
-    if client.zen_store.type.value == "sql" and answered not in user.user_metadata:
+    if answered not in user.user_metadata:
         metadata = {**user.user_metadata, answered: True}
         client.update_user(user.id, updated_email_opt_in=False, updated_metadata=metadata)
 
@@ -132,9 +81,9 @@ def _apply_component(client: Any, wanted: Component, change: plan.Change) -> UUI
     from zenml.enums import StackComponentType
 
     kind = StackComponentType(wanted.type)
-    if wanted.flavor in plan.FLAVORS and not client.list_flavors(name=f"equals:{wanted.flavor}", type=kind).items:
-        client.create_flavor(plan.FLAVORS[wanted.flavor], kind)
     if change.what == "create":
+        if wanted.flavor in plan.FLAVORS and not client.list_flavors(name=f"equals:{wanted.flavor}", type=kind).items:
+            client.create_flavor(plan.FLAVORS[wanted.flavor], kind)
         made = client.create_stack_component(
             name=wanted.name,
             flavor=wanted.flavor,

@@ -47,6 +47,10 @@ class BentoDeployer(BaseModelDeployer):
         """Return the folder of a model's logs."""
         return str(_home().parent / "logs" / name)
 
+    def written(self, name: str) -> dict[str, str]:
+        """Return nothing: servers are started."""
+        return {}
+
     # That life-cycle keeps the state of servers in a database, where a server that died runs for ever.
     def _elsewhere(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise UserError("servers are deployed by 'python run.py --pipeline deployment'; see also --status and --stop")

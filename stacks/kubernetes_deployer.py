@@ -101,6 +101,10 @@ class KubernetesDeployer(BentoDeployer):
             process=f"kubectl apply -f {self._folder(name)}",
         )
 
+    def written(self, name: str) -> dict[str, str]:
+        """Return the manifests: the step that wrote them may have run in a pod that is gone."""
+        return {path.name: path.read_text(encoding="utf-8") for path in sorted(self._folder(name).glob("*.yaml"))}
+
     def log(self, name: str) -> str:
         """Return the folder of a model's logs, if the component says where it is mounted."""
         if self.config.log is None:

@@ -1,14 +1,16 @@
 """Say what applying a stack file would do, and all that stands in its way at once, before anything is done."""
 
 import importlib
-import importlib.metadata
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from config import known
+from stacks import checks
+from stacks.files import Component, Stack
 
 OWNER = {"managed_by": "stacks/apply.py"}
 """Label of what this project created; it changes nothing else."""
@@ -19,9 +21,6 @@ FLAVORS = {
     "bento_kubernetes": "stacks.kubernetes_deployer.KubernetesFlavor",
 }
 """Source of each flavor of ours; ZenML learns it with the first stack that names it."""
-
-CONTAINERS = ("local_docker", "bento_docker")
-"""Flavors that need a Docker engine on this machine."""
 
 _SECRET = re.compile(r"\{\{\s*([\w-]+)\.([\w-]+)\s*\}\}")
 
@@ -43,9 +42,14 @@ class Change(NamedTuple):
         return f"{self.what:<6} {self.kind} {self.name}" + (f": {', '.join(self.keys)}" if self.keys else "")
 
 
-def changes(client: Any, stack: Any) -> list[Change]:
-    """Compare a stack file with what ZenML holds; `stack` is a `stacks.apply.Stack`."""
-    found = [_component(client, component) for listed in stack.components.values() for component in listed]
+def changes(client: Any, stack: Stack) -> list[Change]:
+    """Compare a stack file with what ZenML holds: its components in order, then the stack."""
+    there = {
+        (held.type.value, held.name): held
+        for name in {component.name for component in stack.all}
+        for held in client.list_stack_components(name=f"equals:{name}", size=100, hydrate=True).items
+    }
+    found = [_change(component, there.get((component.type, component.name))) for component in stack.all]
     stacks = client.list_stacks(name=f"equals:{stack.stack_name}", hydrate=True).items
     if not stacks:
         return [*found, Change("stack", stack.stack_name, "create")]
@@ -55,21 +59,26 @@ def changes(client: Any, stack: Any) -> list[Change]:
     return [*found, Change("stack", stack.stack_name, "change" if moved else "leave", moved, stacks[0].id)]
 
 
-def faults(client: Any, stack: Any, planned: list[Change]) -> list[str]:
-    """Return everything that keeps a stack from being applied and used, in words; nothing is changed."""
-    found = [f"set the variable {name}" for name in stack.missing]
-    here = importlib.metadata.version("zenml")
-    if stack.zenml_version != here:
-        found.append(f"the file is for ZenML {stack.zenml_version}, here is {here}")
-    listed = [component for of_kind in stack.components.values() for component in of_kind]
-    for component, change in zip(listed, planned, strict=False):
-        found += _component_faults(client, component)
+def file_faults(stack: Stack) -> list[str]:
+    """Return what is wrong with the file, or missing for it, that can be said without ZenML's database."""
+    found = checks.faults(stack)
+    for component in stack.all:
+        found += _component_faults(component)
+    return [*dict.fromkeys([*found, *_setting_faults(stack)])]
+
+
+def faults(client: Any, stack: Stack, planned: list[Change], *, shared: bool = False) -> list[str]:
+    """Return what keeps a stack from being applied by what ZenML holds; nothing is changed.
+
+    `shared` lets components be changed that other stacks use too.
+    """
+    wanted = dict.fromkeys(match for component in stack.all for match in _SECRET.findall(repr(component.configuration)))
+    found = [fault for name, key in wanted if (fault := _secret_fault(client, name, key))]
+    for component, change in zip(stack.all, planned, strict=False):
         if change.what == "change":
-            found += _owner_faults(client, stack, component, change)
+            found += _owner_faults(client, stack, component, change, shared)
     if planned[-1].what == "change" and not owned(client.get_stack(planned[-1].id).labels):
         found.append(f"stack '{stack.stack_name}' exists and differs from its file, and was not made by it; rename one")
-    if any(component.flavor in CONTAINERS for component in listed) and (fault := _docker_fault()):
-        found.append(fault)
     return list(dict.fromkeys(found))
 
 
@@ -78,57 +87,87 @@ def owned(labels: Any) -> bool:
     return bool((labels or {}).get("managed_by") == OWNER["managed_by"])
 
 
-def _component(client: Any, wanted: Any) -> Change:
-    from zenml.enums import StackComponentType
-
-    kind = StackComponentType(wanted.type)
-    there = client.list_stack_components(name=f"equals:{wanted.name}", type=kind, hydrate=True).items
-    if not there:
+def _change(wanted: Component, there: Any) -> Change:
+    if there is None:
         return Change(wanted.type, wanted.name, "create")
-    held = there[0].configuration
+    held = there.configuration
     keys = {key for key in held.keys() | wanted.configuration.keys() if held.get(key) != wanted.configuration.get(key)}
-    keys |= {"flavor"} if there[0].flavor_name != wanted.flavor else set()
-    return Change(wanted.type, wanted.name, "change" if keys else "leave", tuple(sorted(keys)), there[0].id)
+    keys |= {"flavor"} if there.flavor_name != wanted.flavor else set()
+    return Change(wanted.type, wanted.name, "change" if keys else "leave", tuple(sorted(keys)), there.id)
 
 
-def _component_faults(client: Any, component: Any) -> Iterator[str]:
-    from zenml.enums import StackComponentType
-    from zenml.stack.flavor import Flavor
+@cache
+def _flavors() -> dict[str, dict[str, Any]]:
+    """Return ZenML's own flavors and ours, of each kind by name."""
+    from zenml.stack.flavor_registry import FlavorRegistry
 
-    what, kind = f"{component.type} '{component.name}'", StackComponentType(component.type)
-    flavors = {flavor.name: flavor for flavor in client.list_flavors(type=kind, size=1000, hydrate=True).items}
-    if component.flavor in FLAVORS:
-        module, _, name = FLAVORS[component.flavor].rpartition(".")
-        yield from _config_faults(what, getattr(importlib.import_module(module), name)().config_class, component)
+    found: dict[str, dict[str, Any]] = {}
+    registry = FlavorRegistry()
+    for kind in (*registry.builtin_flavors, *registry.integration_flavors):
+        flavor = kind()
+        found.setdefault(flavor.type.value, {})[flavor.name] = flavor
+    for name, source in FLAVORS.items():
+        module, _, called = source.rpartition(".")
+        found.setdefault("model_deployer", {})[name] = getattr(importlib.import_module(module), called)()
+    return found
+
+
+def _component_faults(component: Component) -> Iterator[str]:
+    what, flavors = f"{component.type} '{component.name}'", _flavors().get(component.type)
+    if flavors is None:
+        yield f"no kind of component '{component.type}'; {known('stacks', _flavors(), component.type)}"
     elif component.flavor not in flavors:
         yield f"{what}: no flavor '{component.flavor}'; {known(component.type, flavors, component.flavor)}"
     else:
-        try:
-            kind_of_config = Flavor.from_model(flavors[component.flavor]).config_class
-        except ImportError:
-            yield f"{what} needs packages: pip install {' '.join(_packages(flavors[component.flavor].integration))}"
-        else:
-            yield from _config_faults(what, kind_of_config, component)
-    for value in component.configuration.values():
-        yield from filter(None, (_secret_fault(client, *match) for match in _SECRET.findall(str(value))))
+        yield from _config_faults(what, flavors[component.flavor].config_class, component.configuration)
 
 
-def _config_faults(what: str, config_class: type[BaseModel], component: Any) -> Iterator[str]:
-    for key in component.configuration:
-        if key not in config_class.model_fields:
-            yield f"{what}: no key '{key}'; {known(component.flavor, config_class.model_fields, key)}"
-            return
+def _config_faults(what: str, config_class: type[BaseModel], values: dict[str, Any]) -> Iterator[str]:
+    if unknown := [key for key in values if key not in config_class.model_fields]:
+        for key in unknown:
+            yield f"{what}: no key '{key}'; {known('its keys', config_class.model_fields, key)}"
+        return
+    if "${" in repr(values):
+        return  # a variable that is not set, which is said by itself
     try:
-        config_class(**component.configuration)
+        config_class(**values)
     except ValidationError as err:
         for fault in err.errors():
             where = ".".join(str(part) for part in fault["loc"])
             yield f"{what}: '{where}' {fault['msg'][:1].lower()}{fault['msg'][1:]}"
-    except KeyError:
-        return  # a secret that is not there, which is said by itself
+    except (KeyError, ImportError):
+        return  # a secret or a package that is not there, which is said by itself
+    except (ValueError, TypeError) as err:
+        yield f"{what}: {err}"
 
 
-def _owner_faults(client: Any, stack: Any, component: Any, change: Change) -> Iterator[str]:
+def _setting_faults(stack: Stack) -> Iterator[str]:
+    """Say which run settings ZenML would pass over in silence."""
+    from zenml.config import DockerSettings, ResourceSettings
+
+    orchestrator = next(iter(stack.components.get("orchestrator", [])), None)
+    flavor = _flavors()["orchestrator"].get(orchestrator.flavor) if orchestrator else None
+    kinds: dict[str, Any] = {"docker": DockerSettings, "resources": ResourceSettings}
+    if flavor is not None:
+        kinds["orchestrator"] = _settings_class(flavor)
+    places = {"run": stack.run.settings} | {f"run.steps.{name}": s.settings for name, s in stack.run.steps.items()}
+    for place, settings in places.items():
+        for key, values in settings.items():
+            if key not in kinds:
+                yield f"{place}.settings: no '{key}'; {known('settings', kinds, key)}"
+            elif kinds[key] is not None:
+                yield from _config_faults(f"{place}.settings.{key}", kinds[key], values)
+
+
+def _settings_class(flavor: Any) -> Any:
+    """Return the class of an orchestrator's run settings: its configuration inherits from it, where it has any."""
+    from zenml.config.base_settings import BaseSettings
+
+    bases = [base for base in flavor.config_class.__mro__ if base.__name__.endswith("Settings")]
+    return next((base for base in bases if issubclass(base, BaseSettings) and base is not BaseSettings), None)
+
+
+def _owner_faults(client: Any, stack: Stack, component: Component, change: Change, shared: bool) -> Iterator[str]:
     what = f"{component.type} '{component.name}'"
     there = client.get_stack_component(component.type, change.id)
     if not owned(there.labels):
@@ -139,8 +178,11 @@ def _owner_faults(client: Any, stack: Any, component: Any, change: Change) -> It
     if "flavor" in change.keys:
         yield f"{what} has flavor {there.flavor_name}, which cannot be changed; give the component another name"
     others = [other.name for other in client.list_stacks(component_id=there.id).items if other.name != stack.stack_name]
-    if others:
-        yield f"{what} is also part of {', '.join(sorted(others))}, which would change with it; give it another name"
+    if others and not shared:
+        yield (
+            f"{what} is also part of {', '.join(sorted(others))}, which would change with it; "
+            "give it another name, or say --change-shared"
+        )
 
 
 def _secret_fault(client: Any, name: str, key: str) -> str:
@@ -150,26 +192,3 @@ def _secret_fault(client: Any, name: str, key: str) -> str:
     except KeyError:
         return f"create the secret: zenml secret create {name} --{key}=…"
     return "" if key in held else f"add a key to the secret: zenml secret update {name} --{key}=…"
-
-
-def _packages(integration: str | None) -> list[str]:
-    from zenml.integrations.registry import integration_registry
-
-    try:
-        return [f"'{name}'" for name in integration_registry.select_integration_requirements(integration)]
-    except KeyError:
-        return [f"'zenml[{integration}]'"]
-
-
-def _docker_fault() -> str:
-    import docker
-
-    try:
-        engine = docker.from_env()
-        try:
-            engine.ping()
-        finally:
-            engine.close()
-    except docker.errors.DockerException:
-        return "Docker does not run, or may not be used by this user; start it, see: docker info"
-    return ""

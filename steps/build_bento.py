@@ -15,9 +15,10 @@ from registry import Promotion
 from serving.assemble import PACKAGES, assemble
 from serving.deployment import Bento
 from serving.release import RELEASE, Release
+from steps.materializers import BentoArchive
 
 
-@step
+@step(output_materializers=BentoArchive)
 def build_bento(
     promoted_model: Bundle,
     promotion: Promotion,

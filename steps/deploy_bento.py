@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import pandas as pd
+import yaml
 from zenml import step
 
 import deployer
@@ -31,6 +32,14 @@ class Deployment(Paged):
     checks: tuple[Check, ...]
     example: dict[str, Any]
     """A row that the service takes."""
+    files: dict[str, str]
+    """What was written in place of starting something, by name."""
+
+    @property
+    def image(self) -> str:
+        """Return the image that the written manifests run."""
+        (deployment,) = (yaml.safe_load(text) for name, text in self.files.items() if "-deployment." in name)
+        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
 @step(enable_cache=False, output_materializers=Report)
@@ -52,6 +61,7 @@ def deploy_bento(bento: Bento, check_rows: pd.DataFrame, serving: Serving) -> An
         replaced=replaced,
         checks=checks,
         example=Schema(served.card, serving).example(),
+        files=place.written(bento.name),
     )
     return deployment.with_page(deployment_page(deployment))
 

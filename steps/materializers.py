@@ -13,6 +13,9 @@ from config import UserError
 from core.bundle import CARD, MODEL, Bundle
 from core.paged import Paged
 from core.table import fingerprint
+from serving.deployment import Bento
+
+ARCHIVE = "release.bento"
 
 
 class Table(BaseMaterializer):
@@ -82,6 +85,46 @@ class ModelBundle(BaseMaterializer):
             "code": card.code,
             "environment": card.environment,
         }
+
+
+class BentoArchive(BaseMaterializer):
+    """Store a bento whole, so that a step on another machine has it too."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bento,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
+
+    def load(self, data_type: type[Any]) -> Bento:
+        """Return the bento in this machine's store, brought there if it is not; whoever uses it checks its hash."""
+        with self.artifact_store.open(f"{self.uri}/bento.json", "r") as file:
+            bento = Bento.model_validate_json(file.read())
+        if (Path(bento.path) / "src/release").is_dir():
+            return bento
+        import bentoml
+
+        try:
+            found = bentoml.get(bento.tag)
+        except bentoml.exceptions.NotFound:
+            with tempfile.TemporaryDirectory() as folder:
+                archive = Path(folder) / ARCHIVE
+                with self.artifact_store.open(f"{self.uri}/{ARCHIVE}", "rb") as source:
+                    archive.write_bytes(source.read())
+                found = bentoml.import_bento(str(archive))
+        return bento.model_copy(update={"path": str(found.path)})
+
+    def save(self, data: Bento) -> None:
+        """Write the description and BentoML's own archive."""
+        import bentoml
+
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(bentoml.export_bento(data.tag, str(Path(folder) / ARCHIVE)))
+            with self.artifact_store.open(f"{self.uri}/{ARCHIVE}", "wb") as target:
+                target.write(archive.read_bytes())
+        with self.artifact_store.open(f"{self.uri}/bento.json", "w") as file:
+            file.write(data.model_dump_json())
+
+    def compute_content_hash(self, data: Bento) -> str:
+        """Return the hash of what the release holds."""
+        return data.sha256
 
 
 class Report(PydanticMaterializer):

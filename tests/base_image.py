@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 TAG = f"zenml-loop-test-base:{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
-TOOLS = ("sh", "find", "rm", "sleep")
+STEPS_TAG = TAG.replace("-base", "-steps-base")
+TOOLS = ("sh", "find", "rm", "sleep", "chmod", "chown")
 UNNEEDED = ("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "lib2to3", "config-[^/]*")
 WHEELS_NEED = (
     "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libstdc++.so.6",
@@ -31,6 +32,14 @@ def ensure(client: Any) -> str:
         repository, tag = TAG.split(":")
         client.api.import_image_from_data(_tar(), repository=repository, tag=tag)
     return TAG
+
+
+def ensure_for_steps(client: Any) -> str:
+    """Add pip, and the machine's certificates for whatever installs packages; return the tag."""
+    if not client.images.list(name=STEPS_TAG):
+        lines = f"FROM {ensure(client)}\nENV SSL_CERT_FILE={CERTIFICATES}\nRUN python -m ensurepip --default-pip\n"
+        client.images.build(fileobj=io.BytesIO(lines.encode()), tag=STEPS_TAG, rm=True)
+    return STEPS_TAG
 
 
 def _tar() -> bytes:

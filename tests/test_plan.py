@@ -1,7 +1,8 @@
 """Stack files: what applying one would do, all that stands in its way at once, and nothing done before it can be."""
 
 import importlib.metadata
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from conftest import Cli
 
-from stacks import apply
+from stacks import files
 
 Write = Callable[..., str]
 
@@ -19,21 +20,30 @@ S3 = {"flavor": "s3", "configuration": {"path": "s3://models", "key": "{{store.k
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write a stack file where `--stack` looks for it; return its name."""
-    monkeypatch.setattr(apply, "STACKS", tmp_path)
+    monkeypatch.setattr(files, "STACKS", tmp_path)
 
-    def call(name: str, version: str | None = None, **components: Any) -> str:
+    def call(name: str, version: str | None = None, **given: Any) -> str:
         local = {"flavor": "local", "configuration": {}}
-        given = {"orchestrator": local, "artifact_store": local} | components
+        ours = {key: given.pop(key) for key in ("requires", "server", "run") if key in given}
+        given = {"orchestrator": local, "artifact_store": local} | given
         listed = {kind: [{"name": name, "type": kind} | what] for kind, what in given.items()}
         content = {
             "zenml_version": version or importlib.metadata.version("zenml"),
             "stack_name": name,
             "components": listed,
+            **ours,
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return name
 
     return call
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """Yield the URL of something that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def stacks() -> set[str]:
@@ -92,26 +102,22 @@ def test_all_that_is_missing_is_named_at_once_and_nothing_is_made(cli: Cli, writ
     assert name not in stacks()
 
 
-def test_a_flavor_whose_packages_are_missing_says_how_to_install_them(
+def test_packages_that_are_missing_or_of_another_version_say_how_to_install_them(
     cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zenml.stack.flavor import Flavor
-
-    real = Flavor.from_model
-
-    def without_s3(model: Any) -> Any:
-        if model.name == "s3":
-            raise ImportError("no module s3fs")
-        return real(model)
-
-    monkeypatch.setattr(Flavor, "from_model", without_s3)
-    result = cli("--stack", write("remote", artifact_store=S3), "--plan")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    name = write("remote", artifact_store=S3, requires="stacks/requirements-server.txt")
+    monkeypatch.setattr(
+        files.Stack, "packages", lambda stack: ["no-such-package==1", "pyyaml==0.1 ; python_version > '3'"]
+    )
+    result = cli("--stack", name, "--plan")
     assert result.code == 2
-    assert "needs packages: pip install 's3fs" in result.err
+    fix = "pip install -r stacks/requirements-server.txt"
+    assert f"packages are missing or of another version (no-such-package, pyyaml 0.1): {fix}" in result.err
 
 
 def test_variables_and_their_defaults_are_filled_in_and_secrets_stay_references(
-    cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, write: Write, listening: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = {
         "flavor": "mlflow",
@@ -121,7 +127,7 @@ def test_variables_and_their_defaults_are_filled_in_and_secrets_stay_references(
         },
     }
     name = write("filled", experiment_tracker=tracker)
-    monkeypatch.setenv("TRACKING_HOST", "http://127.0.0.1:5000")
+    monkeypatch.setenv("TRACKING_HOST", listening)
     from zenml.client import Client
 
     cli("--status")
@@ -132,7 +138,7 @@ def test_variables_and_their_defaults_are_filled_in_and_secrets_stay_references(
     result = cli("--stack", name, "--history")
     assert "no champion" in result.err
     (held,) = Client().list_stack_components(name="equals:filled", type="experiment_tracker", hydrate=True).items
-    assert held.configuration["tracking_uri"] == "http://127.0.0.1:5000/mlflow"
+    assert held.configuration["tracking_uri"] == f"{listening}/mlflow"
     assert held.configuration["tracking_token"] == "{{tracking.token}}"
     assert "hush" not in result.out + result.err
 
