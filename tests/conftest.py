@@ -24,6 +24,12 @@ class Result(NamedTuple):
 Cli = Callable[..., Result]
 
 
+class Trained(NamedTuple):
+    name: str
+    result: Result
+    run: Any
+
+
 def pytest_configure() -> None:
     home = tempfile.mkdtemp(prefix="loop-tests-")
     run.LOCAL = Path(home)
@@ -63,6 +69,20 @@ def train(cli: Cli) -> Callable[..., Result]:
         return cli("--pipeline", "training", *QUICK, *sets, *options)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def kept() -> dict[str, Any]:
+    """Keep what one test has trained for the others of its process."""
+    return {}
+
+
+@pytest.fixture
+def champion(train: Callable[..., Result], kept: dict[str, Any]) -> Trained:
+    """Train version 1 of a model once, for all tests that leave it as it is."""
+    if "champion" not in kept:
+        kept["champion"] = Trained("common", train("common"), last_run())
+    return kept["champion"]
 
 
 @pytest.fixture

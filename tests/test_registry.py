@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli, Result, output
+from conftest import Cli, Result, Trained, output
 
 import registry
 from config import UserError
@@ -81,8 +81,19 @@ def test_asking_before_the_first_training_is_one_line(cli: Cli, arguments: tuple
     assert len(result.err.splitlines()) == 1
 
 
-def test_only_one_of_two_promotions_from_the_same_champion_wins(train: Train) -> None:
-    train("race")
+@pytest.fixture
+def promoted(cli: Cli) -> Callable[[str], None]:
+    """Write into the log that version 1 is champion."""
+
+    def call(name: str) -> None:
+        cli("--status")  # the stack is applied
+        registry.promote(name, 1, "0" * 64, replaces=None, reasons=("alone",))
+
+    return call
+
+
+def test_only_one_of_two_promotions_from_the_same_champion_wins(promoted: Callable[[str], None]) -> None:
+    promoted("race")
     registry.promote("race", 7, "f" * 64, replaces=1, reasons=("first",))
     with pytest.raises(registry.ChampionChanged):
         registry.promote("race", 8, "e" * 64, replaces=1, reasons=("second",))
@@ -90,9 +101,9 @@ def test_only_one_of_two_promotions_from_the_same_champion_wins(train: Train) ->
 
 
 def test_a_promotion_in_the_same_instant_is_told_apart_by_the_log_itself(
-    train: Train, monkeypatch: pytest.MonkeyPatch
+    promoted: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train("instant")
+    promoted("instant")
     seen = registry.champion("instant")
     registry.promote("instant", 7, "f" * 64, replaces=1, reasons=("first",))
     monkeypatch.setattr(registry, "champion", lambda name: seen)  # it looked before the other one wrote
@@ -110,40 +121,40 @@ def model_files(name: str) -> Path:
 
 
 @pytest.mark.parametrize("file", ["model.pkl", "card.json"])
-def test_a_champion_tampered_with_is_refused_and_stays_on_record(cli: Cli, train: Train, file: str) -> None:
-    name = f"tampered_{file[:4]}"
-    train(name)
-    path = model_files(name) / file
-    path.write_bytes(path.read_bytes().replace(b"0.1", b"0.7") + b" ")
-    result = train(name)
-    assert result.code == 2
-    assert "was changed after it was stored" in result.err
-    with pytest.raises(UserError, match="changed"):
-        registry.load(name, 1)
-    assert [e.version for e in registry.history(name)] == [1]
+def test_a_champion_tampered_with_is_refused_and_stays_on_record(train: Train, champion: Trained, file: str) -> None:
+    path = model_files(champion.name) / file
+    stored = path.read_bytes()
+    path.write_bytes(stored.replace(b"0.1", b"0.7") + b" ")
+    try:
+        result = train(champion.name)
+        assert result.code == 2
+        assert "was changed after it was stored" in result.err
+        with pytest.raises(UserError, match="changed"):
+            registry.load(champion.name, 1)
+        assert [e.version for e in registry.history(champion.name)] == [1]
+    finally:
+        path.write_bytes(stored)
 
 
-def test_reproduce_gives_the_same_model_bit_for_bit(cli: Cli, train: Train) -> None:
-    train("again")
-    result = cli("--reproduce", "1", "--set", "name=again")
+def test_reproduce_gives_the_same_model_bit_for_bit(cli: Cli, champion: Trained) -> None:
+    result = cli("--reproduce", "1", "--set", f"name={champion.name}")
     assert result.code == 0, result.out + result.err
     assert "bit for bit" in result.out
-    unknown = cli("--reproduce", "9", "--set", "name=again")
+    unknown = cli("--reproduce", "9", "--set", f"name={champion.name}")
     assert unknown.code == 2
     assert "it has 1" in unknown.err
 
 
-def test_reproduce_exits_1_and_names_what_differs(cli: Cli, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reproduce_exits_1_and_names_what_differs(cli: Cli, champion: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     import core.model
 
-    train("drifted")
     real = core.model.preprocessing
 
     def changed(features):  # type: ignore[no-untyped-def]
         return real(dict(list(features.items())[1:]))
 
     monkeypatch.setattr(core.model, "preprocessing", changed)
-    result = cli("--reproduce", "1", "--set", "name=drifted")
+    result = cli("--reproduce", "1", "--set", f"name={champion.name}")
     assert result.code == 1
     assert "different: model file" in result.out
     assert "different: predictions on the" in result.out

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import QUICK, Cli, Result, last_run, output
+from conftest import QUICK, Cli, Result, Trained, last_run, output
 from servers import free_port
 
 import registry
@@ -41,32 +41,32 @@ def asked(result: Result) -> dict[str, Any]:
 
 
 def test_the_champion_answers_and_a_second_run_changes_nothing(
-    train: Train, deploy: Callable[..., Result], cli: Cli
+    champion: Trained, deploy: Callable[..., Result], cli: Cli
 ) -> None:
-    train("served")
-    result = deploy("served")
+    name = champion.name
+    result = deploy(name)
     assert result.code == 0, result.err
-    entry, model = registry.champion("served"), asked(result)
+    entry, model = registry.champion(name), asked(result)
     assert entry is not None
     assert (model["version"], model["fingerprint"], model["reasons"]) == (1, entry.fingerprint, list(entry.reasons))
-    assert model["metrics"]["roc_auc"]["value"] == registry.evidence("served", 1)[0].estimates["roc_auc"].value
+    assert model["metrics"]["roc_auc"]["value"] == registry.evidence(name, 1)[0].estimates["roc_auc"].value
     assert model["runtime"] == "onnx"
     found = output("deployment")
     assert found.changed
     assert all(check.rows > 100 and check.difference <= check.tolerance for check in found.checks)
-    assert found.url in (run.LOCAL / "reports/served/deployment.html").read_text()
+    assert found.url in (run.LOCAL / f"reports/{name}/deployment.html").read_text()
     status = cli("--status").out
-    assert "served" in status
+    assert name in status
     assert "running" in status
     assert found.url in status
-    again = deploy("served")
+    again = deploy(name)
     assert "unchanged" in again.out
     assert not output("deployment").changed
     assert cli("--status").out == status
-    stopped = cli("--stop", "--set", "name=served")
+    stopped = cli("--stop", "--set", f"name={name}")
     assert stopped.code == 0
     assert "stopped" in cli("--status").out
-    assert cli("--stop", "--set", "name=served").code == 2
+    assert cli("--stop", "--set", f"name={name}").code == 2
 
 
 def test_rollback_with_deploy_brings_the_previous_champion_back(train: Train, deploy: Callable[..., Result]) -> None:
@@ -82,12 +82,11 @@ def test_rollback_with_deploy_brings_the_previous_champion_back(train: Train, de
 
 
 def test_a_check_that_fails_leaves_the_old_server_serving_and_the_run_failed(
-    train: Train, deploy: Callable[..., Result], cli: Cli
+    champion: Trained, deploy: Callable[..., Result], cli: Cli
 ) -> None:
-    train("kept")
-    first = deploy("kept")
+    first = deploy(champion.name)
     release = asked(first)["release"]
-    result = deploy("kept", "serving.latency_budget_ms=0.0001")
+    result = deploy(champion.name, "serving.latency_budget_ms=0.0001")
     assert result.code == 2
     assert "latency_budget_ms" in result.err
     assert len(result.err.splitlines()) == 1
@@ -97,14 +96,13 @@ def test_a_check_that_fails_leaves_the_old_server_serving_and_the_run_failed(
 
 
 def test_a_server_that_answers_differently_gets_no_traffic(
-    train: Train, deploy: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    champion: Trained, deploy: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train("differs")
-    first = deploy("differs")
+    first = deploy(champion.name)
     release = asked(first)["release"]
     real = Bundle.scores
     monkeypatch.setattr(Bundle, "scores", lambda self, rows: real(self, rows) + 1e-5)
-    result = deploy("differs", "serving.max_rows=5000")
+    result = deploy(champion.name, "serving.max_rows=5000")
     assert result.code == 2
     assert "differ from the offline predictions" in result.err
     assert asked(first)["release"] == release
@@ -125,10 +123,9 @@ def test_nothing_to_deploy_or_nowhere_is_one_line(cli: Cli, arguments: tuple[str
 
 
 def test_personal_columns_that_no_row_has_are_refused_before_anything_starts(
-    train: Train, deploy: Callable[..., Result]
+    champion: Trained, deploy: Callable[..., Result]
 ) -> None:
-    train("private")
-    result = deploy("private", "serving.personal={mean raduis: hash}")
+    result = deploy(champion.name, "serving.personal={mean raduis: hash}")
     assert result.code == 2
     assert "did you mean 'mean radius'?" in result.err
 
