@@ -283,6 +283,17 @@ class Feedback(Section):
     """Labelled rows of the log that are used, the newest."""
 
 
+class Inference(Section):
+    """Which rows are scored in one go, how many steps share the work, and where the scores go."""
+
+    source: str | None = Field(None, min_length=1)
+    """Rows to score: whatever `data.source` may be; they need no target. Each file is scored by one step, whole."""
+    output: str = ".local/predictions"
+    """Folder or URL; the scores of a file lie in NAME/RUN/FILE.parquet below it."""
+    shards: int = Field(4, ge=1, le=64)
+    """Steps that share the files. They run side by side where the orchestrator has the machines."""
+
+
 class Recipe(Section):
     """What decides the model: with the same rows and code, the same recipe gives the same model."""
 
@@ -301,7 +312,7 @@ class Recipe(Section):
 
 
 class Config(Recipe):
-    """One use case: the recipe, what its model must show, how it is served and watched, when it is trained again."""
+    """One use case: the recipe, what its model must show, how it serves and is watched, when it is trained again."""
 
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
@@ -309,6 +320,7 @@ class Config(Recipe):
     monitoring: Monitoring = Monitoring()
     policy: Policy = Policy()
     feedback: Feedback = Feedback()
+    inference: Inference = Inference()
 
     @property
     def recipe(self) -> Recipe:

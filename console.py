@@ -129,6 +129,15 @@ def show_deployment(run: Any, name: str, folder: Path, options: str) -> None:
     return fields(pairs)
 
 
+def show_inference(run: Any, name: str, folder: Path, options: str) -> None:
+    """Print how many rows were scored and where the scores are."""
+    report = next(s.outputs["batch_report"][0].load() for s in run.steps.values() if "batch_report" in s.outputs)
+    pairs = [("scored", f"{report.rows:,} rows of {len(report.files)} files, {report.positive:,} decided positive")]
+    pairs += [("scores", f"{report.files[0].rpartition('/')[0]}/*.parquet")]
+    print()
+    fields(pairs)
+
+
 def show_monitoring(run: Any, name: str, folder: Path, options: str) -> None:
     """Print what was found in the window and what was decided; keep the pages."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}

@@ -263,7 +263,7 @@ def run_pipeline(
     with console.progress(run_name, f"{name} of {use_case.name} on stack {stack.stack_name}"):
         tags = [f"after {after}"] if after else []
         options = where(stack, module) | {"run_name": run_name, "enable_cache": None if cache else False, "tags": tags}
-        start(getattr(module, name).with_options(**options), use_case)
+        start(getattr(module, name).with_options(**options), use_case, None if stack.runs_here else run_name)
         run = finished(run_name)
     if not run.status.is_successful:
         for step in run.steps.values():
@@ -287,18 +287,29 @@ def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
     return options
 
 
-def start(pipeline: Any, use_case: Config) -> None:
-    """Build the steps' image where they need one, and run; an image that cannot be built is a UserError."""
+def start(pipeline: Any, use_case: Config, elsewhere: str | None) -> None:
+    """Build the steps' image where they need one, and run; an image that cannot be built is a UserError.
+
+    A step that fails `elsewhere`, in a run of that name, is an exception of the orchestrator; its own is on record.
+    """
     try:
         pipeline(config=use_case)
-    except RuntimeError as err:
-        said = str(err)
-        if not said.startswith("Docker error: "):
+    except UserError:
+        raise
+    except Exception as err:
+        if (said := str(err)).startswith("Docker error: "):
+            said = f"the image of the steps cannot be built: {said.removeprefix('Docker error: ')}"
+            raise UserError(f"{said}; BASE_IMAGE and PIP_INDEX_URL say what it is made of") from err
+        if elsewhere is None or not has_failed(elsewhere):
             raise
-        fix = "BASE_IMAGE and PIP_INDEX_URL say what it is made of"
-        raise UserError(
-            f"the image of the steps cannot be built: {said.removeprefix('Docker error: ')}; {fix}"
-        ) from err
+
+
+def has_failed(run_name: str) -> bool:
+    """Say whether a step of a run has failed, and its exception is on record."""
+    from zenml.client import Client
+
+    found = Client().list_pipeline_runs(name=f"equals:{run_name}", size=1, hydrate=True).items
+    return bool(found) and any(step.exception_info is not None for step in found[0].steps.values())
 
 
 def finished(run_name: str) -> Any:

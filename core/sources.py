@@ -35,8 +35,10 @@ class _Source(NamedTuple):
     """Its URL."""
 
 
-def read_rows(data: Data) -> pd.DataFrame:
+def read_rows(data: Data, *, labelled: bool = True) -> pd.DataFrame:
     """Return the rows of `data.source`, at most `data.rows`, under a fresh index; any fault is a UserError.
+
+    Rows that are not `labelled` need no target.
 
     Types are int, float, bool (nullable `boolean` where values miss), str and datetime64[us]: they survive
     Parquet. Strings that are all dates, in ISO 8601 or one other format that leaves no doubt about day and
@@ -47,17 +49,30 @@ def read_rows(data: Data) -> pd.DataFrame:
 
     from core.dtypes import plain
 
-    name, read, *_ = _find(data)
+    name, read, *_ = _find(data, labelled)
     rows = read()
     if not isinstance(rows.index, pd.RangeIndex):
         rows = rows.reset_index(drop=all(level is None for level in rows.index.names))
     columns = [str(column).strip() for column in rows.columns]
-    _check_columns(data, columns, name)
+    _check_columns(data, columns, name, labelled)
     if rows.empty:
         raise UserError(f"{name} is empty: it has columns and no rows")
     rows = rows.set_axis(columns, axis=1).head(data.rows or len(rows))
     tidy = {c: plain(rows[c], dates=data.kinds.get(c) in (None, "datetime")) for c in columns}
     return pd.DataFrame(tidy).reset_index(drop=True)
+
+
+def partitions(data: Data) -> list[tuple[str, Data]]:
+    """Return the parts of a source that can be read by themselves, each with a name: its files, else all of it."""
+    source = _expand(data.source, "data.source")
+    is_file = not source.startswith("sklearn:") and not _FUNCTION.fullmatch(source)
+    if not is_file or ("://" in source and not _is_file_url(source)):
+        return [("rows", data)]
+    return [
+        (f"{place:05}-{file.name.partition('.')[0]}", data.model_copy(update={"source": url}))
+        for place, file in enumerate(find_files(data, source))
+        for url in [file.system.unstrip_protocol(file.path)]
+    ]
 
 
 def check_source(data: Data) -> None:
@@ -80,7 +95,7 @@ def check_reachable(data: Data) -> None:
         check_connection(data, url)
 
 
-def _find(data: Data) -> _Source:
+def _find(data: Data, labelled: bool = True) -> _Source:
     """Make every check that is cheap."""
     source, size = _expand(data.source, "data.source"), inf
     if source.startswith("sklearn:"):
@@ -99,8 +114,8 @@ def _find(data: Data) -> _Source:
         size = check_database(source)
         return _Source("the query's result", partial(_read_database, data, source, query), size, source)
     else:
-        files = _find_files(data, source) if is_local(source) else []
-        read = partial(_read_files, data, source, files)
+        files = _find_files(data, source, labelled) if is_local(source) else []
+        read = partial(_read_files, data, source, files, labelled)
         if files and not any(file.codec for file in files):
             size = sum(file.system.size(file.path) for file in files)
     if data.query is not None:
@@ -126,14 +141,17 @@ def _is_file_url(source: str) -> bool:
     return re.split(r"::|://", source)[0].lower() in fsspec.available_protocols()
 
 
-def _check_columns(data: Data, columns: Sequence[str], name: str) -> None:
+def _check_columns(data: Data, columns: Sequence[str], name: str, labelled: bool) -> None:
     """Refuse a name that stands twice, and one the config wants and the table lacks."""
     twice = {column for column in columns if column and columns.count(column) > 1}
     if twice:
         raise UserError(f"{name} has column '{min(twice)}' more than once; give each column its own name")
     times = [data.time] if data.time else []
     named = {"id": data.id, "time": times, "drop": data.drop, "kinds": data.kinds}
-    wanted = [(data.target, ""), *((column, f" (data.{key})") for key in named for column in named[key])]
+    wanted = [
+        *([(data.target, "")] if labelled else []),
+        *((column, f" (data.{key})") for key in named for column in named[key]),
+    ]
     for column, key in wanted:
         if column not in columns:
             raise UserError(f"no column '{column}'{key} in {name}; {known('it', columns, column)}")
@@ -149,16 +167,16 @@ def _check_options(what: str, function: Callable[..., Any], options: dict[str, A
             raise UserError(f"no option '{option}' (data.options); {known(what, allowed, option)}")
 
 
-def _find_files(data: Data, source: str) -> list[File]:
+def _find_files(data: Data, source: str, labelled: bool) -> list[File]:
     files = find_files(data, source)
     for file in files:
         if columns := read_header(data, file):
-            _check_columns(data, columns, file.name)
+            _check_columns(data, columns, file.name, labelled)
     return files
 
 
-def _read_files(data: Data, source: str, files: Sequence[File]) -> pd.DataFrame:
-    files = files or _find_files(data, source)
+def _read_files(data: Data, source: str, files: Sequence[File], labelled: bool) -> pd.DataFrame:
+    files = files or _find_files(data, source, labelled)
     _check_options(f"pandas.{files[0].reader.__name__}", files[0].reader, data.options)
     return read_files(data, files)
 

@@ -74,7 +74,8 @@ def server_faults(stack: Stack) -> list[str]:
 def _logged_in(url: str) -> bool:
     from zenml.login.credentials_store import get_credentials_store
 
-    return bool(get_credentials_store().has_valid_authentication(url))
+    store = get_credentials_store()
+    return store.get_token(url) is not None or store.can_login(url)
 
 
 def _packages(stack: Stack) -> Iterator[str]:
@@ -117,7 +118,11 @@ def _credentials(stack: Stack) -> Iterator[str]:
             (home / ".config/gcloud/application_default_credentials.json",),
             "gcloud auth application-default login",
         ),
-        "azure": (("AZURE_CLIENT_ID", "AZURE_STORAGE_CONNECTION_STRING"), (home / ".azure",), "az login"),
+        "azure": (
+            ("AZURE_CLIENT_ID", "IDENTITY_ENDPOINT", "AZURE_STORAGE_CONNECTION_STRING"),
+            (home / ".azure",),
+            "az login",
+        ),
     }
     clouds = {CLOUDS[c.flavor] for c in stack.all if c.flavor in CLOUDS and not OWN_CREDENTIALS & set(c.configuration)}
     for cloud in sorted(clouds):

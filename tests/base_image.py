@@ -13,6 +13,11 @@ from typing import Any
 TAG = f"zenml-loop-test-base:{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
 STEPS_TAG = TAG.replace("-base", "-steps-base")
 TOOLS = ("sh", "find", "rm", "sleep", "chmod", "chown")
+IMPORTED = (
+    "zenml.client", "zenml.entrypoints.step_entrypoint_configuration", "zenml.integrations.mlflow.experiment_trackers",
+    "sklearn.ensemble", "sklearn.linear_model", "matplotlib.pyplot", "mlflow.sklearn", "pyarrow.parquet", "s3fs",
+    "skl2onnx", "onnxruntime", "bentoml", "docker", "skops.io",
+)  # fmt: skip
 UNNEEDED = ("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "lib2to3", "config-[^/]*")
 WHEELS_NEED = (
     "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libstdc++.so.6",
@@ -34,11 +39,26 @@ def ensure(client: Any) -> str:
     return TAG
 
 
-def ensure_for_steps(client: Any) -> str:
-    """Add pip, and the machine's certificates for whatever installs packages; return the tag."""
+def ensure_for_steps(client: Any, packages: Path) -> str:
+    """Add pip and packages, so that the images of all stacks' steps are made in a moment; return the tag.
+
+    It knows the machine's certificates, for whatever else is installed in it.
+    """
     if not client.images.list(name=STEPS_TAG):
-        lines = f"FROM {ensure(client)}\nENV SSL_CERT_FILE={CERTIFICATES}\nRUN python -m ensurepip --default-pip\n"
-        client.images.build(fileobj=io.BytesIO(lines.encode()), tag=STEPS_TAG, rm=True)
+        steps = (
+            f"FROM {ensure(client)}",
+            f"ENV SSL_CERT_FILE={CERTIFICATES}",
+            "RUN python -m ensurepip --default-pip && pip install --quiet --root-user-action=ignore uv",
+            "COPY requirements.txt /",
+            "RUN uv pip install --system --quiet --no-cache -r /requirements.txt",
+            f"RUN python -c 'import {', '.join(IMPORTED)}'",  # compiles what is used: all of it takes a minute
+        )
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as tar:
+            _add(tar, "Dockerfile", "\n".join(steps))
+            _add(tar, "requirements.txt", packages.read_text(encoding="utf-8"))
+        context.seek(0)
+        client.images.build(fileobj=context, custom_context=True, tag=STEPS_TAG, rm=True, network_mode="host")
     return STEPS_TAG
 
 
@@ -57,13 +77,17 @@ def _tar() -> bytes:
         if CERTIFICATES.exists():
             tar.add(CERTIFICATES, str(CERTIFICATES).lstrip("/"))
         for name, text in FILES.items():
-            file = tarfile.TarInfo(name)
-            file.size = len(text)
-            tar.addfile(file, io.BytesIO(text.encode()))
+            _add(tar, name, text)
         temporary = tarfile.TarInfo("tmp")
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(temporary)
     return made.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, text: str) -> None:
+    file = tarfile.TarInfo(name)
+    file.size = len(text.encode())
+    tar.addfile(file, io.BytesIO(text.encode()))
 
 
 def _needed(file: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -1,0 +1,63 @@
+"""Score rows in one go, with the very bundle that serves."""
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from config import Config, UserError
+from core.bundle import Bundle
+from core.sources import partitions, read_rows
+
+
+class ShardReport(BaseModel):
+    """What one step of a batch scored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: tuple[str, ...]
+    """Where the scores lie, one a file that was read."""
+    rows: int
+    positive: int
+    """Rows that were decided for the positive class; 0 where there are no two classes."""
+
+
+def score_rows(bundle: Bundle, rows: pd.DataFrame, version: int) -> pd.DataFrame:
+    """Return a row's identity, its score or scores, the decision, and the version that made it."""
+    contract, scores = bundle.card.contract, bundle.scores(rows)
+    kept = [name for name in (*bundle.card.recipe.data.id, bundle.card.recipe.data.time) if name]
+    found = rows[kept].copy()
+    if contract.task == "regression":
+        found["prediction"] = scores
+    elif contract.task == "binary":
+        found["score"] = scores
+        found["decision"] = np.asarray(contract.classes)[(scores >= (bundle.card.threshold or 0.5)).astype(int)]
+    else:
+        for place, label in enumerate(contract.classes):
+            found[f"score_{label}"] = scores[:, place]
+        found["decision"] = np.asarray(contract.classes)[scores.argmax(axis=1)]
+    return found.assign(model_version=version)
+
+
+def score_shard(bundle: Bundle, version: int, config: Config, shard: int, folder: str) -> ShardReport:
+    """Score every file that falls to a shard, counting from 0, and write the scores below a folder or URL.
+
+    A file is read, scored and written before the next, so memory holds one. Writing again overwrites.
+    """
+    import fsspec
+
+    if config.inference.source is None:
+        raise UserError(
+            "inference.source is missing: say which rows to score, as --set inference.source='new/*.parquet'"
+        )
+    data = config.data.model_copy(update={"source": config.inference.source, "query": None})
+    written, count, positive = [], 0, 0
+    for name, part in partitions(data)[shard :: config.inference.shards]:
+        scored = score_rows(bundle, read_rows(part, labelled=False), version)
+        path = f"{folder.rstrip('/')}/{name}.parquet"
+        with fsspec.open(path, "wb", auto_mkdir=True) as file:
+            scored.to_parquet(file, index=False)
+        written.append(path)
+        count += len(scored)
+        if bundle.card.contract.task == "binary":
+            positive += int((scored["decision"] == bundle.card.contract.classes[1]).sum())
+    return ShardReport(files=tuple(written), rows=count, positive=positive)
