@@ -73,16 +73,26 @@ def train(cli: Cli) -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def kept() -> dict[str, Any]:
-    """Keep what one test has trained for the others of its process."""
     return {}
 
 
 @pytest.fixture
-def champion(train: Callable[..., Result], kept: dict[str, Any]) -> Trained:
-    """Train version 1 of a model once, for all tests that leave it as it is."""
-    if "champion" not in kept:
-        kept["champion"] = Trained("common", train("common"), last_run())
-    return kept["champion"]
+def once(cli: Cli, kept: dict[str, Any]) -> Callable[[str, Callable[[], Any]], Any]:
+    """Make something for the first test of a process that asks, and keep it for all others that leave it as it is."""
+
+    def call(name: str, make: Callable[[], Any]) -> Any:
+        cli("--status")  # the stack is applied, also where nothing is made
+        if name not in kept:
+            kept[name] = make()
+        return kept[name]
+
+    return call
+
+
+@pytest.fixture
+def champion(train: Callable[..., Result], once: Callable[..., Any]) -> Trained:
+    """Train version 1 of a model once."""
+    return once("champion", lambda: Trained("common", train("common"), last_run()))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK, Cli, Result, last_run, output
+from conftest import QUICK, Cli, Result, Trained, last_run, output
 
 import commands
 import registry
@@ -21,31 +21,28 @@ def statuses() -> dict[str, str]:
     return {name: step.status.value for name, step in last_run().steps.items()}
 
 
-def test_first_model_becomes_champion_by_minimum_bounds_alone_and_says_so(train: Train) -> None:
-    result = train("first")
-    assert result.code == 0, result.err
-    (entry,) = registry.history("first")
-    assert (entry.version, entry.replaces, entry.kind, entry.run) == (1, None, "promotion", last_run().name)
+def test_first_model_becomes_champion_by_minimum_bounds_alone_and_says_so(champion: Trained) -> None:
+    assert champion.result.code == 0, champion.result.err
+    (entry,) = registry.history(champion.name)
+    assert (entry.version, entry.replaces, entry.kind, entry.run) == (1, None, "promotion", champion.run.name)
     assert any("first model" in reason for reason in entry.reasons)
-    conditions = output("verdict").conditions
+    conditions = output("verdict", champion.run).conditions
     assert {c.metric for c in conditions} == {"roc_auc", "recall"}
     assert all(c.outcome == "passed" and c.n > 100 for c in conditions)
 
 
-def test_summary_shows_steps_verdict_interval_report_and_next_command(train: Train) -> None:
-    result = train("summary")
-    estimate = output("scorecard").estimates["roc_auc"]
-    assert f"{estimate.low:.4g}" in result.out
-    assert all(step in result.out for step in last_run().steps)
-    assert "promote, version 1 of summary" in result.out
-    assert "make dashboard" in result.out
+def test_summary_shows_steps_verdict_interval_report_and_next_command(champion: Trained) -> None:
+    estimate, printed = output("scorecard", champion.run).estimates["roc_auc"], champion.result.out
+    assert f"{estimate.low:.4g}" in printed
+    assert all(step in printed for step in champion.run.steps)
+    assert f"promote, version 1 of {champion.name}" in printed
+    assert "make dashboard" in printed
     for page in ("evaluation", "contract", "verdict"):
-        assert "<h1>" in (run.LOCAL / f"reports/summary/{page}.html").read_text()
+        assert "<h1>" in (run.LOCAL / f"reports/{champion.name}/{page}.html").read_text()
 
 
-def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(train: Train) -> None:
-    train("twice")
-    result = train("twice")
+def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(train: Train, champion: Trained) -> None:
+    result = train(champion.name)
     assert result.code == 0
     states = statuses()
     assert {name for name, state in states.items() if state != "cached"} == {
@@ -60,8 +57,8 @@ def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(trai
     registration = output("registration")
     assert (registration.decision, registration.version) == ("hold", 1)
     assert "same model" in registration.reasons[0]
-    assert len(registry.history("twice")) == 1
-    train("twice")
+    assert len(registry.history(champion.name)) == 1
+    train(champion.name)
     assert [name for name, state in statuses().items() if state != "cached"] == [
         "fetch_champion",
         "ingest_rows",
@@ -69,56 +66,61 @@ def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(trai
     ]
 
 
-def test_no_cache_runs_every_step_again(train: Train) -> None:
-    train("uncached")
-    train("uncached", options=("--no-cache",))
+def test_no_cache_runs_every_step_again(train: Train, champion: Trained) -> None:
+    train(champion.name, options=("--no-cache",))
     assert set(statuses().values()) == {"completed"}
 
 
-def test_a_better_model_is_promoted_and_a_bad_one_rejected_on_the_same_holdout(train: Train) -> None:
-    train("contest", "model.params={C: 0.00001}", "gate.minimum={}")
-    train("contest", "gate.minimum={}")
-    better = output("verdict")
+@pytest.fixture
+def contest(train: Train, once: Callable[..., Any]) -> list[Any]:
+    """Train a weak, a better and a bad model of one name, once; return their runs."""
+    models = ["model.params={C: 0.00001}"], [], ["model={estimator: sklearn.dummy.DummyClassifier}"]
+
+    def trained(*changes: str) -> Any:
+        train("contest", "gate.minimum={}", *changes)
+        return last_run()
+
+    return once("contest", lambda: [trained(*changes) for changes in models])
+
+
+def test_a_better_model_is_promoted_and_a_bad_one_rejected_on_the_same_holdout(contest: list[Any]) -> None:
+    better = output("verdict", contest[1])
     assert better.decision == "promote"
     assert better.champion_version == 1
-    train("contest", "model={estimator: sklearn.dummy.DummyClassifier}", "gate.minimum={}")
-    bad = output("registration")
+    bad = output("registration", contest[2])
     assert (bad.decision, bad.version, bad.champion) == ("reject", 3, 2)
-    assert better.rows == output("verdict").rows
+    assert better.rows == output("verdict", contest[2]).rows
     assert [e.version for e in registry.history("contest")] == [1, 2]
 
 
-def test_registries_show_who_is_champion_and_who_challenger(train: Train) -> None:
+def test_registries_show_who_is_champion_and_who_challenger(contest: list[Any]) -> None:
     from mlflow import MlflowClient
     from zenml.client import Client
 
-    train("shown")
-    train("shown", "model={estimator: sklearn.dummy.DummyClassifier}")
-    tags = {v.number: {t.name for t in v.tags} for v in Client().list_model_versions(model="shown", hydrate=True)}
-    assert tags == {1: {"champion"}, 2: {"challenger"}}
-    assert Client().get_model_version("shown", "production").number == 1
-    assert set(Client().get_model_version("shown", 1).data_artifact_ids) >= {
+    tags = {v.number: {t.name for t in v.tags} for v in Client().list_model_versions(model="contest", hydrate=True)}
+    assert tags == {1: set(), 2: {"champion"}, 3: {"challenger"}}
+    assert Client().get_model_version("contest", "production").number == 2
+    assert set(Client().get_model_version("contest", 2).data_artifact_ids) >= {
         "verdict",
         "scorecard",
         "train_rows",
     }
     mlflow = MlflowClient(Client().active_stack.experiment_tracker.get_tracking_uri())
-    for alias, number in (("champion", "1"), ("challenger", "2")):
-        assert mlflow.get_model_version_by_alias("shown", alias).tags["zenml_version"] == number
+    for alias, number in (("champion", "2"), ("challenger", "3")):
+        assert mlflow.get_model_version_by_alias("contest", alias).tags["zenml_version"] == number
 
 
-def test_mlflow_holds_params_metrics_data_and_a_model_that_predicts_alike(train: Train) -> None:
+def test_mlflow_holds_params_metrics_data_and_a_model_that_predicts_alike(champion: Trained) -> None:
     import mlflow
     from zenml.client import Client
 
-    train("tracked")
-    bundle, holdout = output("model"), output("holdout_rows")
+    bundle, holdout = output("model", champion.run), output("holdout_rows", champion.run)
     mlflow.set_tracking_uri(Client().active_stack.experiment_tracker.get_tracking_uri())
     try:
-        version = mlflow.MlflowClient().get_model_version_by_alias("tracked", "champion")
+        version = mlflow.MlflowClient().get_model_version_by_alias(champion.name, "champion")
         tracked = mlflow.get_run(version.run_id)
         assert tracked.data.params["model.estimator"] == bundle.card.recipe.model.estimator
-        estimate = output("scorecard").estimates["roc_auc"]
+        estimate = output("scorecard", champion.run).estimates["roc_auc"]
         assert tracked.data.metrics["roc_auc"] == estimate.value
         assert tracked.data.metrics["roc_auc_low"] == estimate.low
         (data,) = tracked.inputs.dataset_inputs
