@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Result, last_run
+from conftest import Trained
 
 from config import ROOT
 
@@ -49,12 +49,11 @@ def dashboard() -> Iterator[str]:
 
 
 def test_dashboard_shows_the_run_its_steps_and_the_report(
-    train: Callable[..., Result], chromium: str, dashboard: str, tmp_path: Path
+    champion: Trained, chromium: str, dashboard: str, tmp_path: Path
 ) -> None:
     from playwright.sync_api import sync_playwright
 
-    train("seen")
-    run = last_run()
+    run = champion.run
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium,
@@ -70,4 +69,4 @@ def test_dashboard_shows_the_run_its_steps_and_the_report(
     artifact = run.steps["evaluate_model"].outputs["scorecard"][0]
     url = f"{dashboard}/api/v1/artifact_versions/{artifact.id}/visualize?index=0"
     with urllib.request.urlopen(url, timeout=30) as answer:
-        assert "<h1>seen" in json.load(answer)["value"]
+        assert f"<h1>{champion.name}" in json.load(answer)["value"]

@@ -6,13 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Result, output
+from conftest import Cli, Trained, output
 
 import run
 from config import ROOT, UserError
@@ -48,11 +47,9 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(
-    train: Callable[..., Result], clone: Path
-) -> None:
-    assert train("scheduled").code == 0
-    typed = [sys.executable, "run.py", "--pipeline", "monitoring", "--set", "name=scheduled", "--schedule", "7 * * * *"]
+def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(champion: Trained, clone: Path) -> None:
+    name = champion.name
+    typed = [sys.executable, "run.py", "--pipeline", "monitoring", "--set", f"name={name}", "--schedule", "7 * * * *"]
     shell = {key: value for key, value in os.environ.items() if key not in ("ZENML_STORE_URL", *run.ENVIRONMENT)}
     shell |= {"SERVING_HOME": str(clone / ".local/serving")}
     printed = subprocess.run(typed, cwd=clone, env=shell, check=True, capture_output=True, text=True).stdout
@@ -61,15 +58,15 @@ def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(
     command = line.removeprefix("7 * * * * ").replace(r"\%", "%")  # as cron does
     bare = ["env", "-i", f"HOME={clone}", "SHELL=/bin/sh", "PATH=/usr/bin:/bin", "/bin/sh", "-c", command]
     log = clone / ".local/schedule.log"
-    with (clone / ".local/schedule/monitoring-scheduled.lock").open("w") as lock:
+    with (clone / f".local/schedule/monitoring-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert subprocess.run(bare, cwd="/", timeout=60).returncode == 1
         assert log.read_text() == ""
     found = subprocess.run(bare, cwd="/", timeout=240, capture_output=True, text=True)
     assert (found.returncode, found.stdout, found.stderr) == (0, "", ""), log.read_text()
     assert "nothing was answered since the last window" in log.read_text()
-    assert (clone / ".local/reports/scheduled/window.html").exists()
-    assert output("window_report").name == "scheduled"
+    assert (clone / f".local/reports/{name}/window.html").exists()
+    assert output("window_report").name == name
 
 
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
