@@ -7,7 +7,7 @@ INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode
 ZENML_CONFIG_PATH ?= $(CURDIR)/.local/zenml
 HOME_OF_ZENML := ZENML_CONFIG_PATH=$(ZENML_CONFIG_PATH) ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false
 
-.PHONY: training demo dashboard watch notebook stop test check format upgrade clean
+.PHONY: training demo dashboard watch notebook stop test test-stacks check format upgrade clean
 
 training: .venv/ready
 	$(PY) run.py --pipeline training $(ARGS)
@@ -26,7 +26,10 @@ notebook: .venv/dev               # the loop on your own log, in the browser; th
 	.venv/bin/jupyter-lab notebooks/feedback.ipynb $(ARGS)
 
 test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those that need Docker, "-m loop" the demo
-	$(PY) -m pytest -n auto --dist loadfile -m "not docker and not loop" $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal -m "not docker and not loop and not stacks" $(ARGS)
+
+test-stacks: .venv-stacks/ready   # real servers of other places, or stand-ins for them; needs Docker and MariaDB too
+	.venv-stacks/bin/python -m pytest -m stacks tests/stacks $(ARGS)
 
 check: .venv/dev
 	.venv/bin/ruff check
@@ -41,8 +44,10 @@ format: .venv/dev
 upgrade: .venv/dev                # newest versions that requirements*.in allow, pinned for Python 3.11 to 3.13
 	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements.in -o requirements.txt
 	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
-	cd $(CURDIR) && for extra in stacks/requirements-*.in; do cp requirements.txt $${extra%.in}.txt; done  # the same pins, where they may be
-	cd $(CURDIR) && for extra in stacks/requirements-*.in; do .venv/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 $$extra -o $${extra%.in}.txt; done
+	cd $(CURDIR) && for extra in stacks/requirements-*.in tests/stacks/requirements.in; do \
+	  cp requirements.txt $${extra%.in}.txt; \
+	  .venv/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 $$extra -o $${extra%.in}.txt; \
+	done                          # the same pins, wherever the place's own packages allow it
 
 # `zenml logout --local` leaves the dashboard running once a run has gone to the database file itself.
 stop:                             # the dashboard, and every server of this clone
@@ -53,7 +58,7 @@ stop:                             # the dashboard, and every server of this clon
 
 clean:
 	@if test -d .local -a -x $(PY); then $(MAKE) --no-print-directory stop; fi
-	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-stacks .venv-airflow .local .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/ready: requirements.txt
@@ -64,4 +69,9 @@ clean:
 
 .venv/dev: .venv/ready requirements-dev.txt
 	$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+.venv-stacks/ready: requirements.txt tests/stacks/requirements.txt .venv/ready
+	test -x .venv-stacks/bin/python || $(PYTHON) -m venv .venv-stacks
+	$(subst $(PY),.venv-stacks/bin/python,$(subst --compile-bytecode,,$(INSTALL))) -r tests/stacks/requirements.txt
 	@touch $@

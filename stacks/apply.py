@@ -19,15 +19,18 @@ def apply(stack: Stack, *, shared: bool = False) -> None:
     All that stands in its way is one UserError, before anything is done. Applying twice changes nothing. Which stack is
     active in the user's other shells stays as it is. A component that other stacks use too is changed only if `shared`.
     """
-    planned, faults = _plan(stack, shared, always=stack.server is not None or not stack.runs_here)
-    refuse(stack, faults)
-    with _zenml() as client:
-        _open_dashboard_without_survey(client)
-        made: dict[str, list[UUID]] = {}
-        for component, change in zip(stack.all, planned, strict=False):
-            made.setdefault(component.type, []).append(_apply_component(client, component, change))
-        stack_id = _apply_stack(client, stack.stack_name, made, planned[-1])
-    os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
+    while True:
+        planned, faults = _plan(stack, shared, always=stack.server is not None or not stack.runs_here)
+        refuse(stack, faults)
+        with _zenml() as client:
+            from zenml.exceptions import EntityExistsError
+
+            try:
+                stack_id = _carry_out(client, stack, planned)
+            except EntityExistsError:
+                continue  # somebody at another machine was first; what they made is looked at again
+        os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
+        return
 
 
 def look(stack: Stack, *, shared: bool = False) -> tuple[list[plan.Change], list[str]]:
@@ -48,7 +51,12 @@ def _plan(stack: Stack, shared: bool, *, always: bool) -> tuple[list[plan.Change
     if stack.server is not None and stack.missing:
         return [], plan.file_faults(stack)
     with _zenml() as client:
-        planned = plan.changes(client, stack)
+        from zenml.exceptions import AuthorizationException
+
+        try:
+            planned = plan.changes(client, stack)
+        except AuthorizationException as err:
+            return [], [*plan.file_faults(stack), f"{stack.server} does not let you in: {err}"]
         if not always and not stack.missing and all(change.what == "leave" for change in planned):
             return planned, []
         return planned, [*plan.file_faults(stack), *plan.faults(client, stack, planned, shared=shared)]
@@ -65,6 +73,14 @@ def _zenml() -> Iterator[Any]:
 
         set_custom_source_root(str(ROOT))
         yield Client()
+
+
+def _carry_out(client: Any, stack: Stack, planned: list[plan.Change]) -> UUID:
+    _open_dashboard_without_survey(client)
+    made: dict[str, list[UUID]] = {}
+    for component, change in zip(stack.all, planned, strict=False):
+        made.setdefault(component.type, []).append(_apply_component(client, component, change))
+    return _apply_stack(client, stack.stack_name, made, planned[-1])
 
 
 def _open_dashboard_without_survey(client: Any) -> None:

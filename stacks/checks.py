@@ -34,8 +34,6 @@ OWN_CREDENTIALS = {
 
 TIMEOUT_SECONDS = 1.5
 
-_ADDRESS = re.compile(r"^(?:\w+://)?([\w.-]+):(\d+)(?:/.*)?$")
-
 
 def faults(stack: Stack) -> list[str]:
     """Return all that is missing and that can be found without asking ZenML."""
@@ -162,6 +160,9 @@ def _services(stack: Stack) -> list[str]:
         for component in stack.all
         for address in _addresses(component.configuration)
     }
+    for component in stack.components.get("container_registry", []):
+        if re.match(r"[\w.-]+:\d+(/|$)", uri := str(component.configuration.get("uri", ""))):
+            found[f"container_registry '{component.name}'", uri.partition("/")[0]] = None
     if not found:
         return []
     with ThreadPoolExecutor(len(found)) as pool:
@@ -170,19 +171,13 @@ def _services(stack: Stack) -> list[str]:
 
 
 def _addresses(value: Any) -> Iterator[str]:
-    """Yield the addresses with a host, from `http://host/…` to `host:port`, in a configuration; no password is part."""
+    """Yield scheme and host of every web address in a configuration; no password is part."""
     if isinstance(value, dict):
         for held in value.values():
             yield from _addresses(held)
-    elif isinstance(value, list):
-        for held in value:
-            yield from _addresses(held)
-    elif isinstance(value, str) and "${" not in value and "{{" not in value:
-        if re.match(r"https?://", value):
-            parts = urlsplit(value)
-            yield f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        elif _ADDRESS.match(value) and "://" not in value:
-            yield value
+    elif isinstance(value, str) and re.match(r"https?://", value) and "${" not in value:
+        parts = urlsplit(value)
+        yield f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _answers(address: str) -> bool:

@@ -127,16 +127,18 @@ def _config_faults(what: str, config_class: type[BaseModel], values: dict[str, A
         for key in unknown:
             yield f"{what}: no key '{key}'; {known('its keys', config_class.model_fields, key)}"
         return
+    from zenml.exceptions import AuthorizationException
+
     if "${" in repr(values):
         return  # a variable that is not set, which is said by itself
     try:
         config_class(**values)
     except ValidationError as err:
         for fault in err.errors():
-            where = ".".join(str(part) for part in fault["loc"])
-            yield f"{what}: '{where}' {fault['msg'][:1].lower()}{fault['msg'][1:]}"
-    except (KeyError, ImportError):
-        return  # a secret or a package that is not there, which is said by itself
+            where, said = ".".join(str(part) for part in fault["loc"]), fault["msg"].removeprefix("Value error, ")
+            yield f"{what}: '{where}' {said[:1].lower()}{said[1:]}" if where else f"{what}: {said}"
+    except (KeyError, ImportError, AuthorizationException):
+        return  # a secret, a package or a login that is not there, which is said by itself
     except (ValueError, TypeError) as err:
         yield f"{what}: {err}"
 

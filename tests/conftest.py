@@ -12,6 +12,7 @@ import pytest
 
 import run
 
+pytest_plugins = ("shared",)  # tests/stacks/shared.py
 QUICK = ("--set", "evaluation.resamples=200")
 
 

@@ -131,7 +131,7 @@ def test_list_names_pipelines_configs_and_stacks(cli: Cli) -> None:
     out = cli("--list").out
     assert "training" in out
     assert "breast_cancer, fraud" in out
-    assert "default, docker, kubernetes, local" in out
+    assert "airflow, aws, azure, default, docker, gcp, kubeflow, kubernetes, local, server" in out
 
 
 def test_the_committed_schema_is_the_one_printed(cli: Cli) -> None:
