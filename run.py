@@ -232,6 +232,8 @@ def start_zenml(stack: files.Stack) -> None:
         os.environ.setdefault("ZENML_CONFIG_PATH", str(folder))
         os.environ["ZENML_STORE_URL"] = stack.server.rstrip("/")
     elif "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
+        for login in ("USERNAME", "PASSWORD", "API_KEY"):  # of a server; files take none
+            os.environ.pop(f"ZENML_STORE_{login}", None)
         os.environ |= zenml_home(LOCAL / "zenml")
     os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving"))
     os.environ.setdefault("BENTOML_HOME", str(LOCAL / "bentoml"))

@@ -111,7 +111,8 @@ class Kubelet:
         if self.images is not None and container["image"] not in self.images:
             raise Waits("ErrImagePull", f"{container['image']} was not found")
         environment = {"PATH": os.environ["PATH"], "HOSTNAME": name, **self.environment, **self._wanted(pod)}
-        environment |= {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parent / "node")}
+        path = filter(None, (str(Path(__file__).parent / "node"), self.environment.get("PYTHONPATH")))
+        environment |= {"HOME": str(home), "PYTHONPATH": os.pathsep.join(path)}
         (home / "app").mkdir(parents=True)
         (home / "account").write_text(f"{namespace}/{spec.get('serviceAccountName', 'default')}")
         command = [*container.get("command", []), *container.get("args", [])]

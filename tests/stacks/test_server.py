@@ -1,12 +1,11 @@
 """Stack `server`: people and robots share a ZenML server on MariaDB, an S3 and an MLflow, all real."""
 
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 from clients import Client, ended
-from parts import PASSWORD, USER, wait_for
+from parts import PASSWORD, USER, program, wait_for
 from shared import SECRETS, Company
 
 pytestmark = pytest.mark.stacks
@@ -67,8 +66,7 @@ def test_a_run_outlives_the_server_that_is_killed_and_comes_back(company: Compan
 def test_dashboard_of_the_server_shows_the_run_and_its_report(company: Company, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium")
-    assert chromium, "no Chromium on this machine; try: apt-get install chromium"
+    chromium = program("chromium", "Debian's chromium")
     result = ended(company.person("ben").train("of_ben", *ON_SERVER))  # from cache, if it ran before
     assert result.code == 0, result.err
     run = company.newest_run("of_ben")
