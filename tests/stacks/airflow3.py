@@ -63,7 +63,7 @@ class Airflow:
     def finished(self, dag_id: str, run_id: str, seconds: float = 180) -> str:
         """Wait for the end of a run; return its state."""
         states = ("success", "failed")
-        wait_for(lambda: self.runs(dag_id)[run_id] in states, f"the run {run_id} of {dag_id}", seconds)
+        wait_for(lambda: self.runs(dag_id)[run_id] in states, f"the run {run_id} of {dag_id}", seconds, pause=2)
         return self.runs(dag_id)[run_id]
 
 

@@ -96,7 +96,11 @@ class Part:
 
 
 def wait_for(
-    ready: Callable[[], Any], what: str, seconds: float = 180, alive: Callable[[], None] = lambda: None
+    ready: Callable[[], Any],
+    what: str,
+    seconds: float = 180,
+    alive: Callable[[], None] = lambda: None,
+    pause: float = 0.05,
 ) -> Any:
     """Ask until the answer is true, and return it; a connection that fails is a no."""
     end, why = time.monotonic() + seconds, "no"
@@ -107,7 +111,7 @@ def wait_for(
                 return answer
         except (OSError, httpx.TransportError) as err:
             why = str(err)
-        time.sleep(0.05)
+        time.sleep(pause)
     raise TimeoutError(f"waited {seconds:.0f} s for {what}; the last answer was: {why}")
 
 
