@@ -53,7 +53,7 @@ class Client:
         return ended(self.start(*arguments))
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 300) -> Result:
+def ended(process: subprocess.Popen[str], seconds: float = 600) -> Result:
     """Wait for a command; one that does not end is killed."""
     try:
         out, err = process.communicate(timeout=seconds)

@@ -166,6 +166,7 @@ import sys, uvicorn
 from zenml.service_connectors.service_connector_registry import service_connector_registry
 from zenml.zen_server.zen_server_api import app
 service_connector_registry.register_builtin_service_connectors()
+print("imported", flush=True)
 if sys.stdin.readline():
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
@@ -174,7 +175,7 @@ if sys.stdin.readline():
 class ZenmlServer(Part):
     """A ZenML server with its dashboard; what it knows is in its database.
 
-    Its imports take longest, so call `prepare` before `kill` where the next `start` must take seconds:
+    Its imports take longest, so call `prepare_successor` before `kill` where the next `start` must take seconds:
     ZenML's client gives up a request after 30 s.
     """
 
@@ -197,6 +198,12 @@ class ZenmlServer(Part):
         (folder / "serve.py").write_text(SERVE)  # a server without a file of its own cannot look at flavors of ours
         command = [sys.executable, str(folder / "serve.py"), str(port)]
         super().__init__("ZenML's server", command, folder, answers(f"{self.url}/ready"), environment)
+
+    def prepare_successor(self) -> None:
+        """Have the next process at the point where it needs a moment only."""
+        before = self.log.read_text(errors="replace").count("imported")
+        self.prepare()
+        wait_for(lambda: self.log.read_text(errors="replace").count("imported") > before, "the server's successor")
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         """Call its REST API as the administrator."""

@@ -93,7 +93,7 @@ def submit(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(300, exit=True)  # a client that waits for what no stand-in says
+    faulthandler.dump_traceback_later(600, exit=True)  # a client that waits for what no stand-in says
     run.LOCAL = Path(sys.argv[1])
     for where in PLACES:
         begun = time.monotonic()

@@ -53,11 +53,11 @@ def test_airflow_runs_the_training_and_records_each_task(place: tuple[Airflow, C
         found = scheduler.ask("GET", "/dags", params={"limit": 10})["dags"]
         return found and found[0]["dag_id"]
 
-    dag_id = wait_for(dag, "the DAG to be read", 400, pause=2)
+    dag_id = wait_for(dag, "the DAG to be read", 600, pause=2)
     scheduler.ask("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
     run_id = wait_for(lambda: next(iter(scheduler.runs(dag_id)), None), "the DAG to be run")
-    assert scheduler.finished(dag_id, run_id, 400) == "success", scheduler.tasks(dag_id, run_id)
-    result = ended(process, 60)
+    assert scheduler.finished(dag_id, run_id, 900) == "success", scheduler.tasks(dag_id, run_id)
+    result = ended(process, 120)
     assert result.code == 0, result.err
     assert "champion  version 1" in result.out
     tasks = scheduler.tasks(dag_id, run_id)

@@ -50,9 +50,9 @@ def test_two_people_and_a_robot_train_at_once_and_each_is_on_record(company: Com
 
 def test_a_run_outlives_the_server_that_is_killed_and_comes_back(company: Company) -> None:
     ann = company.person("ann")
+    company.server.prepare_successor()
     process = ann.train("outlives", *ON_SERVER)
     wait_for(lambda: (run := company.newest_run("outlives")) and run["name"], "the run to begin")
-    company.server.prepare()
     company.server.kill()
     time.sleep(3)
     company.server.start()
