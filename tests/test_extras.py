@@ -1,13 +1,15 @@
 """The packages of each stack: pinned together with ours, so that what decides the numbers is the same everywhere."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Cli
 
 from config import ROOT
 from core.bundle import PACKAGES
-from stacks import files
+from stacks import files, plan
 
 EXTRAS = sorted({str(path.relative_to(ROOT)) for path in (ROOT / "stacks").glob("requirements-*.txt")})
 SAME = (*PACKAGES, "zenml", "mlflow", "evidently", "bentoml", "skl2onnx", "onnxruntime", "pyarrow", "pydantic")
@@ -57,3 +59,53 @@ def test_a_variable_that_is_empty_takes_its_key_along(monkeypatch: pytest.Monkey
     monkeypatch.setenv("STACK", "server-staging")
     staged = files.read("server")
     assert {staged.stack_name, *(component.name for component in staged.all)} == {"server-staging"}
+
+
+# Kubeflow's flavor imports the package kubernetes to read its own settings: tests/stacks applies it, where that is.
+STACKS = sorted({path.stem for path in (ROOT / "stacks").glob("*.yaml")} - {"default", "kubeflow"})
+VARIABLES = (
+    "ZENML_URL", "BUCKET", "CONTAINER", "REGISTRY", "MLFLOW_TOKEN", "AIRFLOW_DAGS", "KUBE_CONTEXT", "KUBEFLOW_HOST",
+    "SAGEMAKER_ROLE", "GCP_PROJECT", "VERTEX_SERVICE_ACCOUNT", "AZURE_SUBSCRIPTION", "AZURE_RESOURCE_GROUP",
+    "AZURE_WORKSPACE",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_zenml_itself_imports_the_exported_file(
+    name: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+    from zenml.cli.stack import import_stack
+    from zenml.client import Client
+
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "a-value")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("ECR", "123456789012.dkr.ecr.us-east-1.amazonaws.com")
+    monkeypatch.setenv("ACR", "images.azurecr.io")
+    monkeypatch.setenv("ARTIFACT_REGISTRY", "europe-west1-docker.pkg.dev/a-project/images")
+    monkeypatch.setenv("STACK", f"imported-{name}")
+    result = cli("--stack", name, "--export")
+    assert result.code == 0, result.err
+    cli("--status")  # starts ZenML
+    client, exported = Client(), yaml.safe_load(result.out)
+    for flavor, source in plan.FLAVORS.items():
+        if not client.list_flavors(name=f"equals:{flavor}", type="model_deployer").items:
+            client.create_flavor(source, "model_deployer")
+    for component in [component for listed in exported["components"].values() for component in listed]:
+        component["name"] = f"imported-{name}"
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(exported), encoding="utf-8")
+    done = CliRunner().invoke(import_stack, [f"imported-{name}", "--filename", str(path)])
+    assert done.exit_code == 0, done.output
+    made = client.get_stack(f"imported-{name}")
+    assert {kind.value: listed[0].flavor_name for kind, listed in made.components.items() if kind != "log_store"} == {
+        kind: listed[0]["flavor"] for kind, listed in exported["components"].items()
+    }
+
+
+def test_export_names_the_variables_that_are_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZENML_URL", raising=False)
+    result = cli("--stack", "server", "--export")
+    assert result.code == 2
+    assert "stack server cannot be exported: set the variables BUCKET, MLFLOW_TRACKING_URI, ZENML_URL" in result.err

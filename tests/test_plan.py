@@ -156,6 +156,14 @@ def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     result = cli("--stack", write("shared", experiment_tracker=tracker), "--plan")
     assert result.code == 2
     assert "is also part of neighbour" in result.err
+    assert cli("--stack", "shared", "--status", "--change-shared").code == 2  # applied; it has no deployer to ask
+    (changed,) = client.list_stack_components(name="equals:shared", type="experiment_tracker", hydrate=True).items
+    assert changed.configuration["experiment_name"] == "two"
+    tracker["configuration"] = {}
+    assert cli("--stack", write("shared", experiment_tracker=tracker), "--status", "--change-shared").code == 2
+    (changed,) = client.list_stack_components(name="equals:shared", type="experiment_tracker", hydrate=True).items
+    assert not changed.configuration.get("experiment_name")  # a key that left the file
+    tracker["configuration"] = {"experiment_name": "two"}
     theirs = {"experiment_name": "three"}
     client.create_stack_component("foreign", "mlflow", StackComponentType.EXPERIMENT_TRACKER, theirs)
     result = cli("--stack", write("foreign", experiment_tracker=tracker), "--status")
