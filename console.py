@@ -23,6 +23,7 @@ MARKS = {
 }
 WAITING = ("·", "dim")
 POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def progress(run_name: str, title: str) -> Iterator[None]:
             yield
         finally:
             done.set()
-            watcher.join()
+            watcher.join(PATIENCE_SECONDS)  # a server that was away is asked again at growing intervals, for minutes
             lines(_states(run_name))
 
 
