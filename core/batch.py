@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from config import Config, UserError
 from core.bundle import Bundle
+from core.metrics import Predictions
 from core.sources import partitions, read_rows
 
 
@@ -23,18 +24,17 @@ class ShardReport(BaseModel):
 
 def score_rows(bundle: Bundle, rows: pd.DataFrame, version: int) -> pd.DataFrame:
     """Return a row's identity, its score or scores, the decision, and the version that made it."""
-    contract, scores = bundle.card.contract, bundle.scores(rows)
-    kept = [name for name in (*bundle.card.recipe.data.id, bundle.card.recipe.data.time) if name]
-    found = rows[kept].copy()
-    if contract.task == "regression":
-        found["prediction"] = scores
-    elif contract.task == "binary":
+    card, scores = bundle.card, bundle.scores(rows)
+    said = Predictions(card.contract.task, np.empty(len(rows)), scores, card.threshold)  # whose truth is not known
+    found = rows[[name for name in (*card.recipe.data.id, card.recipe.data.time) if name]].copy()
+    if said.task == "regression":
+        return found.assign(prediction=scores, model_version=version)
+    if said.task == "binary":
         found["score"] = scores
-        found["decision"] = np.asarray(contract.classes)[(scores >= (bundle.card.threshold or 0.5)).astype(int)]
     else:
-        for place, label in enumerate(contract.classes):
+        for place, label in enumerate(card.contract.classes):
             found[f"score_{label}"] = scores[:, place]
-        found["decision"] = np.asarray(contract.classes)[scores.argmax(axis=1)]
+    found["decision"] = np.asarray(card.contract.classes)[said.decisions]
     return found.assign(model_version=version)
 
 

@@ -1,5 +1,6 @@
 """Batch scoring: every file once, whatever the number of shards, and scores as the service gives them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,12 @@ def test_a_decision_is_the_service_s() -> None:
     assert (
         score_rows(model, rows, 1)["decision"].tolist() == np.asarray(model.card.contract.classes)[decisions].tolist()
     )
+
+
+def test_a_threshold_of_zero_is_one() -> None:
+    model, rows = breast_cancer().bundle, breast_cancer().holdout
+    always = replace(model, card=model.card.model_copy(update={"threshold": 0.0}))
+    assert {*score_rows(always, rows, 1)["decision"]} == {model.card.contract.classes[1]}
 
 
 def test_a_source_that_is_no_file_is_one_part() -> None:
