@@ -1,14 +1,19 @@
 """Make a base image of this machine's own Python: tests need no registry, and the interpreter is the one in use."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 TAG = f"zenml-loop-test-base:{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
 STEPS_TAG = TAG.replace("-base", "-steps-base")
@@ -29,6 +34,22 @@ FILES = {
     "etc/group": "root:x:0:\n",
     "etc/pip.conf": f"[global]\ncert = {CERTIFICATES}\n",  # of the machine's own index, if it has one
 }
+
+
+@contextmanager
+def docker_engine(untried: str) -> Iterator[Any]:
+    """Connect to the machine's Docker; without it the test is skipped, and in CI it fails."""
+    import docker
+
+    try:
+        found = docker.from_env(timeout=600)
+    except docker.errors.DockerException:
+        reason = f"no Docker runs here, {untried}; try: apt-get install docker.io, then dockerd"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 def ensure(client: Any) -> str:

@@ -2,7 +2,6 @@
 
 import fcntl
 import gc
-import os
 import socket
 import tempfile
 import time
@@ -53,16 +52,8 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Any]:
-    """Connect to the machine's Docker; in CI its absence is a failure."""
-    import docker
-
-    try:
-        found = docker.from_env(timeout=300)
-    except docker.errors.DockerException:
-        reason = "no Docker runs here, no container was started; try: apt-get install docker.io, then dockerd"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    yield found
-    found.close()
+    with base_image.docker_engine("no container was started") as found:
+        yield found
 
 
 @contextmanager

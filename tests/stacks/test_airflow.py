@@ -1,6 +1,5 @@
 """Stack `airflow`: a real scheduler runs the training, each step a task in a container, on remote parts alone."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,9 @@ pytestmark = [pytest.mark.stacks, pytest.mark.docker]
 
 @pytest.fixture(scope="module")
 def base() -> str:
-    """Return the tag of the image that the steps' image is built on; in CI the absence of Docker is a failure."""
-    import docker
-
-    try:
-        engine = docker.from_env(timeout=900)
-    except docker.errors.DockerException:
-        reason = "no Docker runs here, Airflow ran no task; try: apt-get install docker.io, then dockerd"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    try:
+    """Return the tag of the image that the steps' image is built on."""
+    with base_image.docker_engine("Airflow ran no task") as engine:
         return base_image.ensure_for_steps(engine, ROOT / "stacks/requirements-server.txt")
-    finally:
-        engine.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Stack `docker`: every step in a container of its own, and the same champion as on stack `local`."""
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,16 +15,8 @@ from config import ROOT
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Any]:
-    """Connect to the machine's Docker; in CI its absence is a failure."""
-    import docker
-
-    try:
-        found = docker.from_env(timeout=600)
-    except docker.errors.DockerException:
-        reason = "no Docker runs here, no step ran in a container; try: apt-get install docker.io, then dockerd"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    yield found
-    found.close()
+    with base_image.docker_engine("no step ran in a container") as found:
+        yield found
 
 
 @pytest.fixture
