@@ -26,7 +26,7 @@ notebook: .venv/dev               # the loop on your own log, in the browser; th
 	.venv/bin/jupyter-lab notebooks/feedback.ipynb $(ARGS)
 
 test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those that need Docker, "-m loop" the demo
-	$(PY) -m pytest -n auto --dist loadfile -m "not docker and not loop and not stacks" $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not docker and not loop and not stacks" $(ARGS)
 
 test-stacks: .venv-stacks/ready   # real servers of other places, or stand-ins for them; needs Docker and MariaDB too
 	.venv-stacks/bin/python -m pytest -m stacks tests/stacks $(ARGS)

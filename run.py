@@ -121,8 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the champion is as it was", file=sys.stderr)
+    except KeyboardInterrupt as err:
+        print(str(err) or "stopped; the champion is as it was", file=sys.stderr)
         return 130
 
 
@@ -265,8 +265,12 @@ def run_pipeline(
     with console.progress(run_name, f"{name} of {use_case.name} on stack {stack.stack_name}"):
         tags = [f"after {after}"] if after else []
         options = where(stack, module) | {"run_name": run_name, "enable_cache": None if cache else False, "tags": tags}
-        start(getattr(module, name).with_options(**options), use_case, None if stack.runs_here else run_name)
-        run = finished(run_name)
+        try:
+            start(getattr(module, name).with_options(**options), use_case, None if stack.runs_here else run_name)
+            run = finished(run_name)
+        except KeyboardInterrupt as err:
+            said = "" if stack.runs_here else f"no longer waiting; what has begun of run {run_name} goes on where it is"
+            raise KeyboardInterrupt(said) from err
     if not run.status.is_successful:
         for step in run.steps.values():
             if step.exception_info is not None:

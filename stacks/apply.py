@@ -48,7 +48,7 @@ def _plan(stack: Stack, shared: bool, *, always: bool) -> tuple[list[plan.Change
     """Return changes and faults; without `always`, a stack that is as its file says is not looked at any closer."""
     if absent := checks.server_faults(stack):
         return [], [*plan.file_faults(stack), *absent]
-    if stack.server is not None and stack.missing:
+    if stack.server is not None and "${" in stack.server:
         return [], plan.file_faults(stack)
     with _zenml() as client:
         from zenml.exceptions import AuthorizationException

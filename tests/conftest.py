@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,10 +43,20 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(run.LOCAL, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole pipelines and servers, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: "core" in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def zenml() -> None:
-    """Import ZenML outside any test: it keeps the stdout it finds."""
+    """Import ZenML outside any test: it keeps the stdout it finds. What is installed it need not ask in each run."""
     import zenml.client  # noqa: F401
+    from zenml.environment import Environment
+    from zenml.integrations.registry import IntegrationRegistry
+
+    Environment.get_python_packages = staticmethod(cache(Environment.get_python_packages))
+    IntegrationRegistry.activate_integrations = cache(IntegrationRegistry.activate_integrations)
 
 
 @pytest.fixture

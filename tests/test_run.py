@@ -11,6 +11,7 @@ import pytest
 from conftest import Cli
 
 import config
+import run
 from config import ROOT
 
 HEAVY = {"zenml", "pandas", "numpy", "sklearn", "mlflow", "evidently", "bentoml", "matplotlib", "sqlalchemy"}
@@ -125,6 +126,19 @@ def test_answers_without_heavy_libraries(arguments: list[str]) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stderr.strip() == "set()"
     assert result.stdout
+
+
+@pytest.mark.parametrize(("here", "said"), [(True, "the champion is as it was"), (False, "goes on where it is")])
+def test_ctrl_c_says_what_becomes_of_the_run(cli: Cli, monkeypatch: pytest.MonkeyPatch, here: bool, said: str) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "start", interrupted)
+    monkeypatch.setattr(run.files.Stack, "runs_here", here)
+    result = cli("--pipeline", "training")
+    assert result.code == 130
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 def test_list_names_pipelines_configs_and_stacks(cli: Cli) -> None:

@@ -19,7 +19,7 @@ def test_switching_forth_and_back_under_load_fails_no_request_and_logs_what_was_
     try:
         start(server, made[0], tmp_path / "v1", port, log)
         server.switch(made[0].id)
-        with traffic(f"http://127.0.0.1:{port}", request_rows(models[0], 60)) as seen:
+        with traffic(f"http://127.0.0.1:{port}", request_rows(models[0], 60), pause=0.02) as seen:
             for number in range(1, SWITCHES + 1):
                 new = number % 2
                 start(server, made[new], tmp_path / f"v{new + 1}", port, log)

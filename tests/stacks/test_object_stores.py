@@ -1,5 +1,6 @@
 """Artifacts over the wire: S3, Azure Blob and GCS hold a training, give it from cache, and another process reads it."""
 
+import gc
 import json
 import os
 import subprocess
@@ -17,7 +18,11 @@ from parts import BUCKET, KEY, blob, gcs, s3
 from config import ROOT
 from stacks import files
 
-pytestmark = pytest.mark.stacks
+pytestmark = [
+    pytest.mark.stacks,
+    # The vendors' clients hold connections for as long as the process lives.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 READ = """
 import json, sys
@@ -52,6 +57,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         Client().create_secret("store", {"key": "a-key", "secret": "a-secret"})
         Client().create_secret("blob", {"connection_string": connection})
         yield variables
+    gc.collect()  # here, where it may be ignored
 
 
 @pytest.fixture

@@ -14,13 +14,15 @@ ON_SERVER = ("--stack", "server")
 
 
 def test_plan_names_what_is_missing_on_a_server_and_apply_changes_nothing_twice(company: Company) -> None:
-    ann, credentials = company.person("ann"), {"ZENML_STORE_USERNAME": "ann", "ZENML_STORE_PASSWORD": PASSWORD}
+    credentials = {"ZENML_STORE_USERNAME": "ann", "ZENML_STORE_PASSWORD": PASSWORD}
+    ann = company.client("ann", **credentials, STACK="staging")  # a second stack from the same file
     nobody = company.client("nobody", S3_KEY="{{nowhere.key}}").call(*ON_SERVER, "--plan")
     assert nobody.code == 2
     assert f"log in to {company.server.url}: set ZENML_STORE_API_KEY" in nobody.err
-    missing = company.client("ann", **credentials, S3_KEY="{{nowhere.key}}", S3_SECRET="{{s3.nothing}}")
-    result = missing.call(*ON_SERVER, "--plan")
+    wrong = {"BUCKET": "", "S3_KEY": "{{nowhere.key}}", "S3_SECRET": "{{s3.nothing}}"}
+    result = company.client("missing", **credentials, **wrong).call(*ON_SERVER, "--plan")
     assert result.code == 2
+    assert "set the variable BUCKET" in result.err
     assert "zenml secret create nowhere --key=…" in result.err
     assert "zenml secret update s3 --nothing=…" in result.err
     planned = ann.call(*ON_SERVER, "--plan")
@@ -30,7 +32,7 @@ def test_plan_names_what_is_missing_on_a_server_and_apply_changes_nothing_twice(
     assert {line.split()[0] for line in ann.call(*ON_SERVER, "--plan").out.splitlines()} == {"leave"}
     moved = Client(ann.folder, ann.environment | {"S3_ENDPOINT": company.variables["S3_ENDPOINT"] + "/"})
     changed = [line for line in moved.call(*ON_SERVER, "--plan").out.splitlines() if not line.startswith("leave")]
-    assert changed == ["change artifact_store server: client_kwargs"]
+    assert changed == ["change artifact_store staging: client_kwargs"]
     assert SECRETS["s3"]["secret"] not in result.err + planned.out
 
 
