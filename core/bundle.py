@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
-from sklearn.exceptions import InconsistentVersionWarning
 
 from config import ROOT, Recipe, UserError
 from core.contract import DataContract, encode_target
@@ -60,6 +59,8 @@ class Bundle:
     @cached_property
     def pipeline(self) -> Any:
         """Return the fitted scikit-learn pipeline."""
+        from sklearn.exceptions import InconsistentVersionWarning
+
         found = sha256(self.model_file)
         if found != self.card.model:
             raise UserError(

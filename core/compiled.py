@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit, softmax
-from sklearn.base import is_classifier
 
 from config import Kind, Section, Task, UserError
 from core.bundle import Bundle, Card, sha256
 from core.contract import Column, DataContract
-from core.features import CALENDAR
 from core.table import as_features, as_text
 
 if TYPE_CHECKING:
@@ -378,6 +375,7 @@ def _trees_in_float64(estimator: Any, width: int) -> "ModelProto":
 def _convert(estimator: Any, width: int, double: bool) -> "ModelProto":
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from sklearn.base import is_classifier
 
     kind = DoubleTensorType if double else FloatTensorType
     with warnings.catch_warnings():
@@ -413,6 +411,8 @@ def _at_thresholds(model: "ModelProto", matrix: Floats) -> Floats:
 
 def _linear(estimator: Any, matrix: Floats, spec: CompiledSpec, contract: DataContract) -> Linear | None:
     """Return the linear predictor, if with the link of its task it gives the estimator's scores."""
+    from scipy.special import expit, softmax
+
     if not (hasattr(estimator, "coef_") and hasattr(estimator, "intercept_")):
         return None
     coefficients = np.atleast_2d(np.asarray(estimator.coef_, np.float64))
@@ -451,6 +451,8 @@ def _mean_row(column: Column, encoding: Encoding) -> Floats:
 
 def _sources(spec: CompiledSpec) -> tuple[int, ...]:
     """Return the feature that each matrix column comes from."""
+    from core.features import CALENDAR
+
     numbers = spec.places("numeric", "boolean")
     times = [place for place in spec.places("datetime") for _ in CALENDAR]
     encoded = zip(spec.places("categorical"), spec.encodings, strict=True)

@@ -5,6 +5,8 @@ import io
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -592,3 +594,9 @@ def test_a_server_that_stops_sends_its_clients_away(tmp_path: Path) -> None:
         last = client.post("/predict", json=request_rows(breast_cancer(), 1)[0])
         assert (last.status_code, last.headers["connection"]) == (200, "close")
         assert client.get("/livez").status_code == 200
+
+
+def test_a_worker_starts_without_what_only_training_needs() -> None:
+    code = "import sys, serving.worker; print({'zenml', 'mlflow', 'sklearn', 'scipy', 'onnx'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
