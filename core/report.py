@@ -17,7 +17,6 @@ from core.checks import ContractReport
 from core.contract import Column, DataContract
 from core.gate import Condition, Verdict
 from core.metrics import Estimate, Predictions, default_metric, measure
-from core.plots import draw_plots
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 5
 _ENTRIES = 50  # of the log of decisions, on one page
@@ -28,6 +27,8 @@ def evaluation_page(
     bundle: Bundle, rows: pd.DataFrame, predictions: Predictions, estimates: dict[str, Estimate]
 ) -> str:
     """Show metrics with intervals, the plots of the task, column importance, and the model's origin."""
+    from core.plots import draw_plots  # with scikit-learn, which other pages do without
+
     sample = _sample(predictions)
     return _page(
         "evaluation.html",
