@@ -1,10 +1,8 @@
 """Run a pipeline of this project, or ask it something: `python run.py --help`."""
 
 import argparse
-import functools
 import gc
 import importlib
-import importlib.metadata
 import logging
 import os
 import re
@@ -239,8 +237,6 @@ def start_zenml(stack: files.Stack) -> None:
     os.environ.setdefault("BENTOML_HOME", str(LOCAL / "bentoml"))
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
-    # ZenML rescans every installed package for each stored table and model: 60 % of a warm run.
-    importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
 
 
