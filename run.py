@@ -156,8 +156,8 @@ def act(given: argparse.Namespace) -> int:
         return commands.show_plan(stack, shared=given.change_shared)
     use_case = config.load(given.config, given.changes)
     stack = files.read(given.stack)
-    if stack.runs_here and given.pipeline == "training":
-        check_here(use_case)
+    if stack.runs_here and given.pipeline:
+        check_here(given.pipeline, use_case)
     traffic = {name: asked[name] for name in TRAFFIC if name in asked}
     if given.simulate:
         from serving.traffic import check_traffic
@@ -193,15 +193,18 @@ def pipelines() -> list[str]:
     return sorted(path.stem for path in (ROOT / "pipelines").glob("[!_]*.py"))
 
 
-def check_here(use_case: Config) -> None:
+def check_here(pipeline: str, use_case: Config) -> None:
     """Find what can be found wrong with source, estimator and a small table before anything heavy is imported."""
     from core.estimators import check_estimator
     from core.preflight import check_rows_here
-    from core.sources import check_source
+    from core.sources import batch_parts, check_source
 
-    check_source(use_case.data)
-    check_estimator(use_case.model)
-    check_rows_here(use_case)
+    if pipeline == "inference":
+        batch_parts(use_case)
+    elif pipeline == "training":
+        check_source(use_case.data)
+        check_estimator(use_case.model)
+        check_rows_here(use_case)
 
 
 def zenml_home(folder: Path) -> dict[str, str]:

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from config import Config, UserError
+from config import Config
 from core.bundle import Bundle
 from core.metrics import Predictions
-from core.sources import partitions, read_rows
+from core.sources import batch_parts, read_rows
 
 
 class ShardReport(BaseModel):
@@ -45,13 +45,8 @@ def score_shard(bundle: Bundle, version: int, config: Config, shard: int, folder
     """
     import fsspec
 
-    if config.inference.source is None:
-        raise UserError(
-            "inference.source is missing: say which rows to score, as --set inference.source='new/*.parquet'"
-        )
-    data = config.data.model_copy(update={"source": config.inference.source, "query": None})
     written, count, positive = [], 0, 0
-    for name, part in partitions(data)[shard :: config.inference.shards]:
+    for name, part in batch_parts(config)[shard :: config.inference.shards]:
         scored = score_rows(bundle, read_rows(part, labelled=False), version)
         path = f"{folder.rstrip('/')}/{name}.parquet"
         with fsspec.open(path, "wb", auto_mkdir=True) as file:

@@ -12,7 +12,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from config import ROOT, Data, UserError, known
+from config import ROOT, Config, Data, UserError, known
 from core.databases import check_connection, check_database, read_query
 from core.files import File, find_files, is_local, read_files, read_header
 
@@ -73,6 +73,19 @@ def partitions(data: Data) -> list[tuple[str, Data]]:
         for place, file in enumerate(find_files(data, source))
         for url in [file.system.unstrip_protocol(file.path)]
     ]
+
+
+def batch_parts(config: Config) -> list[tuple[str, Data]]:
+    """Return the parts of the rows to score, as `partitions` does; any fault is a UserError."""
+    if config.inference.source is None:
+        raise UserError(
+            "inference.source is missing: say which rows to score, as --set inference.source='new/*.parquet'"
+        )
+    data = config.data.model_copy(update={"source": config.inference.source, "query": None})
+    try:
+        return partitions(data)
+    except UserError as err:
+        raise UserError(str(err).replace("data.source", "inference.source")) from err
 
 
 def check_source(data: Data) -> None:

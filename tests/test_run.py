@@ -31,6 +31,11 @@ REFUSED = {
         "environment variable",
     ),
     "file": (["--pipeline", "training", "--set", "data.source=/no/such.csv"], "/no/such.csv"),
+    "rows to score": (["--pipeline", "inference"], "inference.source is missing"),
+    "files to score": (
+        ["--pipeline", "inference", "--set", "inference.source=/no/*.csv"],
+        "no data file at inference.source '/no/*.csv'",
+    ),
     "bundled set": (["--pipeline", "training", "--set", "data.source=sklearn:wein"], "did you mean 'wine'?"),
     "function": (["--pipeline", "training", "--set", "data.source=core.frod:x"], "core.frod"),
     "metric": (["--pipeline", "training", "--set", "gate.metric=roc"], "did you mean 'roc_auc'?"),
