@@ -3,6 +3,7 @@
 import argparse
 import gc
 import importlib
+import importlib.util
 import logging
 import os
 import re
@@ -13,6 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
+
+if importlib.util.find_spec("zenml") is None:
+    print("error: this Python has no ZenML; run: make training, once, and then: . .venv/bin/activate", file=sys.stderr)
+    sys.exit(2)
 
 import commands
 import config

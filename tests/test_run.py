@@ -133,6 +133,13 @@ def test_answers_without_heavy_libraries(arguments: list[str]) -> None:
     assert result.stdout
 
 
+def test_a_python_without_the_packages_is_one_line() -> None:
+    done = subprocess.run([sys.executable, "-S", "run.py", "--list"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert ". .venv/bin/activate" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(("here", "said"), [(True, "the champion is as it was"), (False, "goes on where it is")])
 def test_ctrl_c_says_what_becomes_of_the_run(cli: Cli, monkeypatch: pytest.MonkeyPatch, here: bool, said: str) -> None:
     def interrupted(*given: object) -> None:
