@@ -200,13 +200,15 @@ def pipelines() -> list[str]:
 
 def check_here(pipeline: str, use_case: Config) -> None:
     """Find what can be found wrong with source, estimator and a small table before anything heavy is imported."""
-    from core.estimators import check_estimator
-    from core.preflight import check_rows_here
-    from core.sources import batch_parts, check_source
-
     if pipeline == "inference":
+        from core.sources import batch_parts
+
         batch_parts(use_case)
     elif pipeline == "training":
+        from core.estimators import check_estimator
+        from core.preflight import check_rows_here
+        from core.sources import check_source
+
         check_source(use_case.data)
         check_estimator(use_case.model)
         check_rows_here(use_case)

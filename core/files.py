@@ -58,8 +58,11 @@ def is_local(source: str) -> bool:
     return "://" not in source or source.startswith(("file://", "local://"))
 
 
-def find_files(data: Data, source: str) -> list[File]:
-    """List the data files of a path, glob, folder or URL in sorted order; skip what `_` or `.` hides."""
+def find_files(data: Data, source: str, key: str = "data.source") -> list[File]:
+    """List the data files of a path, glob, folder or URL in sorted order; skip what `_` or `.` hides.
+
+    `key` is the one of the config that names them.
+    """
     with _explained(data.shown_source, is_local(source)):
         system, folder, paths = _list(data, source)
     files = []
@@ -73,7 +76,7 @@ def find_files(data: Data, source: str) -> list[File]:
             ending, codec = (match[2] or "parquet").lower(), _CODECS.get((match[3] or "").lower())
             files.append(File(system, path, name, ending, codec, partitions))
     if not files:
-        raise UserError(f"no data file at data.source '{data.shown_source}'; {_SUPPORTED}")
+        raise UserError(f"no data file at {key} '{data.shown_source}'; {_SUPPORTED}")
     if len(endings := sorted({file.ending for file in files})) > 1:
         kinds = " and ".join(f".{ending}" for ending in endings)
         raise UserError(f"'{data.shown_source}' holds {kinds} files; choose by a glob such as 'data/*.csv'")

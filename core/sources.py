@@ -62,15 +62,15 @@ def read_rows(data: Data, *, labelled: bool = True) -> pd.DataFrame:
     return pd.DataFrame(tidy).reset_index(drop=True)
 
 
-def partitions(data: Data) -> list[tuple[str, Data]]:
+def partitions(data: Data, key: str = "data.source") -> list[tuple[str, Data]]:
     """Return the parts of a source that can be read by themselves, each with a name: its files, else all of it."""
-    source = _expand(data.source, "data.source")
+    source = _expand(data.source, key)
     is_file = not source.startswith("sklearn:") and not _FUNCTION.fullmatch(source)
     if not is_file or ("://" in source and not _is_file_url(source)):
         return [("rows", data)]
     return [
         (f"{place:05}-{file.name.partition('.')[0]}", data.model_copy(update={"source": url}))
-        for place, file in enumerate(find_files(data, source))
+        for place, file in enumerate(find_files(data, source, key))
         for url in [file.system.unstrip_protocol(file.path)]
     ]
 
@@ -82,10 +82,7 @@ def batch_parts(config: Config) -> list[tuple[str, Data]]:
             "inference.source is missing: say which rows to score, as --set inference.source='new/*.parquet'"
         )
     data = config.data.model_copy(update={"source": config.inference.source, "query": None})
-    try:
-        return partitions(data)
-    except UserError as err:
-        raise UserError(str(err).replace("data.source", "inference.source")) from err
+    return partitions(data, "inference.source")
 
 
 def check_source(data: Data) -> None:

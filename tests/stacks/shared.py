@@ -27,9 +27,9 @@ class Company(NamedTuple):
     def client(self, name: str, stand_in: str = "", **variables: str) -> Client:
         return Client(self.folder / name, self.variables | variables, stand_in)
 
-    def person(self, name: str) -> Client:
+    def person(self, name: str, **variables: str) -> Client:
         """Return the machine of somebody who has a name and a password here."""
-        return self.client(name, ZENML_STORE_USERNAME=name, ZENML_STORE_PASSWORD=PASSWORD)
+        return self.client(name, ZENML_STORE_USERNAME=name, ZENML_STORE_PASSWORD=PASSWORD, **variables)
 
     def robot(self, name: str = "robot", stand_in: str = "", **variables: str) -> Client:
         """Return a machine that has the service account's key."""

@@ -14,13 +14,12 @@ ON_SERVER = ("--stack", "server")
 
 
 def test_plan_names_what_is_missing_on_a_server_and_apply_changes_nothing_twice(company: Company) -> None:
-    credentials = {"ZENML_STORE_USERNAME": "ann", "ZENML_STORE_PASSWORD": PASSWORD}
-    ann = company.client("ann", **credentials, STACK="staging")  # a second stack from the same file
+    ann = company.person("ann", STACK="staging")  # a second stack from the same file
     nobody = company.client("nobody", S3_KEY="{{nowhere.key}}").call(*ON_SERVER, "--plan")
     assert nobody.code == 2
     assert f"log in to {company.server.url}: set ZENML_STORE_API_KEY" in nobody.err
-    wrong = {"BUCKET": "", "S3_KEY": "{{nowhere.key}}", "S3_SECRET": "{{s3.nothing}}"}
-    result = company.client("missing", **credentials, **wrong).call(*ON_SERVER, "--plan")
+    missing = company.person("ann", BUCKET="", S3_KEY="{{nowhere.key}}", S3_SECRET="{{s3.nothing}}")
+    result = missing.call(*ON_SERVER, "--plan")
     assert result.code == 2
     assert "set the variable BUCKET" in result.err
     assert "zenml secret create nowhere --key=…" in result.err
