@@ -1,7 +1,6 @@
 """Make a base image of this machine's own Python: tests need no registry, and the interpreter is the one in use."""
 
 import io
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from conftest import untried
 
 TAG = f"zenml-loop-test-base:{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
 STEPS_TAG = TAG.replace("-base", "-steps-base")
@@ -37,15 +36,14 @@ FILES = {
 
 
 @contextmanager
-def docker_engine(untried: str) -> Iterator[Any]:
+def docker_engine(what: str) -> Iterator[Any]:
     """Connect to the machine's Docker; without it the test is skipped, and in CI it fails."""
     import docker
 
     try:
         found = docker.from_env(timeout=600)
     except docker.errors.DockerException:
-        reason = f"no Docker runs here, {untried}; try: apt-get install docker.io, then dockerd"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        untried(f"no Docker runs here, {what}; try: apt-get install docker.io, then dockerd")
     try:
         yield found
     finally:
