@@ -29,7 +29,7 @@ test: .venv/dev                   # `make test ARGS="-m docker -n 1"` runs those
 	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not docker and not loop and not stacks" $(ARGS)
 
 test-stacks: .venv-stacks/ready   # real servers of other places, or stand-ins for them; needs Docker and MariaDB too
-	.venv-stacks/bin/python -m pytest -m stacks tests/stacks $(ARGS)
+	.venv-stacks/bin/python -m pytest -m stacks tests/stacks tests/test_extras.py $(ARGS)
 
 check: .venv/dev
 	.venv/bin/ruff check
