@@ -26,6 +26,10 @@ class Column(Section):
 
     name: str
     kind: Kind
+    format: str | None = None
+    """How the times of a datetime column are spelt, as `strptime` has it, where that is not ISO 8601."""
+    missing_words: tuple[str, ...] = ()
+    """Words, such as NA, that stood for a missing value in this column."""
     nullable: bool
     missing: float
     """Share of missing values among the reference rows, as all statistics below."""
@@ -53,11 +57,21 @@ class Column(Section):
         return (max(widened, 0.0) if low >= 0 else widened), high + slack * (high - low)
 
 
+class Other(Section):
+    """Say what a column holds that is no feature: an id, the time, a text, a constant."""
+
+    name: str
+    kind: Kind
+    """Of an id `numeric` means whole numbers, else it is `text`: an id is never a fraction."""
+    format: str | None = None
+    """As of a `Column`."""
+
+
 class DataContract(Section):
     """Say what a model was trained on: its columns, its target and their reference statistics."""
 
-    version: Literal[1] = 1
-    """Version of this format."""
+    version: Literal[1, 2] = 1
+    """Version of this format; 1 knows no `others`."""
     target: str
     task: Task
     classes: tuple[str, ...] = ()
@@ -68,6 +82,8 @@ class DataContract(Section):
     """The features, in the order of training."""
     left_out: dict[str, Reason]
     """Columns that are no features, and why."""
+    others: tuple[Other, ...] = ()
+    """What those of them hold that may come with a request and come back as rows to learn from: all but dropped ones."""
     rows: int
     """Training rows."""
     reference_rows: int | None = None

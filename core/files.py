@@ -1,4 +1,4 @@
-"""Find and read CSV, Parquet and JSON Lines files wherever fsspec reaches; a broken one says how to go on."""
+"""Find CSV, Parquet and JSON Lines files wherever fsspec reaches, and look at them before they are believed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find_files(data: Data, source: str, key: str = "data.source") -> list[File]:
 
     `key` is the one of the config that names them.
     """
-    with _explained(data.shown_source, is_local(source)):
+    with explained(data.shown_source, is_local(source)):
         system, folder, paths = _list(data, source)
     files = []
     for path in sorted(paths):
@@ -110,7 +110,7 @@ def read_header(data: Data, file: File) -> list[str] | None:
 
     None where the first line need not be the header. A file that is empty or cut off is a UserError.
     """
-    with _explained(file.name, file.is_local):
+    with explained(file.name, file.is_local):
         size = file.system.size(file.path)
         if size == 0:
             raise UserError(f"{file.name} is empty")
@@ -121,7 +121,7 @@ def read_header(data: Data, file: File) -> list[str] | None:
                 if head != b"PAR1" or handle.read(4) != b"PAR1":
                     fault = "is not a whole Parquet file; was it cut off, or is it something else?"
                     raise UserError(f"{file.name} {fault}")
-        separator, options = _separator(file, data.options)
+        separator, options = split_options(file, data.options)
         if file.ending not in ("csv", "tsv") or options.keys() & _HIDES_HEADER or not separator:
             return None
         encoding, errors = options.get("encoding") or "utf-8-sig", options.get("encoding_errors", "strict")
@@ -136,91 +136,15 @@ def read_header(data: Data, file: File) -> list[str] | None:
     return [*columns, *file.partitions]
 
 
-def read_files(data: Data, files: Sequence[File]) -> pd.DataFrame:
-    """Join files of the same columns, as many as `data.rows` needs; the folders' partitions are columns."""
-    import pandas as pd
-
-    readers = {"parquet": _read_parquet, "csv": _read_csv, "tsv": _read_csv}
-    read = readers.get(files[0].ending, _read_json)
-    options = {key: value for key, value in data.options.items() if key != "storage_options"}
-    frames: list[pd.DataFrame] = []
-    left = data.rows
-    for file in files:
-        with _explained(file.name, file.is_local), file.open(plain="compression" in options) as handle:
-            frame = read(file, handle, left, options)
-        frame = frame.assign(**{k: v for k, v in file.partitions.items() if k not in frame.columns})
-        if frames and (odd := sorted(map(str, set(frame.columns) ^ set(frames[0].columns)))):
-            raise UserError(f"{file.name} and {files[0].name} differ: only one has {', '.join(odd[:12])}")
-        frames.append(frame)
-        if left is not None and (left := left - len(frame)) <= 0:
-            break
-    rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=len(frames) > 1)
-    for key in files[0].partitions:
-        if rows[key].astype(str).str.fullmatch(r"0|[1-9]\d{0,17}").all():
-            rows[key] = rows[key].astype("int64")
-    return rows
-
-
-def _read_parquet(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not rows or options.keys() - {"columns"}:
-        return pd.read_parquet(handle, **options).iloc[:rows]
-    parquet, batches, count = pq.ParquetFile(handle), [], 0
-    for batch in parquet.iter_batches(min(rows, 65_536), columns=options.get("columns")):
-        batches.append(batch)
-        count += len(batch)
-        if count >= rows:
-            break
-    table = pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table()
-    head: pd.DataFrame = table.slice(0, rows).to_pandas()
-    return head
-
-
-def _separator(file: File, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+def split_options(file: File, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """Return the one character between CSV fields, None if it is not one, and the other options."""
     rest = {key: value for key, value in options.items() if key not in ("sep", "delimiter")}
     separator = options.get("sep", options.get("delimiter", "\t" if file.ending == "tsv" else ","))
     return (separator, rest) if separator and len(separator) == 1 else (None, {**rest, "sep": separator})
 
 
-def _read_csv(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    separator, options = _separator(file, options)
-    engine = "c" if separator and "skipfooter" not in options else "python"
-    given: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, **options}
-    if given["engine"] == "c":
-        # Types must not depend on how a file is cut into pieces, nor numbers on the format: pandas' quicker
-        # parser returns every third float64 one bit off.
-        given = {"low_memory": False, "float_precision": "round_trip", **given}
-    table: pd.DataFrame = pd.read_csv(handle, **given)
-    if not isinstance(table.index, pd.RangeIndex) and "index_col" not in options:
-        raise UserError(
-            f"{file.name} has lines with more fields than its header; repair it, "
-            "or set data.options.index_col: 0 if the first field numbers the rows"
-        )
-    return table
-
-
-def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    is_array = file.ending == "json" and handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
-    handle.seek(0)
-    lines = {"lines": False} if is_array else {"lines": True, "nrows": rows}
-    # pandas would read "007" as 7, guess dates by a column's name and miss most fractions by some bits.
-    honest = {"dtype": False, "convert_dates": False, "convert_axes": False, "precise_float": True}
-    table: pd.DataFrame = pd.read_json(handle, **{**lines, **honest, **options})
-    if not len(table.columns):
-        raise UserError(f"{file.name} is empty")
-    return table
-
-
 @contextmanager
-def _explained(name: str, is_local: bool) -> Iterator[None]:
+def explained(name: str, is_local: bool) -> Iterator[None]:
     """Turn whatever a reader raises into a UserError."""
     try:
         yield

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import ROOT, Config, Data, UserError, known
 from core.databases import check_connection, check_database, read_query
-from core.files import File, find_files, is_local, read_files, read_header
+from core.files import File, find_files, is_local, read_header
 
 if TYPE_CHECKING:  # the check before a run does without pandas
     import pandas as pd
@@ -186,6 +186,8 @@ def _find_files(data: Data, source: str, labelled: bool) -> list[File]:
 
 
 def _read_files(data: Data, source: str, files: Sequence[File], labelled: bool) -> pd.DataFrame:
+    from core.readers import read_files
+
     files = files or _find_files(data, source, labelled)
     _check_options(f"pandas.{files[0].reader.__name__}", files[0].reader, data.options)
     return read_files(data, files)
