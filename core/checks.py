@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from config import Contract, Data, Kind, Rules, Section, UserError
+from config import Contract, Data, Kind, Rules, Section, Split, UserError
 from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
+from core.notes import Reading
 from core.paged import Paged
-from core.notes import Note, Reading
 from core.table import (
     MISSING_WORDS,
     as_kind,
@@ -27,7 +28,12 @@ from core.table import (
 _Broken = tuple[str, str | None, int, str]  # rule, column, rows concerned, sentence
 
 _HINTS: tuple[tuple[Kind, str], ...] = (("numeric", "numbers"), ("datetime", "times"))
+_LARGE = {
+    1e150: "beyond 1e150, whose squares no model can work with; repair them",
+    2.0**53: "from 2^53 on, whose last digits no model sees; if they are codes, name it in data.id or data.drop",
+}
 _FEW = 0.1  # so many that are none, and a column still is one of numbers for whoever looks at it
+_SHARE_SLACK = 0.05  # of the rows held out, beside four standard errors
 _SIMILAR_NAME = 0.6  # difflib's own default for a close match
 _SAME_SHARES = 0.1  # total variation distance; sampling alone gives about 1.2 / sqrt(rows) in ten bins
 _SAME_SHARES_ROWS = 200
@@ -95,8 +101,12 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
     broken: list[_Broken] = []
     if repeats := len(rows) - len(np.unique(exact_hashes(rows, compared))):
         broken.append(("duplicate_rows", None, repeats, f"{repeats} of {len(rows)} rows repeat another row"))
-    wrong = {name: list(_wrong_type(rows[name], as_kind(rows[name], kind), kind))
-             for name, kind in (contract.features | data.kinds).items() if name in compared and name != data.target}  # fmt: skip
+    kinds = {name: kind for name, kind in (contract.features | data.kinds).items() if name != data.target}
+    wrong = {
+        name: list(_wrong_type(rows[name], as_kind(rows[name], kind), kind))
+        for name, kind in kinds.items()
+        if name in compared
+    }
     for name, reason in contract.left_out.items():
         if name in rows.columns and reason in ("constant", "empty", "text") and not wrong.get(name):
             broken.append(_useless_column(rows[name], reason))
@@ -116,6 +126,17 @@ def reading_findings(reading: Reading, rows: int, rules: Rules) -> tuple[Finding
         sentence = f"'{name}' has words that were taken for missing values: {shown}"
         broken.append(("missing_words", name, sum(words.values()), sentence))
     return _judge(broken, rules, rows)
+
+
+def holdout_findings(train: int, holdout: int, split: Split, rules: Rules) -> tuple[Finding, ...]:
+    """Return a finding where far more or fewer rows are held out than asked for, beyond what chance does."""
+    rows = train + holdout
+    share, asked = holdout / max(rows, 1), split.holdout
+    if split.cutoff is not None or abs(share - asked) <= _SHARE_SLACK + 4 * (asked * (1 - asked) / max(rows, 1)) ** 0.5:
+        return ()
+    why = "many share the time of the cut" if split.by == "time" else "few rows differ in what identifies them"
+    sentence = f"{share:.0%} of the rows are held out, {asked:.0%} was asked for (split.holdout): {why}"
+    return _judge([("holdout_share", None, holdout, sentence)], rules, rows)
 
 
 def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[_Broken]:
@@ -138,19 +159,24 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
 
 
 def _mostly_numbers(name: str, counts: pd.Series) -> Iterator[_Broken]:
-    present, texts = int(counts.sum()), pd.Series(counts.index, dtype=object)
     for kind, called in _HINTS:
-        odd = as_kind(texts, kind).isna().to_numpy()
-        if (wrong := int(counts[odd].sum())) <= _FEW * present and not odd.all():
-            but = f", {wrong:,} are not, e.g. {quoted(texts[odd].iloc[0])}" if wrong else ", though not spelt as such"
-            share = f"{100 * (1 - wrong / present):.0f} % of '{name}' are {called}{but}"
-            yield (
-                "mostly_numbers",
-                name,
-                present,
-                f"{share}; it is read as categories: set data.kinds.{name}: {kind} if it is none",
-            )
+        odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
+        if not odd.all() and counts[odd].sum() <= _FEW * counts.sum():
+            sentence = f"'{name}' is read as categories; {_how_many(name, counts, odd, kind, called)}"
+            yield "mostly_numbers", name, int(counts.sum()), sentence
             return
+
+
+def _how_many(name: str, counts: pd.Series, odd: npt.NDArray[np.bool_], kind: Kind, called: str) -> str:
+    """Say how many of the strings of a column are numbers or times, and what to do about the others."""
+    share, others = 100 * (1 - counts[odd].sum() / counts.sum()), counts[odd]
+    if others.empty:
+        return f"all of it are {called}, not spelt as such: set data.kinds.{name}: {kind} if they are meant"
+    shown = ", ".join(quoted(text) for text in others.index[:3])
+    return (
+        f"{share:.0f} % are {called}, {int(others.sum()):,} are not, e.g. {shown}: repair them, or if they mean a "
+        f"missing value set data.options.na_values: [{shown}]"
+    )
 
 
 def _large(values: pd.Series) -> Iterator[_Broken]:
@@ -159,14 +185,9 @@ def _large(values: pd.Series) -> Iterator[_Broken]:
         return
     sizes = np.abs(values.to_numpy(np.float64, na_value=np.nan))
     sizes = sizes[np.isfinite(sizes)]
-    for limit, words in (
-        (1e150, "beyond 1e150, whose squares no model can work with"),
-        (2.0**53, "beyond 2^53, which no model tells apart to the last digit"),
-    ):
-        if count := int((sizes > limit).sum()):
-            name = str(values.name)
-            fix = "name it in data.drop or data.id, or set its kind" if limit < 1e150 else "repair them"
-            yield "doubtful_reading", name, count, f"'{name}' has {count:,} numbers {words}; {fix}"
+    for limit, words in _LARGE.items():
+        if count := int((sizes >= limit).sum()):
+            yield "doubtful_reading", str(values.name), count, f"'{values.name}' has {count:,} numbers {words}"
             return
 
 
@@ -271,13 +292,11 @@ def _useless_column(values: pd.Series, reason: Reason) -> _Broken:
         holds = "no value" if reason == "empty" else "one value"
         return f"{reason}_column", name, count, f"'{name}' holds {holds} in training; it is left out"
     sentence = f"'{name}' is free text; it is left out"
-    present = values.dropna()
+    counts = spelling_counts(values)
     for kind, called in _HINTS:
-        odd = present[as_kind(present, kind).isna()]
-        if len(odd) <= _FEW * len(present):
-            but = f", {len(odd)} are not, e.g. {quoted(odd.iloc[0])}" if len(odd) else ""
-            share = 100 * (1 - len(odd) / len(present))
-            sentence += f"; {share:.0f} % are {called}{but}: repair them or set data.kinds.{name}: {kind}"
+        odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
+        if counts[odd].sum() <= _FEW * counts.sum():
+            sentence += f"; {_how_many(name, counts, odd, kind, called)}"
             break
     return "text_column", name, count, sentence
 

@@ -86,7 +86,7 @@ class DataContract(Section):
     left_out: dict[str, Reason]
     """Columns that are no features, and why."""
     others: tuple[Other, ...] = ()
-    """What those of them hold that may come with a request and come back as rows to learn from: not dropped or empty ones."""
+    """What those of them hold that may come with a request and come back to be learned from."""
     rows: int
     """Training rows."""
     reference_rows: int | None = None
@@ -103,9 +103,9 @@ class DataContract(Section):
     @property
     def known(self) -> dict[str, Known]:
         """Return what each column is read as, so that nothing is inferred of it again."""
-        known = {column.name: Known(column.kind, column.format) for column in self.others}
-        for column in self.columns:
-            known[column.name] = Known(column.kind, column.format, frozenset(column.categories))
+        known = {other.name: Known(other.kind, other.format) for other in self.others}
+        for feature in self.columns:
+            known[feature.name] = Known(feature.kind, feature.format, frozenset(feature.categories))
         return known | ({} if self.target_kind is None else {self.target: Known(self.target_kind)})
 
 

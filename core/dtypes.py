@@ -1,13 +1,14 @@
-"""Give a column of a format that has types one of seven plain ones: they survive Parquet, and every reader comes to the same."""
+"""Give a column of a format that has types one of seven plain ones, which survive Parquet."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from core.notes import Known, Note
-from core.spelling import Numbers, Texts, as_id, texts_of, whole_numbers
+from core.spelling import PLAIN, Numbers, Texts, as_id, texts_of, whole_numbers
 from core.table import as_text
 
 _STRINGS = ("categorical", "text")
@@ -18,13 +19,11 @@ class Settled(NamedTuple):
 
     values: pd.Series
     format: str | None = None
-    words: dict[str, int] = {}
+    words: Mapping[str, int] = MappingProxyType({})
     notes: tuple[Note, ...] = ()
 
 
-def settle(
-    values: pd.Series, known: Known | None = None, numbers: Numbers = Numbers(), *, is_id: bool = False
-) -> Settled:
+def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLAIN, *, is_id: bool = False) -> Settled:
     """Return a column as what it is, or is known to be where all of its values fit.
 
     Strings become times if all of them can be read as that in one way only; strings of digits stay strings, since a
@@ -37,7 +36,7 @@ def settle(
     if isinstance(column.dtype, pd.StringDtype):
         if wants_strings:
             return Settled(column)
-        return _from_texts(column, known, numbers, is_id=is_id)
+        return _from_texts(column, known, numbers)
     if known is None or column.isna().all():
         return Settled(column)
     if wants_strings and not is_id:
@@ -92,22 +91,18 @@ def _exact(values: pd.Series) -> pd.Series:
     """Return whole numbers exactly, as strings beyond 64 bits, and decimal fractions as floats."""
     if not all(value is None or value == int(value) for value in values):
         return values.astype("float64")
-    whole = values.map(int, na_action="ignore")
-    if any(
-        value is not None and not -(2**63) <= value < 2**63 for value in whole.astype(object).where(whole.notna(), None)
-    ):
-        return values.map(lambda value: str(int(value)), na_action="ignore").astype("str")
-    return whole_numbers(
-        pd.Series(pd.array([None if v is None else int(v) for v in values], dtype="Int64"), values.index)
-    )
+    whole = [None if value is None else int(value) for value in values]
+    if all(value is None or -(2**63) <= value < 2**63 for value in whole):
+        return whole_numbers(pd.Series(pd.array(whole, dtype="Int64"), values.index, name=values.name))
+    return pd.Series([None if value is None else str(value) for value in whole], values.index, "str", values.name)
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else as_text(value) if np.isscalar(value) else str(value)
 
 
-def _from_texts(column: pd.Series, known: Known | None, numbers: Numbers, *, is_id: bool) -> Settled:
-    gathered = Texts(str(column.name), known, numbers, ["datetime"] if known is None else [known.kind], is_id=is_id)
+def _from_texts(column: pd.Series, known: Known | None, numbers: Numbers) -> Settled:
+    gathered = Texts(str(column.name), known, numbers, ["datetime"] if known is None else [known.kind])
     gathered.add(texts_of(column))
     found = gathered.finish()
     if found is None:

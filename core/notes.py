@@ -1,12 +1,13 @@
 """Say what a column is known to be before a table is read, and what reading it showed."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from config import Kind, Section
 
 
 class Note(Section):
-    """Say what one file, or one column of the source, showed: what was repaired, or what the files alone cannot tell."""
+    """Say what one file or column showed: what was repaired, or what the files alone cannot tell."""
 
     rule: str
     """A field of `config.Rules`, which decides how seriously it is taken."""
@@ -30,8 +31,8 @@ class Known(NamedTuple):
 class Reading(Section):
     """Say how the values of a table were spelt, and what reading it showed."""
 
-    formats: dict[str, str] = {}
+    formats: Mapping[str, str] = {}
     """Of times that are not spelt as ISO 8601, by column."""
-    missing_words: dict[str, dict[str, int]] = {}
+    missing_words: Mapping[str, Mapping[str, int]] = {}
     """Words taken for missing values, with their counts, by column."""
     notes: tuple[Note, ...] = ()

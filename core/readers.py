@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -61,7 +61,7 @@ def settle_table(
     for name in rows.columns:
         column = rows[name]
         if name in texts and name not in known:
-            gathered = Texts(name, None, numbers, is_id=name in data.id)
+            gathered = Texts(name, None, numbers, role=_role(name, data))
             gathered.add(texts_of(column))
             if (values := gathered.finish()) is not None:
                 settled[name] = Settled(values.set_axis(rows.index), gathered.format)
@@ -70,9 +70,13 @@ def settle_table(
     table = pd.concat([found.values for found in settled.values()], axis=1, keys=list(settled)) if settled else rows
     return table, Reading(
         formats={name: found.format for name, found in settled.items() if found.format is not None},
-        missing_words={name: found.words for name, found in settled.items() if found.words},
+        missing_words={name: dict(found.words) for name, found in settled.items() if found.words},
         notes=tuple(note for found in settled.values() for note in found.notes),
     )
+
+
+def _role(name: str, data: Data) -> Literal["id", "target"] | None:
+    return "id" if name in data.id else "target" if name == data.target else None
 
 
 def numbers_of(data: Data) -> Numbers:
@@ -98,7 +102,7 @@ def _read_texts(
     numbers, notes = numbers_of(data), list[Note]()
 
     def column(name: str) -> Texts:
-        return Texts(name, known.get(name), numbers, is_id=name in data.id)
+        return Texts(name, known.get(name), numbers, role=_role(name, data))
 
     columns: dict[str, Texts] = {}
     for piece in _pieces(files, options, data.rows, notes):

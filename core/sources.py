@@ -66,6 +66,7 @@ def read_table(
     if source.read_files is not None:
         rows, reading = source.read_files(known)
     else:
+        assert source.read is not None  # noqa: S101  (a source has one of the two)
         found = source.read()
         if not isinstance(found.index, pd.RangeIndex):
             found = found.reset_index(drop=all(level is None for level in found.index.names))
@@ -82,7 +83,7 @@ def read_table(
 
 
 def _known(data: Data, contract: DataContract | None) -> dict[str, Known]:
-    """Return what a column is where that is settled: strings stay strings if either the config or a contract says so."""
+    """Return what columns are known to be: strings stay strings if either the config or a contract says so."""
     from core.notes import Known
 
     said = {name: Known(kind, settled=False) for name, kind in data.kinds.items()}

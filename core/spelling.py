@@ -8,7 +8,7 @@ stay strings. Where a contract knows the column already, its texts are parsed by
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,9 @@ class Numbers(NamedTuple):
     false: frozenset[str] = frozenset({"false"})
 
 
+PLAIN = Numbers()
+
+
 class Texts:
     """Gather the texts of one column, a piece after the other, and say in the end what they are."""
 
@@ -64,10 +67,13 @@ class Texts:
         numbers: Numbers,
         may_be: Iterable[Kind] = TEXT_KINDS,
         *,
-        is_id: bool = False,
+        role: Literal["id", "target"] | None = None,
     ) -> None:
-        """Take what is known of the column; what is not may only turn out to be one of `may_be`."""
-        self.name, self.known, self._numbers, self._is_id = name, known, numbers, is_id
+        """Take what is known of the column; what is not may only turn out to be one of `may_be`.
+
+        An id is never a fraction, and a target that looks like a number never a code.
+        """
+        self.name, self.known, self._numbers, self._role = name, known, numbers, role
         self.words: Counter[str] = Counter()
         self.format: str | None = None
         self.notes: list[Note] = []
@@ -92,7 +98,7 @@ class Texts:
 
     def again(self) -> "Texts":
         """Return what gathers the same column as texts."""
-        return Texts(self.name, self.known, self._numbers, self._may_be - {"numeric"}, is_id=self._is_id)
+        return Texts(self.name, self.known, self._numbers, self._may_be - {"numeric"}, role=self._role)
 
     def finish(self) -> pd.Series | None:
         """Return the column with the type of what it is; None if it has to be read `again`, as texts."""
@@ -172,14 +178,20 @@ class Texts:
         whole = all(pa.types.is_int64(part.type) for part in self._parts)
         numbers = pa.chunked_array(self._parts if whole else [pc.cast(part, pa.float64()) for part in self._parts])
         self._parts = []
-        if self._trailing and (len(self._decimals) > 1 or pc.count_distinct(numbers).as_py() <= CODES):
+        if self._trailing and self._role != "target" and self._may_be_codes(numbers):
             return None
-        if self._is_id and not whole:
+        if self._role == "id" and not whole:
             return as_id(pd.Series(numbers.to_numpy(), name=self.name)) if not self._trailing else None
         if whole:
-            return whole_numbers(pd.Series(pd.arrays.IntegerArray(*_parts(numbers)), name=self.name), is_id=self._is_id)
+            return whole_numbers(
+                pd.Series(pd.arrays.IntegerArray(*_parts(numbers)), name=self.name), is_id=self._role == "id"
+            )
         floats = numbers.to_numpy().astype(np.float64, copy=False)
         return pd.Series(floats, name=self.name, copy=False)
+
+    def _may_be_codes(self, numbers: pa.ChunkedArray) -> bool:
+        """Say whether zeros at the end make decimals codes: they differ in length, as versions do, or are few."""
+        return len(self._decimals) > 1 or bool(pc.count_distinct(numbers).as_py() <= CODES)
 
     def _is_truth(self, texts: pa.ChunkedArray) -> bool:
         spelt = {text for text in pc.unique(texts).to_pylist() if text is not None}
@@ -237,7 +249,7 @@ def _parsed(texts: pd.Series, layout: str) -> pd.Series | None:
 
 
 def _iso_where_it_fits(values: pd.Series, layout: str | None) -> pd.Series:
-    """Spell those texts as ISO 8601 that are times of a known format; leave the others, for whoever looks what is wrong."""
+    """Spell texts of a known format as ISO 8601; leave others as they are, to be found wrong."""
     if layout is None:
         return values
     times = pd.to_datetime(values.str.strip(), format=layout, errors="coerce", utc=True).dt.tz_localize(None)

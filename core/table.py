@@ -23,9 +23,28 @@ from config import Data, Kind, Task, UserError, known
 Hashes = npt.NDArray[np.uint64]
 
 MISSING_WORDS = frozenset(
-    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null".split(",")
+    [
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    ]
 )
-"""Words that mean a missing value among numbers, truth values and times; pandas' own list. Elsewhere they are values."""
+"""Words that mean a missing value among numbers, truth values and times (pandas' list); elsewhere they are values."""
 
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("integer", "floating", "integer-na", "mixed-integer-float", "decimal"), "numeric"),
@@ -36,6 +55,7 @@ _TRUTH = {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}
 _MAX_CLASSES = 20  # whole numbers with more distinct values are counts or amounts, hardly ever labels
 _EXACT = 2.0**53  # float64 holds every whole number below; larger ones hash as their digits
 _NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_COMMA = r"\s*-?\d+,\d+\s*"
 _DATE = re.compile(r"(?:(\d{4})[-/](\d\d?)[-/](\d\d?)|(\d\d?)[./-](\d\d?|[A-Za-z]{3})[./-](\d{4}))(?:[T ](.+))?")
 _ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
 _MONTHS = {name.lower(): place for place, name in enumerate(calendar.month_abbr)}
@@ -58,6 +78,7 @@ def infer_task(target: pd.Series, task: Task | None, kind: Kind | None = None) -
             f"target '{target.name}' needs a number in every row, {len(strange)} of {len(target)} are none, "
             f"e.g. {quoted(strange.iloc[0])}; repair them or take data.kinds.{target.name} out"
         )
+    _check_not_nearly_numbers(target, kind)
     if missing := int(values.isna().sum()):
         raise UserError(
             f"target '{target.name}' needs a value in every row, {missing} of {len(values)} have none; "
@@ -80,6 +101,27 @@ def infer_task(target: pd.Series, task: Task | None, kind: Kind | None = None) -
             f"use '{inferred}' or leave data.task out"
         )
     return task or inferred
+
+
+def _check_not_nearly_numbers(target: pd.Series, kind: Kind | None) -> None:
+    """Refuse strings of which nearly all are numbers, too many to be classes: somebody meant an amount."""
+    counts = spelling_counts(target)
+    if kind is not None or infer_kind(target, 0) == "numeric" or len(counts) <= _MAX_CLASSES:
+        return
+    texts = pd.Series(counts.index, dtype=object)
+    comma = texts.str.fullmatch(_COMMA).to_numpy()
+    number = comma | as_kind(texts, "numeric").notna().to_numpy()
+    if counts[number].sum() < 0.9 * counts.sum():
+        return
+    if comma.any():
+        raise UserError(
+            f"target '{target.name}' looks like numbers with a decimal comma, e.g. {quoted(texts[comma].iloc[0])}; "
+            "set data.options.decimal: ','"
+        )
+    count = int(counts[~number].sum())
+    odd = f", {count} of {len(target)} are none, e.g. {quoted(texts[~number].iloc[0])}" if count else ", not spelt so"
+    fix = f"repair them, or set data.kinds.{target.name}: categorical if they are classes"
+    raise UserError(f"target '{target.name}' looks like numbers{odd}; {fix}")
 
 
 def infer_kinds(

@@ -11,7 +11,10 @@ from core.batch import ShardReport
 @step(enable_cache=False)
 def gather_shards(shard_reports: list[ShardReport]) -> Annotated[ShardReport, "batch_report"]:
     """Add up the shards; files that break the contract, and a batch without a row, are an error."""
-    rows, read = sum(report.rows for report in shard_reports), [file for report in shard_reports for file in report.read]
+    rows, read = (
+        sum(report.rows for report in shard_reports),
+        [file for report in shard_reports for file in report.read],
+    )
     if refused := [file.refused for file in read if file.refused]:
         rules = {f.rule for file in read for f in file.findings if f.severity == "error"}
         accept = " and ".join(f"contract.rules.{rule}: warn" for rule in sorted(rules))

@@ -16,6 +16,6 @@ from steps.materializers import Table
 def ingest_rows(
     data: Data, champion: Bundle | None
 ) -> tuple[Annotated[pd.DataFrame, "rows"], Annotated[Reading, "reading"]]:
-    """Read the source as the champion's contract has it; never from cache, since only reading tells what has changed."""
+    """Read the source as the champion's contract has it; never from cache, since only reading tells of changes."""
     rows, reading = read_table(data, contract=champion.card.contract if champion is not None else None)
     return rows, reading
