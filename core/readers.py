@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import Data, UserError
 from core.files import File, explained, split_options
+from core.text import Lines
 
 if TYPE_CHECKING:  # the check before a run does without pandas
     import pandas as pd
@@ -22,8 +23,17 @@ def read_files(data: Data, files: Sequence[File]) -> pd.DataFrame:
     frames: list[pd.DataFrame] = []
     left = data.rows
     for file in files:
-        with explained(file.name, file.is_local), file.open(plain="compression" in options) as handle:
-            frame = read(file, handle, left, options)
+        with explained(file.name, file.is_local):
+            if file.ending == "xlsx":
+                frame = file.reader(file, nrows=left, **options)[0]
+            elif file.ending == "delta":
+                frame = file.reader(file, nrows=left, **options).to_pandas(integer_object_nulls=True)
+            elif not file.is_text or "compression" in options:
+                with file.open(plain=True) as handle:
+                    frame = read(file, handle, left, options)
+            else:
+                with file.open_text(options) as lines:
+                    frame = read(file, lines, left, _text_options(lines, options))
         frame = frame.assign(**{k: v for k, v in file.partitions.items() if k not in frame.columns})
         if frames and (odd := sorted(map(str, set(frame.columns) ^ set(frames[0].columns)))):
             raise UserError(f"{file.name} and {files[0].name} differ: only one has {', '.join(odd[:12])}")
@@ -35,6 +45,11 @@ def read_files(data: Data, files: Sequence[File]) -> pd.DataFrame:
         if rows[key].astype(str).str.fullmatch(r"0|[1-9]\d{0,17}").all():
             rows[key] = rows[key].astype("int64")
     return rows
+
+
+def _text_options(lines: Lines, options: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in options.items() if key not in ("encoding", "encoding_errors")}
+    return {**rest, "sep": lines.layout.separator} if lines.layout.skips_line else rest
 
 
 def _read_parquet(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
