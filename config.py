@@ -353,7 +353,7 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
     if not isinstance(raw, dict):
         raise UserError(f"{path} needs keys and values such as 'name: …', it holds {type(raw).__name__}")
     for change in changes:
-        _apply(raw, change)
+        apply_change(raw, change)
     try:
         return Config.model_validate(raw)
     except ValidationError as err:
@@ -400,7 +400,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _apply(raw: dict[str, Any], change: str) -> None:
+def apply_change(raw: dict[str, Any], change: str) -> None:
     """Set one `a.b=value` in the raw mapping; the value is read as YAML, so numbers are numbers."""
     path, equals, text = change.partition("=")
     keys = path.split(".")
