@@ -39,7 +39,8 @@ class Data(Section):
     """Say where the rows come from and what their columns mean."""
 
     source: str = Field(min_length=1)
-    """`sklearn:NAME`, a path, glob or URL of CSV, Parquet or JSON Lines, a database URL, or `module:function`.
+    """`sklearn:NAME`, a path, glob or URL of CSV, Parquet, JSON Lines or Excel, the folder of a Delta table, a database
+    URL, or `module:function`.
     `${…}` names an environment variable; it is read with the rows, so no secret stands in a file, a log or a run."""
     target: str = Field(min_length=1)
     """The column to predict."""
@@ -48,7 +49,8 @@ class Data(Section):
     rows: int | None = Field(None, ge=1)
     """Read (or generate) at most this many rows."""
     options: dict[str, Any] = {}
-    """Keyword arguments for the reader: pandas' for files, the function's own for `module:function`."""
+    """Keyword arguments for the reader: pandas' for files, `sheet_name` and `skiprows` for Excel, `version` for Delta,
+    the function's own for `module:function`."""
     task: Task | None = None
     """What to learn; inferred from the target when left out."""
     positive: Scalar | None = None

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from config import Data, UserError, known
 from core.commas import as_advice
-from core.looks import wrong_content, wrong_mark
+from core.looks import better_name, wrong_content, wrong_mark
 from core.text import SAMPLE, Lines, header, look_at, separator_of, sniff
 
 _SUPPORTED = "it needs .csv, .tsv, .parquet, .xlsx, .jsonl, .ndjson or .json (text also .gz, .bz2, .xz, .zst, .zip)"
@@ -84,15 +84,38 @@ class File:
 
     @contextmanager
     def open_text(self, options: dict[str, Any]) -> Iterator[Lines]:
-        """Open its text as UTF-8, whatever its encoding; see `core.text.Lines`."""
+        """Open its text as UTF-8, whatever its encoding (see `core.text.Lines`); what is no text is a UserError."""
+        if self.codec:
+            with self.open(plain=True) as packed:
+                self.refuse(wrong_mark(self.name, self.path, packed.read(4096), self.ending, self.codec))
         with self.open() as handle:
             head = handle.read(SAMPLE)
+            if self.codec:
+                self.refuse(wrong_content(self.name, head, self.ending))
+            else:
+                self.refuse(wrong_mark(self.name, self.path, head, self.ending, None))
             layout = look_at(head, self.ending, options)
             errors = options.get("encoding_errors", "strict")
             quote = options.get("quotechar", '"') if self.ending in ("csv", "tsv") else None
             # With these a quote need not mean what it usually does.
             quote = None if options.keys() & {"quoting", "escapechar", "comment", "dialect", "nrows"} else quote
             yield Lines(self.name, handle, layout, head, errors=errors, quote=quote)
+
+    def check_bytes(self) -> None:
+        """Refuse a file of bytes that is cut off, or not what its name says; a remote one is read at once anyway."""
+        if not self.is_local:
+            return
+        with self.open() as handle:
+            self.refuse(wrong_mark(self.name, self.path, handle.read(4096), self.ending, None))
+            if self.ending == "parquet":
+                handle.seek(max(self.system.size(self.path) - 4, 0))
+                whole = handle.read() == b"PAR1"
+                self.refuse(None if whole else f"{self.name} is not a whole Parquet file; was it cut off?")
+
+    def refuse(self, fault: str | None) -> None:
+        """Raise a fault, if there is one."""
+        if fault:
+            raise UserError(fault)
 
 
 class _Zstandard(io.RawIOBase):
@@ -153,11 +176,21 @@ def find_files(data: Data, source: str, key: str = "data.source") -> list[File]:
                 file = File(system, path, name, ending, codec, _partitions(folder, name))
                 files += _members(file) if codec == "zip" else [file]
     if not files:
-        raise UserError(f"no data file at {key} '{data.shown_source}'; {_SUPPORTED}")
+        raise UserError(f"no data file at {key} '{data.shown_source}'; {_advice(system, paths, data)}")
     if len(endings := sorted({file.ending for file in files})) > 1:
         kinds = " and ".join(f".{ending}" for ending in endings)
         raise UserError(f"'{data.shown_source}' holds {kinds} files; choose by a glob such as 'data/*.csv'")
     return files
+
+
+def _advice(system: Any, paths: list[str], data: Data) -> str:
+    """Return what to call the only file, if its bytes tell, else which names there are."""
+    name = paths[0].rpartition("/")[2] if len(paths) == 1 else ""
+    if not name or not data.shown_source.endswith(name):
+        return _SUPPORTED
+    with explained(data.shown_source, "file" in system.protocol):
+        head = system.read_block(paths[0], 0, 4096)
+    return (head and better_name(name, head)) or _SUPPORTED
 
 
 def _partitions(folder: str, name: str) -> dict[str, str | None]:
@@ -229,20 +262,21 @@ def read_header(data: Data, file: File) -> list[str] | None:
     if file.ending == "delta":
         return None
     with explained(file.name, file.is_local):
-        if file.is_text and "compression" in data.options:
+        if file.system.size(file.path) == 0:
+            raise UserError(f"{file.name} is empty")
+        if not file.is_text:
+            file.check_bytes()
+        if file.ending == "parquet" or "compression" in data.options:
             return None
-        _check_bytes(file)
         if file.ending == "xlsx":
             from core.excel import read_names
 
-            return [*read_names(file, **data.options), *file.partitions]
-        if not file.is_text:
-            return None
-        with file.open_text(data.options) as lines:
-            if file.ending not in ("csv", "tsv"):
-                return None
-            text = io.TextIOWrapper(lines, "utf-8", newline="")
-            columns = header(text, lines.layout, data.options)
+            columns: list[str] | None = read_names(file, **data.options)
+        else:
+            with file.open_text(data.options) as lines:
+                if file.ending not in ("csv", "tsv"):
+                    return None
+                columns = header(io.TextIOWrapper(lines, "utf-8", newline=""), lines.layout, data.options)
     if columns is None:
         return None
     if not any(columns):
@@ -251,7 +285,7 @@ def read_header(data: Data, file: File) -> list[str] | None:
         found = suggest(file, data.options)
         if "sep" in found:
             raise UserError(f"{file.name} has one column, {columns[0]!r}; {as_advice(found)}")
-    return [*columns, *file.partitions]
+    return [*columns, *(name for name in file.partitions if name not in columns)]
 
 
 def suggest(file: File, options: dict[str, Any]) -> dict[str, Any]:
@@ -265,26 +299,6 @@ def suggest(file: File, options: dict[str, Any]) -> dict[str, Any]:
         return {}
     with explained(file.name, file.is_local), file.open() as handle:
         return sniff(handle.read(SAMPLE), file.ending, options)
-
-
-def _check_bytes(file: File) -> None:
-    """Refuse what is empty, cut off, or not what its name says."""
-    size = file.system.size(file.path)
-    if size == 0:
-        raise UserError(f"{file.name} is empty")
-    with file.open(plain=True) as handle:
-        head = handle.read(4096)
-        if fault := wrong_mark(file.name, file.path, head, file.ending, file.codec):
-            raise UserError(fault)
-        if file.ending == "parquet" and file.is_local:
-            handle.seek(max(size - 4, 0))
-            if handle.read(4) != b"PAR1":
-                fault = "is not a whole Parquet file; was it cut off, or is it something else?"
-                raise UserError(f"{file.name} {fault}")
-    if file.codec:
-        with file.open() as handle:
-            if fault := wrong_content(file.name, file.path, handle.read(4096), file.ending):
-                raise UserError(fault)
 
 
 def split_options(file: File, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -313,6 +327,8 @@ def _reason(err: Exception, is_local: bool) -> str:
         return f"{place}; repair it, or set data.options.on_bad_lines: skip"
     if "Range error" in line:  # ujson's, of numbers beyond float64 and of those too small for all its digits
         return f"{line}; repair it, or set data.options.precise_float: false"
+    if re.search("end-of-stream marker|Truncated compressed|not a zip file", line):
+        return "it is cut off"
     if isinstance(err, ImportError) or "Compression type" in line:
         return f"a package is not installed: {line}"
     # A plug-in's own words may hold a signed URL.

@@ -15,12 +15,13 @@ _JSON = ("json", "jsonl", "ndjson")
 _WORDS = {
     "parquet": "a Parquet file", "xlsx": "an Excel workbook", "zip": "a zip archive", "json": "JSON",
     "ole": "an old Excel workbook or one with a password", "sqlite": "an SQLite database", "arrow": "an Arrow file",
-    "html": "a web page, perhaps one that asks for a login",
+    "ods": "an OpenDocument file", "html": "a web page, perhaps one that asks for a login",
 }  # fmt: skip
 _ADVICE = {
     "ole": "save it as .xlsx without a password",
     "sqlite": "set data.source: sqlite:///{path} and data.query",
     "html": "download the table itself",
+    "ods": "save it as .xlsx",
     "arrow": "save it as Parquet",
 }
 _ENDINGS = re.compile(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|xlsx|gz|bz2|xz|zst|zip))+$", re.I)
@@ -28,16 +29,16 @@ _BOMS = {
     b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }  # fmt: skip
-_STEM = re.compile(r"(\.(csv|tsv|txt|jsonl|ndjson|json|parquet|pq|xlsx|gz|bz2|xz|zst|zip))+$", re.I)
 
 
 def mark(head: bytes) -> str | None:
     """Return what the first bytes of a file say it is; None for text, of which HTML and JSON alone are told."""
     for magic, what in _MARKS.items():
-        if head.startswith(magic):
-            # The first entry of a workbook is one of these, by whichever program it was written.
-            is_workbook = re.match(rb"PK\x03\x04.{26}(\[Content_Types\]|_rels/|xl/|docProps/)", head, re.S)
-            return "xlsx" if what == "zip" and is_workbook else what
+        if head.startswith(magic) and not (magic.isascii() and _is_text(head)):  # a column may be called PAR1
+            first = head[30:50] if what == "zip" else b""  # the name of an archive's first entry, whoever wrote it
+            if first.startswith((b"[Content_Types]", b"_rels/", b"xl/", b"docProps/")):
+                return "xlsx"
+            return "ods" if first.startswith(b"mimetype") else what
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "html"
@@ -65,12 +66,23 @@ def wrong_mark(name: str, path: str, head: bytes, ending: str, codec: str | None
     return f"{name} is {_WORDS.get(what, what)}; {advice}"
 
 
-def wrong_content(name: str, path: str, head: bytes, ending: str) -> str | None:
+def wrong_content(name: str, head: bytes, ending: str) -> str | None:
     """Say the same of what a compressed file or an archive holds."""
     what = mark(head)
     if what is None or (what == "json" and ending in _JSON):
         return None
     return f"{name} holds {_WORDS.get(what, what)}; unpack it, and look what it is"
+
+
+def better_name(name: str, head: bytes) -> str | None:
+    """Say what a file is whose ending says nothing, and what to call it; None where its bytes do not tell."""
+    stem, what = name.rpartition(".")[0] or name, mark(head)
+    if what in _ADVICE:
+        return f"it is {_WORDS[what]}; {_ADVICE[what].format(path=name)}"
+    if what is None and not _is_text(head):
+        return None
+    ending = f".csv{_CODECS[what]}" if what in _CODECS else f".{what}" if what else ".csv"
+    return f"it is {_WORDS.get(what, what) if what else 'text'}; name it {stem}{ending}"
 
 
 def encoding_by_mark(head: bytes) -> str | None:
@@ -100,8 +112,10 @@ def fitting_encoding(sample: bytes) -> str:
 
 def wide_encoding(sample: bytes) -> str | None:
     """Say whether text is UTF-16 without a mark: nearly every second byte is then NUL."""
+    if len(sample) < 8:
+        return None
     even, odd = sample[::2].count(0), sample[1::2].count(0)
-    half = max(len(sample) // 2, 1)
+    half = len(sample) // 2
     if max(even, odd) < 0.7 * half or min(even, odd) > 0.3 * half:
         return None
     return "utf-16-le" if odd > even else "utf-16-be"

@@ -247,7 +247,7 @@ def sniff(head: bytes, ending: str, options: Mapping[str, Any]) -> dict[str, Any
     text = head.decode(layout.encoding, "replace")
     if len(head) >= SAMPLE:
         text = text[: text.rfind("\n") + 1]
-    lines = text.splitlines(keepends=True)[layout.skips_line :]
+    lines = list(io.StringIO(text, newline=""))[layout.skips_line :]
     if layout.separator is None:
         return found
     tables = {separator: _table(lines, separator, options) for separator in (layout.separator, *_SEPARATORS)}
@@ -297,7 +297,7 @@ def swallowed_lines(name: str, texts: Iterable[str], separator: str, fields: int
     """Warn of values that are whole lines of a file of so many `fields`: a stray quote opens, another closes."""
     longest = 0
     for text in texts:
-        lines = text.splitlines()
+        lines = text.rstrip("\n").split("\n")
         within = lines[1:-1] or ["".join(lines)] * (len(lines) == 2 and fields > 2)
         if within and all(line.count(separator) == fields - 1 for line in within):
             longest = max(longest, len(lines))

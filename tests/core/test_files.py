@@ -121,6 +121,10 @@ def test_what_is_no_table_is_said_to_be_what_it_is() -> None:
     assert "d.csv.zst is not a whole zstd file" in refusal(write("d.csv.zst", b"\1\2\0\3"))
 
 
+def test_a_column_may_be_called_as_files_begin() -> None:
+    assert list(read(write("t.csv", "PAR1,BZh9,y\n1,2,0\n"))) == ["PAR1", "BZh9", "y"]
+
+
 def test_a_database_under_another_name_is_read_by_its_url() -> None:
     with sqlite3.connect("t.csv") as base:
         TABLE.to_sql("t", base, index=False)
@@ -397,3 +401,54 @@ def test_a_delta_table_without_its_package_names_it(delta: str, monkeypatch: pyt
     monkeypatch.setitem(__import__("sys").modules, "deltalake", None)
     with pytest.raises(UserError, match="t is a Delta table; install the package deltalake to read it"):
         read(delta)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words", "better"),
+    [
+        ("t.txt", lambda: TEXT.encode(), "text", "t.csv"),
+        ("t", lambda: TEXT.encode(), "text", "t.csv"),
+        ("t.gz", lambda: gzip.compress(TEXT.encode()), "gzip", "t.csv.gz"),
+        ("t.zip", lambda: Path(archive("a", **{"t.csv": TEXT})).read_bytes(), "a zip archive", "t.csv.zip"),
+        ("t.xlsm", lambda: excel("t"), "an Excel workbook", "t.xlsx"),
+        ("t.dat", parquet, "a Parquet file", "t.parquet"),
+    ],
+)
+def test_a_file_of_another_ending_is_called_by_what_it_is(name: str, make: Any, words: str, better: str) -> None:
+    write(name, make())
+    assert refusal(name) == f"no data file at data.source '{name}'; it is {words}; name it {better}"
+    Path(name).rename(better)
+    assert_frame_equal(read(better), TABLE)
+
+
+def test_what_tells_nothing_is_answered_by_the_endings_there_are() -> None:
+    assert "it needs .csv, .tsv, .parquet" in refusal(write("t.bin", b"\0\1\2"))
+    assert "it needs .csv, .tsv, .parquet" in refusal(write("t.txt", b""))
+    assert "it is an old Excel workbook" in refusal(write("t.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)))
+    archive("t.ods", **{"mimetype": "application/vnd.oasis.opendocument.spreadsheet"})
+    assert "it is an OpenDocument file; save it as .xlsx" in refusal("t.ods")
+    assert "it needs .csv, .tsv, .parquet" in refusal(write("d/a.txt", TEXT).split("/")[0])  # a folder
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst", "zip"])
+def test_a_packed_file_that_is_cut_off_is_said_to_be(ending: str) -> None:
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    text = (TEXT * 1000).encode()
+    packed = pack[ending](text) if ending in pack else pa.compress(text, "zstd", asbytes=True)
+    if ending == "zip":
+        packed = Path(archive("a", **{"t.csv": TEXT})).read_bytes()
+    write(f"t.csv.{ending}", packed[:-9])
+    with pytest.raises(UserError, match=rf"cannot read t\.csv\.{ending}: it is cut off"):
+        read(f"t.csv.{ending}")
+
+
+def test_a_column_that_is_also_a_folder_is_read_once() -> None:
+    write("t/year=2023/a.csv", "x,year,y\n1,2023,0\n2,2023,1\n")
+    assert read("t/year=2023/a.csv").year.tolist() == [2023, 2023]
+
+
+def test_lines_may_end_as_old_macs_ended_them() -> None:
+    write("t.csv", TEXT.replace("\n", "\r"))
+    assert_frame_equal(read("t.csv"), TABLE)
+    write("t.csv", TEXT.replace("\n", "\r").replace(",", ";"))
+    assert_frame_equal(read("t.csv", options=advised(refusal("t.csv"))), TABLE)

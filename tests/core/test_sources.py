@@ -207,7 +207,7 @@ def test_csv_flags_with_gaps_and_json_codes_keep_their_type() -> None:
         ),
         ("a.csv", "age,age ,label\n1,2,3\n", "a.csv has column 'age' more than once"),
         ("a.parquet", "\x00PAR", "a.parquet is not a whole Parquet file"),
-        ("a.ods", "x", "no data file at data.source 'a.ods'; it needs .csv, .tsv, .parquet"),
+        ("a.ods", "\x00", "no data file at data.source 'a.ods'; it needs .csv, .tsv, .parquet"),
         ("a.csv.gz", "age,label\n1,0\n", "a.csv.gz is text; name it a.csv"),
         ("d/readme.txt", "x", "no data file at data.source 'd'"),
     ],
