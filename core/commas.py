@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from core.notes import Note
@@ -41,6 +41,7 @@ _STYLES = [
     Style(), Style(","), Style(".", ","), Style(",", "."), Style(",", " "), Style(",", "\xa0"), Style(",", "\u202f"),
     Style(".", "'"), Style(".", "’"), Style(".", " "),
 ]  # fmt: skip
+_SIGNS = re.compile(r"[.,'’ \xa0\u202f]")
 _AMBIGUOUS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})?")
 _THREE = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 
@@ -55,47 +56,54 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if "\\" in text else text
 
 
-def number_style(columns: Sequence[Sequence[str]]) -> Style:
-    """Return how the numbers of a table are spelt, from the texts of its columns."""
-
-    def explained(style: Style) -> int:
-        return sum(_share(texts, style) >= _SHARE for texts in columns)
-
-    style = max(_STYLES, key=explained)  # the first of the best
-    if style == Style(",") and all(_is_in_doubt(texts) for texts in columns if _share(texts, Style()) < _SHARE):
-        return Style()  # 1,234 may be either
+def number_style(columns: Collection[Sequence[str]], styles: Sequence[Style] = _STYLES) -> Style:
+    """Return how the numbers of a table are spelt, by texts of its columns: the first style of those that fit most."""
+    signs = {sign for texts in columns for text in texts for sign in _SIGNS.findall(text)}
+    usual, *others = styles
+    others = [style for style in others if (style.thousands or style.decimal) in signs]
+    style = max([usual, *others], key=lambda style: sum(_share(texts, style) >= _SHARE for texts in columns))
+    if style == Style(",") and all(_is_in_doubt(texts) for texts in columns if _share(texts, usual) < _SHARE):
+        return usual  # 1,234 may be either
     return style
 
 
-def number_notes(name: str, texts: Sequence[str], options: Mapping[str, Any], points: bool = False) -> list[Note]:
-    """Say what a column of texts needs to be read as numbers, or what its numbers leave open.
+def number_notes(columns: Mapping[str, Sequence[str]], options: Mapping[str, Any]) -> list[Note]:
+    """Say what columns of texts need to be read as numbers, or what their numbers leave open.
 
-    `texts` are the values present as the file spells them, `options` those they were read with; `points` says that
-    other columns of the table hold decimal points, which another decimal sign would break.
+    `columns` holds some of the values present, as the file spells them; `options` are those they were read with.
     """
-    used = Style(options.get("decimal", "."), options.get("thousands"))
-    if not texts:
-        return []
-    if _share(texts, used) >= _SHARE:
+    used = Style(options.get("decimal") or ".", options.get("thousands"))
+    styles = [used, *(style for style in _STYLES if "decimal" not in options or style.decimal == used.decimal)]
+    best = number_style(columns.values(), styles)
+    return [note for name, texts in columns.items() for note in _notes(name, texts, styles, best, options)]
+
+
+def _notes(
+    name: str, texts: Sequence[str], styles: Sequence[Style], best: Style, options: Mapping[str, Any]
+) -> list[Note]:
+    used, new = styles[0], {key: value for key, value in best.options.items() if options.get(key) != value}
+    if any(sign in text for sign in new.values() for text in texts) and _share(texts, best) >= _SHARE:
+        return [_note(name, texts, best, options, as_advice(new))]
+    if not any(map(_SIGNS.search, texts)) or _share(texts, used) >= _SHARE:
         return _doubts(name, texts) if used == Style() else []
-    styles = [style for style in _STYLES if "decimal" not in options or style.decimal == used.decimal]
     style = max(styles, key=lambda style: _share(texts, style))
-    share = _share(texts, style)
-    if share < _SHARE or style == Style():
+    if _share(texts, style) < _SHARE:
         return []
-    in_doubt = "decimal" not in options and _is_in_doubt(texts)
-    found = f"'{name}': {share:.0%} are numbers with {'commas' if in_doubt else _words(style, options)}"
-    if in_doubt:
-        example = next(text for text in texts if "," in text)
-        fix = (
-            f"set data.options.thousands: ',' if {example} means {example.replace(',', '')}, "
-            f"or data.options.decimal: ',' if it means {example.replace(',', '.')}"
-        )
-    elif points and style.decimal != ".":
-        fix = "while other columns have decimal points; repair the source"
-    else:
-        fix = as_advice({key: value for key, value in style.options.items() if options.get(key) != value})
-    return [Note(rule="mostly_numbers", column=name, count=round(share * len(texts)), sentence=f"{found}; {fix}")]
+    if "decimal" in options or not _is_in_doubt(texts):
+        return [_note(name, texts, style, options, "other columns are spelt otherwise; repair the source")]
+    example = next(text for text in texts if "," in text)
+    fix = (
+        f"set data.options.thousands: ',' if {example} means {example.replace(',', '')}, "
+        f"or data.options.decimal: ',' if it means {example.replace(',', '.')}"
+    )
+    return [_note(name, texts, None, options, fix)]
+
+
+def _note(name: str, texts: Sequence[str], style: Style | None, options: Mapping[str, Any], fix: str) -> Note:
+    share = _share(texts, style or Style(","))
+    what = _words(style, options) if style else "commas"
+    sentence = f"'{name}': {share:.0%} are numbers with {what}; {fix}"
+    return Note(rule="mostly_numbers", column=name, count=round(share * len(texts)), sentence=sentence)
 
 
 def _doubts(name: str, texts: Sequence[str]) -> list[Note]:

@@ -11,9 +11,8 @@ from pydantic import ValidationError
 
 from config import Contract, Data, UserError, apply_change
 from core.sources import find_options, read_rows
-from core.table import infer_kinds, infer_task
+from core.table import infer_kinds, infer_task, is_called_an_id
 
-_ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
 _TIME = re.compile(r"time|date|datetime|ts|(event|created|updated)?_?(at|time|date|timestamp)")
 _FLOORS = {"binary": "roc_auc: 0.8", "multiclass": "accuracy: 0.8", "regression": "r2: 0.5"}
 _ESTIMATORS = {
@@ -44,9 +43,9 @@ def draft_config(path: str, target: str, changes: Sequence[str] = ()) -> str:
         given["options"] = {**data.options, **options}
         data = Data.model_validate(given)
     rows = read_rows(data)
-    task = infer_task(rows[target], None)
+    task = infer_task(rows[target], data.task)
     free = [name for name in rows.columns if name not in (target, data.time, *data.id, *data.drop)]
-    ids = data.id or tuple(name for name in free if _is_id(rows[name]))
+    ids = data.id or tuple(name for name in free if is_called_an_id(rows[name]))
     times = [name for name in free if name not in ids and _is_time(rows[name])]
     time = data.time or (times[0] if len(times) == 1 else None)
     data = data.model_copy(update={"id": ids, "time": time})
@@ -108,13 +107,6 @@ def _scalar(value: Any) -> str:
 
 def _native(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
-
-
-def _is_id(values: pd.Series) -> bool:
-    """Say whether a column is called an id and is one: whole numbers or strings, each once."""
-    named = _ID.fullmatch(str(values.name)) or _ID.fullmatch(str(values.name).lower())
-    kind = pd.api.types.infer_dtype(values)
-    return bool(named) and kind in ("integer", "string") and values.is_unique
 
 
 def _is_time(values: pd.Series) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from config import Data, UserError, known
 from core.commas import as_advice
 from core.looks import better_name, wrong_content, wrong_mark
-from core.text import SAMPLE, Lines, header, look_at, separator_of, sniff
+from core.text import SAMPLE, Lines, header, look_at, sniff
 
 _SUPPORTED = "it needs .csv, .tsv, .parquet, .xlsx, .jsonl, .ndjson or .json (text also .gz, .bz2, .xz, .zst, .zip)"
 _ENDING = re.compile(r"\.(?:(parquet|pq)|(xlsx)|(csv|tsv|jsonl|ndjson|json)(?:\.(gz|bz2|xz|zst|zip))?)$", re.I)
@@ -299,13 +299,6 @@ def suggest(file: File, options: dict[str, Any]) -> dict[str, Any]:
         return {}
     with explained(file.name, file.is_local), file.open() as handle:
         return sniff(handle.read(SAMPLE), file.ending, options)
-
-
-def split_options(file: File, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return the one character between CSV fields, None if it is not one, and the other options."""
-    rest = {key: value for key, value in options.items() if key not in ("sep", "delimiter")}
-    separator = separator_of(file.ending, options)
-    return (separator, rest) if separator and len(separator) == 1 else (None, {**rest, "sep": separator})
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import codecs
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -87,7 +86,9 @@ class Lines(io.RawIOBase):
     def _begin(self, head: bytes = b"") -> None:
         self._head = head
         self._decoder = codecs.getincrementaldecoder(self.layout.encoding)(self._errors)
-        self._read, self._quotes, self._last = 0, 0, b""
+        self._read, self._last = 0, b""
+        self.quotes = 0
+        """Quotes that have passed, where they matter."""
         self._passes = False  # from here on bytes are handed on as they are
         self._left = memoryview(b"")
         self._fill()
@@ -164,7 +165,7 @@ class Lines(io.RawIOBase):
             raise UserError(f"{self.name} has a NUL byte in line {line:,}; remove it from the source")
         self._last = text[-1:] or self._last
         if self._quote and self._quote.encode() in text:
-            self._quotes += text.count(self._quote.encode())
+            self.quotes += text.count(self._quote.encode())
 
     def _line(self, text: bytes) -> int:
         """Return the number of the line in which a text ends that begins the bytes read last."""
@@ -188,7 +189,7 @@ class Lines(io.RawIOBase):
     def _check_end(self) -> None:
         """Look for an open quote where their number is odd; it is odd in `5" disk` too, which opens nothing."""
         quote, self._quote = self._quote, None
-        if quote and self._quotes % 2 and self.layout.separator is not None:
+        if quote and self.quotes % 2 and self.layout.separator is not None:
             self._handle.seek(0)
             again = Lines(self.name, self._handle, self.layout, errors=self._errors)
             text = io.TextIOWrapper(io.BufferedReader(again), "utf-8", newline="")
@@ -274,23 +275,6 @@ def _table(lines: Sequence[str], separator: str, options: Mapping[str, Any]) -> 
     if len(whole) < 0.9 * len(rows[1:]):
         return []
     return [[row[place] for row in whole if row[place].strip()] for place in range(len(rows[0]))]
-
-
-def ragged(name: str, counts: Sequence[int], expected: int, first_line: int, is_unfinished: bool = False) -> UserError:
-    """Return the error for lines whose numbers of fields, `counts`, are not the `expected` one.
-
-    `is_unfinished` says that the only one is the last line and has no end.
-    """
-    few = {count: times for count, times in Counter(counts).items() if count < expected}
-    if is_unfinished and len(counts) == 1 and few:
-        return UserError(f"{name} is cut off: its last line has {counts[0]} fields instead of {expected}")
-    fix = "repair the file" if few else "repair the file, or set data.options.on_bad_lines: skip"
-    if len(counts) == 1:
-        return UserError(f"{name}: line {first_line:,} has {counts[0]} fields instead of {expected}; {fix}")
-    shown = sorted(set(counts))
-    fields = " or ".join(map(str, shown)) if len(shown) < 4 else f"{shown[0]} to {shown[-1]}"
-    found = f"{len(counts):,} lines have {fields} fields instead of {expected}"
-    return UserError(f"{name}: {found}, the first is line {first_line:,}; {fix}")
 
 
 def swallowed_lines(name: str, texts: Iterable[str], separator: str, fields: int) -> list[Note]:

@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 from config import Data, UserError
 from core.delta import read_delta
 from core.files import find_files
-from core.sources import check_source, partitions, read_rows
+from core.sources import check_source, partitions, read_rows, read_table
 
 TEXT = "x,word,y\n1.5,Köln,0\n2.5,Bonn,1\n3.5,Ulm,0\n"
 TABLE = pd.DataFrame({"x": [1.5, 2.5, 3.5], "word": ["Köln", "Bonn", "Ulm"], "y": [0, 1, 0]})
@@ -452,3 +452,74 @@ def test_lines_may_end_as_old_macs_ended_them() -> None:
     assert_frame_equal(read("t.csv"), TABLE)
     write("t.csv", TEXT.replace("\n", "\r").replace(",", ";"))
     assert_frame_equal(read("t.csv", options=advised(refusal("t.csv"))), TABLE)
+
+
+# What reading says
+
+
+def notes(source: str, **more: Any) -> list[tuple[str, str | None, int]]:
+    found = read_table(data(source, **more))[1].notes
+    return [(note.rule, note.column, note.count) for note in found]
+
+
+@pytest.mark.parametrize("apart", [150, 450])
+def test_stray_quotes_that_swallow_lines_are_warned_of(apart: int) -> None:
+    lines = [f"{i},w{i % 3},{i % 2}" for i in range(600)]
+    for stray in (20, 20 + apart):
+        lines[stray] = lines[stray].replace(",w", ',"w')
+    write("t.csv", "\n".join(["x,word,y", *lines]) + "\n")
+    assert ("doubtful_reading", "word", apart + 1) in notes("t.csv")
+    write("t.csv", Path("t.csv").read_text().replace('"', ""))  # as the note advises
+    assert len(read("t.csv")) == 600
+    assert notes("t.csv") == []
+
+
+def test_a_last_line_that_is_cut_off_is_refused() -> None:
+    write("t.csv", "x,word,y\n1,a,0\n2,b")
+    with pytest.raises(UserError, match=r"t\.csv is cut off: its last line has 2 fields instead of 3"):
+        read("t.csv")
+    with pytest.raises(UserError, match="a line has 2 fields instead of 3"):
+        read(write("t.csv", "x,word,y\n1,a,0\n2,b\n"))
+    assert len(read(write("t.csv", "x,word,y\n1,a,0\n2,b,1"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "better", "values"),
+    [
+        ("x;y\n-0,2;0\n0,5;1\n", {"sep": ";"}, {"decimal": ","}, [-0.2, 0.5]),
+        ("x;z;y\n1.240;12,60;0\n48.960;3,1;1\n", {"sep": ";", "decimal": ","}, {"thousands": "."}, [1240, 48960]),
+        ("x;y\n1.240,5;0\n960;1\n", {"sep": ";"}, {"decimal": ",", "thousands": "."}, [1240.5, 960]),
+        # Read as 1.24 before; the other column says what the points are.
+        ("x;z;y\n1.240;12,60;0\n48.961;3,1;1\n", {"sep": ";"}, {"decimal": ",", "thousands": "."}, [1240, 48961]),
+        ('x,y\n"1,240",0\n"1,048,960",1\n', {}, {"thousands": ","}, [1240, 1048960]),
+    ],
+)
+def test_the_spelling_of_numbers_that_is_advised_gives_the_numbers(
+    text: str, options: dict[str, str], better: dict[str, str], values: list[float]
+) -> None:
+    write("t.csv", text)
+    note = read_table(data("t.csv", options=options))[1].notes[0]
+    assert note.column == "x"
+    assert note.rule == "mostly_numbers"
+    assert advised(note.sentence) == better
+    rows, reading = read_table(data("t.csv", options=options | better))
+    assert rows.x.tolist() == values
+    assert reading.notes == ()
+
+
+def test_thousands_that_look_like_fractions_are_warned_of() -> None:
+    lines = [f"{i}.{i % 9}{i % 7}7,{i % 2}" for i in range(11, 40)]
+    write("t.csv", "\n".join(["x,y", *lines, "624,1"]) + "\n")
+    assert read("t.csv").x.dtype == "float64"
+    assert notes("t.csv") == [("doubtful_reading", "x", 29)]
+
+
+def test_a_line_that_is_no_row_is_mentioned() -> None:
+    write("t.csv", "sep=;\nx;y\n1;0\n2;1\n")
+    assert notes("t.csv") == [("doubtful_reading", None, 1)]
+    book = {"Sheet": TABLE, "Old": TABLE}
+    with pd.ExcelWriter("t.xlsx") as writer:
+        for name, table in book.items():
+            table.to_excel(writer, sheet_name=name, index=False)
+    assert notes("t.xlsx") == [("doubtful_reading", None, 1)]
+    assert notes("t.xlsx", options={"sheet_name": "Old"}) == []

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import UserError
-from core.text import Layout, Lines, header, look_at, ragged, sniff, swallowed_lines
+from core.text import Layout, Lines, header, look_at, sniff, swallowed_lines
 
 COMMA = Layout("utf-8-sig", ",")
 
@@ -118,23 +118,6 @@ def test_what_a_file_needs_to_be_read_is_found(text: str, options: dict[str, Any
     umlaut = text.replace("x", "größe", 1).encode("cp1252")
     if umlaut != text.encode():
         assert sniff(umlaut, "csv", options) == {"encoding": "cp1252"} | found
-
-
-@pytest.mark.parametrize(
-    ("counts", "unfinished", "sentence"),
-    [
-        ([3], False, "line 7 has 3 fields instead of 2; repair the file, or set data.options.on_bad_lines: skip"),
-        ([1], False, "line 7 has 1 fields instead of 2; repair the file"),
-        ([1] * 20, False, "20 lines have 1 fields instead of 2, the first is line 7; repair the file"),
-        ([1, 3, 1], True, "3 lines have 1 or 3 fields instead of 2, the first is line 7; repair the file"),
-        ([1], True, None),
-    ],
-)
-def test_lines_of_another_length_are_counted(counts: list[int], unfinished: bool, sentence: str | None) -> None:
-    message = str(ragged("t.csv", counts, 2, 7, unfinished))
-    assert message == (
-        f"t.csv: {sentence}" if sentence else "t.csv is cut off: its last line has 1 fields instead of 2"
-    )
 
 
 @pytest.mark.parametrize("apart", [1, 150, 450])
