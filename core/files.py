@@ -84,7 +84,7 @@ class File:
 
     @contextmanager
     def open_text(self, options: dict[str, Any]) -> Iterator[Lines]:
-        """Open its text as UTF-8, whatever its encoding (see `core.text.Lines`); what is no text is a UserError."""
+        """Open its text as UTF-8, whatever its encoding (see `core.text.Lines`); a fault is raised when all is read."""
         if self.codec:
             with self.open(plain=True) as packed:
                 self.refuse(wrong_mark(self.name, self.path, packed.read(4096), self.ending, self.codec))
@@ -99,7 +99,14 @@ class File:
             quote = options.get("quotechar", '"') if self.ending in ("csv", "tsv") else None
             # With these a quote need not mean what it usually does.
             quote = None if options.keys() & {"quoting", "escapechar", "comment", "dialect", "nrows"} else quote
-            yield Lines(self.name, handle, layout, head, errors=errors, quote=quote)
+            lines = Lines(self.name, handle, layout, head, errors=errors, quote=quote)
+            try:
+                yield lines
+            except Exception as err:
+                if lines.fault is None or err is lines.fault:
+                    raise
+            if lines.fault is not None:
+                raise lines.fault
 
     def check_bytes(self) -> None:
         """Refuse a file of bytes that is cut off, or not what its name says; a remote one is read at once anyway."""
@@ -318,6 +325,8 @@ def _reason(err: Exception, is_local: bool) -> str:
     if ragged := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(err)):
         place = f"line {ragged[2]} has {ragged[3]} fields instead of {ragged[1]}"
         return f"{place}; repair it, or set data.options.on_bad_lines: skip"
+    if "straddling object" in line:
+        return "a line is longer than 8 MB; if a stray quote swallows those after it, remove the quote from the file"
     if "Range error" in line:  # ujson's, of numbers beyond float64 and of those too small for all its digits
         return f"{line}; repair it, or set data.options.precise_float: false"
     if re.search("end-of-stream marker|Truncated compressed|not a zip file", line):

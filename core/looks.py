@@ -50,7 +50,8 @@ def wrong_mark(name: str, path: str, head: bytes, ending: str, codec: str | None
 
     `head` are its first bytes as they are stored.
     """
-    what, promised = mark(head), codec or _PROMISED.get(ending, "text")
+    promised = codec or _PROMISED.get(ending, "text")
+    what = "parquet" if promised == "parquet" and head.startswith(b"PAR1") else mark(head)
     if what == promised or (what is None and promised == "text") or (what == "json" and ending in _JSON):
         return None
     stem, unpacked = _ENDINGS.sub("", name), name.rpartition(".")[0]

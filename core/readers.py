@@ -133,7 +133,8 @@ def _read_texts(
     samples: dict[str, list[str]] = {}
     for piece in _pieces(files, options, data.rows, notes):
         for name, texts in piece.items():
-            samples.setdefault(name, texts[:_SAMPLE].drop_null().to_pylist())
+            if name not in samples:
+                samples[name] = texts[:_SAMPLE].drop_null().to_pylist()
             columns.setdefault(name, column(name)).add(texts)
     table = {name: texts.finish() for name, texts in columns.items()}
     if again := {name: columns[name].again() for name, values in table.items() if values is None}:

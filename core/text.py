@@ -65,9 +65,12 @@ def separator_of(ending: str, options: Mapping[str, Any]) -> str | None:
 class Lines(io.RawIOBase):
     """The text of an opened file as UTF-8 without byte order mark and `sep=` line, for any parser of bytes.
 
-    `head` are bytes already read from the file. What is not of the encoding is a UserError when it passes, and so are
-    a NUL and, with `quote`, a quoted field that is still open at the end.
+    `head` are bytes already read from the file. What is not of the encoding is a fault, and so are a NUL and, with
+    `quote`, a quoted field that is still open at the end.
     """
+
+    fault: Exception | None = None
+    """Why the text ended early. It waits here, as Arrow reads in threads of its own, which an exception may abort."""
 
     def __init__(
         self,
@@ -118,11 +121,25 @@ class Lines(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill the buffer."""
-        if not self._left and not self._fill():
-            self._check_end()
-        size = min(len(buffer), len(self._left))
-        buffer[:size], self._left = self._left[:size], self._left[size:]
-        return size
+        part = self.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return so many bytes, fewer at the end only: Arrow takes what a call returns for one block."""
+        if size is None or size < 0:
+            return self.readall()
+        parts, missing = [], 0 if self.fault else size
+        try:
+            while missing and (self._left or self._fill()):
+                parts.append(self._left[:missing])
+                self._left = self._left[missing:]
+                missing -= len(parts[-1])
+            if missing == size and size:
+                self._check_end()
+        except Exception as fault:  # also those of the codecs and of fsspec's plug-ins
+            self.fault = fault
+        return b"".join(parts)
 
     def _fill(self) -> bool:
         """Take the next bytes from the file; False at its end."""

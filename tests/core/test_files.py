@@ -523,3 +523,36 @@ def test_a_line_that_is_no_row_is_mentioned() -> None:
             table.to_excel(writer, sheet_name=name, index=False)
     assert notes("t.xlsx") == [("doubtful_reading", None, 1)]
     assert notes("t.xlsx", options={"sheet_name": "Old"}) == []
+
+
+def test_a_quote_that_swallows_megabytes_is_guessed_at() -> None:
+    lines = [f"{i},w and some more words,{i % 2}" for i in range(400_000)]
+    lines[10], lines[-10] = lines[10].replace("w", '"w'), lines[-10].replace("w", '"w')
+    write("t.csv", "\n".join(["x,word,y", *lines]))
+    with pytest.raises(UserError, match="if a stray quote swallows those after it, remove the quote from the file"):
+        read("t.csv")
+    write("t.csv", Path("t.csv").read_text().replace('"', ""))
+    assert len(read("t.csv")) == 400_000
+
+
+def test_lines_with_too_many_fields_are_left_out_as_advised() -> None:
+    write("t.csv", TEXT + "4.5,Bonn,1,9\n")
+    with pytest.raises(UserError, match=r"set data\.options\.on_bad_lines: skip"):
+        read("t.csv")
+    assert_frame_equal(read("t.csv", options={"on_bad_lines": "skip"}), TABLE)
+
+
+def test_files_of_two_formats_are_chosen_from_as_advised() -> None:
+    write("d/a.csv", TEXT)
+    write("d/b.jsonl", "{}")
+    assert refusal("d") == "'d' holds .csv and .jsonl files; choose by a glob such as 'data/*.csv'"
+    assert_frame_equal(read("d/*.csv"), TABLE)
+
+
+def test_the_advice_for_numbers_beyond_pandas_gives_the_number() -> None:
+    write("t.jsonl", '{"x": 1e-310, "y": 0}\n')
+    options = {"orient": "records"}
+    with pytest.raises(UserError, match=r"set data\.options\.precise_float: false"):
+        read("t.jsonl", options=options)
+    assert read("t.jsonl", options=options | {"precise_float": False}).x[0] == pytest.approx(1e-310)
+    assert read("t.jsonl").x[0] == 1e-310
