@@ -526,13 +526,13 @@ def test_a_line_that_is_no_row_is_mentioned() -> None:
 
 
 def test_a_quote_that_swallows_megabytes_is_guessed_at() -> None:
-    lines = [f"{i},w and some more words,{i % 2}" for i in range(400_000)]
+    lines = [f"{i},w{'and more ' * 10},{i % 2}" for i in range(200_000)]
     lines[10], lines[-10] = lines[10].replace("w", '"w'), lines[-10].replace("w", '"w')
     write("t.csv", "\n".join(["x,word,y", *lines]))
     with pytest.raises(UserError, match="if a stray quote swallows those after it, remove the quote from the file"):
         read("t.csv")
     write("t.csv", Path("t.csv").read_text().replace('"', ""))
-    assert len(read("t.csv")) == 400_000
+    assert len(read("t.csv")) == 200_000
 
 
 def test_lines_with_too_many_fields_are_left_out_as_advised() -> None:
