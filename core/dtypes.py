@@ -119,7 +119,7 @@ def _as_strings(column: pd.Series, known: Known) -> Settled:
     texts = column.astype(object).where(column.notna(), None).map(as_text, na_action="ignore").astype("str")
     strange = [text for text in texts.dropna().unique() if text not in known.categories]
     notes = []
-    if known.categories and strange:
+    if known.settled and known.categories and strange:
         count, had = int(texts.isin(strange).sum()), ", ".join(repr(text) for text in sorted(known.categories)[:3])
         sentence = (
             f"'{column.name}' held strings in training, such as {had}, and holds {_called(column)} now, e.g. "
