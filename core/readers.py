@@ -30,6 +30,7 @@ _ARROW = {
 }  # fmt: skip
 """Options of pandas' CSV reader that Arrow's, which takes an eighth of the time, has too."""
 _BATCH = 65_536
+_WIDEST = 20_000  # columns: Arrow wants to know beforehand that they are texts
 _SAMPLE = 200  # values that tell how the numbers of a column are spelt
 
 Pieces = Iterator[dict[str, pa.Array]]
@@ -189,7 +190,7 @@ def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: 
         return "skip"
 
     given = options.get("na_values", [])
-    names = {f"f{place}": pa.string() for place in range(20_000)}
+    names = {f"f{place}": pa.string() for place in range(_WIDEST)}
     words = ["", *([given] if isinstance(given, str) else map(str, given))]
     words += MISSING_WORDS if options.get("keep_default_na") is True else []
     with file.open_text(options) as lines:
@@ -212,6 +213,8 @@ def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: 
             read += len(batch)
             if not header and len(batch):
                 header = header_names(texts[0].as_py() for texts in batch.columns)
+                if len(header) > _WIDEST:
+                    raise UserError(f"{file.name} has {len(header):,} columns, at most {_WIDEST:,} can be read")
                 batch = batch[1:]
             if lines.quotes:
                 notes += _swallowed(header, batch, separator)

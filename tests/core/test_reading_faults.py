@@ -161,6 +161,9 @@ def test_numbers_where_codes_were_are_a_change_of_kind() -> None:
     assert (
         "held strings in training, such as '007', '012', 'A12', and holds numbers now, e.g. 7, 12" in finding.sentence
     )
+    rows, reading = read_table(data("t.parquet", kinds={"code": "numeric"}), contract=contract)  # the advice
+    assert not reading.notes
+    assert set(rows["code"]) == {"7", "12"}  # as the champion has to see them
 
 
 def test_codes_where_numbers_were_are_a_change_of_kind() -> None:
