@@ -18,6 +18,7 @@ from core.notes import Note
 SAMPLE = 2**18
 """Bytes that tell the layout of a file: some thousand lines."""
 _CHUNK = 2**20
+csv.field_size_limit(2**31 - 1)  # Python's own limit is 131,072 characters; texts may be longer
 _SEPARATORS = ",;\t|"
 _NAMES_SEPARATOR = re.compile(r"sep=(.)[\r\n]*", re.I)
 
@@ -219,13 +220,10 @@ def _open_quote(lines: Iterable[str], separator: str, quote: str) -> int | None:
     """Return the line in which a quoted field begins that has no end."""
     end = "\1end"
     rows, begins = csv.reader(chain(lines, [end]), delimiter=separator, quotechar=quote), 1
-    try:
-        for row in rows:
-            if row and row[-1].endswith(end):
-                return None if row == [end] else begins
-            begins = rows.line_num + 1
-    except csv.Error:  # a field of more than 131,072 characters
-        return begins
+    for row in rows:
+        if row and row[-1].endswith(end):
+            return None if row == [end] else begins
+        begins = rows.line_num + 1
     return None
 
 
@@ -239,7 +237,7 @@ def header(lines: Iterable[str], layout: Layout, options: Mapping[str, Any]) -> 
     place, skip = options.get("header", "infer"), options.get("skiprows") or 0
     if options.get("names") is not None:
         return [str(name) for name in options["names"]]
-    if place not in ("infer", *range(1000)) or isinstance(place, bool):
+    if place != "infer" and (not isinstance(place, int) or isinstance(place, bool)):
         return None
     skipped = range(skip) if isinstance(skip, int) else skip
     kept: Iterator[str] = (line for number, line in enumerate(lines) if number not in skipped)
@@ -256,7 +254,7 @@ def sniff(head: bytes, ending: str, options: Mapping[str, Any]) -> dict[str, Any
     layout = look_at(head, ending, options)
     try:
         codecs.getincrementaldecoder(layout.encoding)().decode(head)
-    except UnicodeDecodeError:
+    except UnicodeError:
         if not (layout.encoding == "utf-8-sig" and is_mostly_utf8(head)):
             found["encoding"] = fitting_encoding(head)
     if layout.encoding == "utf-8-sig" and b"\0" in head and (wide := wide_encoding(head)):

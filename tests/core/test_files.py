@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 from config import Data, UserError
 from core.delta import read_delta
 from core.files import find_files
-from core.sources import check_source, partitions, read_rows, read_table
+from core.sources import check_source, find_options, partitions, read_rows, read_table
 
 TEXT = "x,word,y\n1.5,Köln,0\n2.5,Bonn,1\n3.5,Ulm,0\n"
 TABLE = pd.DataFrame({"x": [1.5, 2.5, 3.5], "word": ["Köln", "Bonn", "Ulm"], "y": [0, 1, 0]})
@@ -99,6 +99,7 @@ def parquet() -> bytes:
         ("t.csv", lambda: TABLE.to_json(orient="records").encode(), "is JSON", "t.json"),
         ("t.csv", lambda: TABLE.to_json(orient="records", lines=True).encode(), "is JSON", "t.json"),
         ("t.parquet", lambda: TABLE.to_json(orient="records", lines=True).encode(), "is JSON", "t.json"),
+        ("t.jsonl", lambda: TEXT.encode(), "is text, but not JSON", "t.csv"),
     ],
 )
 def test_a_file_under_a_wrong_name_is_called_by_its_name(name: str, make: Any, words: str, better: str) -> None:
@@ -347,9 +348,11 @@ def test_only_the_folders_next_to_a_file_are_columns() -> None:
     assert list(read("run=7/data")) == [*TABLE, "year"]
 
 
-def test_a_folder_of_missing_values_is_missing() -> None:
-    write("t/year=2023/a.csv", TEXT)
-    write("t/year=__HIVE_DEFAULT_PARTITION__/a.csv", TEXT)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_folder_of_missing_values_is_missing(ending: str) -> None:
+    for year in ("2023", "__HIVE_DEFAULT_PARTITION__"):
+        Path(f"t/year={year}").mkdir(parents=True)
+        getattr(TABLE, f"to_{ending}")(f"t/year={year}/part.{ending}", index=False)
     rows = read("t")
     assert rows.year.isna().tolist() == [False] * 3 + [True] * 3
 
@@ -440,6 +443,12 @@ def test_a_packed_file_that_is_cut_off_is_said_to_be(ending: str) -> None:
     write(f"t.csv.{ending}", packed[:-9])
     with pytest.raises(UserError, match=rf"cannot read t\.csv\.{ending}: it is cut off"):
         read(f"t.csv.{ending}")
+
+
+def test_long_texts_are_no_fault() -> None:
+    write("t.csv", 'x,word,y\n1,5" disk,0\n2,"' + "long " * 50_000 + '",1\n')
+    assert read("t.csv").word.str.len().tolist() == [7, 250_000]
+    assert find_options(data("t.csv")) == {}
 
 
 def test_a_column_that_is_also_a_folder_is_read_once() -> None:
