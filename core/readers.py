@@ -56,7 +56,8 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
         frames.append(frame)
         if left is not None and (left := left - len(frame)) <= 0:
             break
-    rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=len(frames) > 1)
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
     spelt = set().union(*(file.partitions for file in files))
     table, reading = settle_table(rows, data, known, spelt.difference(frames[0].attrs.get("typed", ())))
     return table, reading.model_copy(update={"notes": (*notes, *reading.notes)})
@@ -92,7 +93,7 @@ def settle_table(
                 settled[name] = Settled(values.set_axis(rows.index), gathered.format)
                 continue
         settled[name] = settle(column, known.get(name), numbers, is_id=name in data.id)
-    table = pd.concat([found.values for found in settled.values()], axis=1, keys=list(settled)) if settled else rows
+    table = pd.DataFrame({name: found.values for name, found in settled.items()}, copy=False)
     return table, Reading(
         formats={name: found.format for name, found in settled.items() if found.format is not None},
         missing_words={name: dict(found.words) for name, found in settled.items() if found.words},
