@@ -71,6 +71,8 @@ class File:
         """Open its bytes, decompressed unless asked for `plain`; one can seek to the start."""
         with ExitStack() as stack:
             handle = stack.enter_context(self.system.open(self.path, "rb"))
+            if "https" in self.system.protocol and (self.codec == "zip" or self.ending == "xlsx"):
+                handle = io.BytesIO(handle.read())  # not every server lets one read the end first
             if self.codec == "zip" and not plain:
                 archive = stack.enter_context(zipfile.ZipFile(handle))
                 handle = stack.enter_context(archive.open(self.member or ""))

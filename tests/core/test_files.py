@@ -1,8 +1,11 @@
 import bz2
 import gzip
+import http.server
 import lzma
 import sqlite3
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +325,53 @@ def test_a_file_that_ends_within_a_quoted_field_is_refused() -> None:
     assert str(error.value) == "t.csv is cut off or has a stray quote: that of line 3 is never closed"
     write("t.csv", 'x,word,y\n1,"a, b",0\n2,5" disk,1\n')  # a quote within a field opens nothing
     assert read("t.csv").word.tolist() == ["a, b", '5" disk']
+
+
+# Servers
+
+
+class _Streams(http.server.BaseHTTPRequestHandler):
+    """A server that knows no ranges, as most small ones."""
+
+    tells_size = True
+
+    def do_GET(self) -> None:
+        content = Path(self.path[1:]).read_bytes()
+        self.send_response(200)
+        if self.tells_size:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=[True, False])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(_Streams, "tells_size", request.param)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Streams) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+
+
+def test_what_a_server_streams_is_read_too(server: str) -> None:
+    write("t.csv", TEXT)
+    write("t.csv.gz", gzip.compress(TEXT.encode()))
+    write("t.csv.zst", pa.compress(TEXT.encode(), "zstd", asbytes=True))
+    archive("t.csv.zip", **{"t.csv": TEXT})
+    write("t.xlsx", excel("t"))
+    for name in ("t.csv", "t.csv.gz", "t.csv.zst", "t.csv.zip", "t.xlsx"):
+        assert_frame_equal(read_rows(data(f"{server}/{name}")), TABLE)
+    write("t.csv", 'x,word,y\n1,5" disk,0\n')
+    assert read_rows(data(f"{server}/t.csv")).word.tolist() == ['5" disk']
+    write("t.csv", "x,word,y\n1,\0,0\n")
+    with pytest.raises(UserError, match=r"t\.csv has a NUL byte( in line 2)?; remove it"):
+        read_rows(data(f"{server}/t.csv"))
 
 
 # Folders
