@@ -62,7 +62,7 @@ class Data(Section):
     drop: tuple[str, ...] = ()
     """Columns to ignore."""
     kinds: dict[str, Kind] = {}
-    """What a column is, where the inferred kind is wrong."""
+    """What a column is, where the inferred kind is wrong; a target is `numeric` or `categorical`."""
 
     @field_validator("source", "query")
     @classmethod

@@ -88,8 +88,10 @@ def _known(data: Data, contract: DataContract | None) -> dict[str, Known]:
 
     said = {name: Known(kind, settled=False) for name, kind in data.kinds.items()}
     learned = contract.known if contract is not None else {}
-    strings = {name for name, column in learned.items() if column.kind in ("categorical", "text") and name in said}
-    return learned | {name: known for name, known in said.items() if name not in strings}
+    for name in said:
+        if name in learned and learned[name].kind in ("categorical", "text"):
+            said[name] = learned[name]._replace(settled=False)
+    return learned | said
 
 
 def partitions(data: Data, key: str = "data.source") -> list[tuple[str, Data]]:
