@@ -71,6 +71,8 @@ class File:
         """Open its bytes, decompressed unless asked for `plain`; one can seek to the start."""
         with ExitStack() as stack:
             handle = stack.enter_context(self.system.open(self.path, "rb"))
+            if "https" in self.system.protocol and (self.codec == "zip" or self.ending == "xlsx"):
+                handle = io.BytesIO(handle.read())  # not every server lets one read the end first
             if self.codec == "zip" and not plain:
                 archive = stack.enter_context(zipfile.ZipFile(handle))
                 handle = stack.enter_context(archive.open(self.member or ""))
@@ -87,13 +89,13 @@ class File:
         """Open its text as UTF-8, whatever its encoding (see `core.text.Lines`); a fault is raised when all is read."""
         if self.codec:
             with self.open(plain=True) as packed:
-                self.refuse(wrong_mark(self.name, self.path, packed.read(4096), self.ending, self.codec))
+                _refuse(wrong_mark(self.name, self.path, packed.read(4096), self.ending, self.codec))
         with self.open() as handle:
             head = handle.read(SAMPLE)
             if self.codec:
-                self.refuse(wrong_content(self.name, head, self.ending))
+                _refuse(wrong_content(self.name, head, self.ending))
             else:
-                self.refuse(wrong_mark(self.name, self.path, head, self.ending, None))
+                _refuse(wrong_mark(self.name, self.path, head, self.ending, None))
             layout = look_at(head, self.ending, options)
             errors = options.get("encoding_errors", "strict")
             quote = options.get("quotechar", '"') if self.ending in ("csv", "tsv") else None
@@ -113,16 +115,11 @@ class File:
         if not self.is_local:
             return
         with self.open() as handle:
-            self.refuse(wrong_mark(self.name, self.path, handle.read(4096), self.ending, None))
+            _refuse(wrong_mark(self.name, self.path, handle.read(4096), self.ending, None))
             if self.ending == "parquet":
                 handle.seek(max(self.system.size(self.path) - 4, 0))
                 whole = handle.read() == b"PAR1"
-                self.refuse(None if whole else f"{self.name} is not a whole Parquet file; was it cut off?")
-
-    def refuse(self, fault: str | None) -> None:
-        """Raise a fault, if there is one."""
-        if fault:
-            raise UserError(fault)
+                _refuse(None if whole else f"{self.name} is not a whole Parquet file; was it cut off?")
 
 
 class _Zstandard(io.RawIOBase):
@@ -197,7 +194,7 @@ def _advice(system: Any, paths: list[str], data: Data) -> str:
         return _SUPPORTED
     with explained(data.shown_source, "file" in system.protocol):
         head = system.read_block(paths[0], 0, 4096)
-    return (head and better_name(name, head)) or _SUPPORTED
+    return (head and better_name(name, paths[0], head)) or _SUPPORTED
 
 
 def _partitions(folder: str, name: str) -> dict[str, str | None]:
@@ -306,6 +303,11 @@ def suggest(file: File, options: dict[str, Any]) -> dict[str, Any]:
         return {}
     with explained(file.name, file.is_local), file.open() as handle:
         return sniff(handle.read(SAMPLE), file.ending, options)
+
+
+def _refuse(fault: str | None) -> None:
+    if fault:
+        raise UserError(fault)
 
 
 @contextmanager

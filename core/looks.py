@@ -52,6 +52,8 @@ def wrong_mark(name: str, path: str, head: bytes, ending: str, codec: str | None
     """
     promised = codec or _PROMISED.get(ending, "text")
     what = "parquet" if promised == "parquet" and head.startswith(b"PAR1") else mark(head)
+    if promised == "text" and what is None and ending in _JSON and re.match(rb"\s*[^\s{\[\xef\xfe\xff\0]", head):
+        return f"{name} is text, but not JSON; name it {_ENDINGS.sub('', name)}.csv"
     if what == promised or (what is None and promised == "text") or (what == "json" and ending in _JSON):
         return None
     stem, unpacked = _ENDINGS.sub("", name), name.rpartition(".")[0]
@@ -75,11 +77,11 @@ def wrong_content(name: str, head: bytes, ending: str) -> str | None:
     return f"{name} holds {_WORDS.get(what, what)}; unpack it, and look what it is"
 
 
-def better_name(name: str, head: bytes) -> str | None:
+def better_name(name: str, path: str, head: bytes) -> str | None:
     """Say what a file is whose ending says nothing, and what to call it; None where its bytes do not tell."""
     stem, what = name.rpartition(".")[0] or name, mark(head)
     if what in _ADVICE:
-        return f"it is {_WORDS[what]}; {_ADVICE[what].format(path=name)}"
+        return f"it is {_WORDS[what]}; {_ADVICE[what].format(path=path)}"
     if what is None and not _is_text(head):
         return None
     ending = f".csv{_CODECS[what]}" if what in _CODECS else f".{what}" if what else ".csv"

@@ -234,7 +234,8 @@ def _read_files(
     from core.readers import read_files
 
     files = files or _find_files(data, source, labelled)
-    _check_options(f"pandas.{files[0].reader.__name__}", files[0].reader, data.options)
+    options = {key: value for key, value in data.options.items() if key != "storage_options"}  # fsspec's
+    _check_options(f"pandas.{files[0].reader.__name__}", files[0].reader, options)
     return read_files(data, files, known)
 
 

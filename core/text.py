@@ -18,6 +18,7 @@ from core.notes import Note
 SAMPLE = 2**18
 """Bytes that tell the layout of a file: some thousand lines."""
 _CHUNK = 2**20
+csv.field_size_limit(2**31 - 1)  # Python's own limit is 131,072 characters; texts may be longer
 _SEPARATORS = ",;\t|"
 _NAMES_SEPARATOR = re.compile(r"sep=(.)[\r\n]*", re.I)
 
@@ -178,26 +179,33 @@ class Lines(io.RawIOBase):
         if nul >= 0:
             if wide := wide_encoding(text):
                 raise UserError(f"{self.name} is not in utf-8; set data.options.encoding: {wide}")
-            line = self._line(text[:nul])
-            raise UserError(f"{self.name} has a NUL byte in line {line:,}; remove it from the source")
+            raise UserError(f"{self.name} has a NUL byte{self._line(text[:nul])}; remove it from the source")
         self._last = text[-1:] or self._last
         if self._quote and self._quote.encode() in text:
             self.quotes += text.count(self._quote.encode())
 
-    def _line(self, text: bytes) -> int:
-        """Return the number of the line in which a text ends that begins the bytes read last."""
-        self._handle.seek(0)
+    def _line(self, text: bytes) -> str:
+        """Say in which line a text ends that begins the bytes read last, where one can look at the lines before."""
+        if not self._rewind():
+            return ""
         lines = text.count(b"\n") + 1
         for start in range(0, self._read, _CHUNK):
             lines += self._handle.read(min(_CHUNK, self._read - start)).count(b"\n")
-        return lines
+        return f" in line {lines:,}"
+
+    def _rewind(self) -> bool:
+        """Go back to the start; what a server streams has none."""
+        try:
+            self._handle.seek(0)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def _wrong_encoding(self, sample: bytes, start: int) -> str:
         encoding = self.layout.encoding.removesuffix("-sig")
         if encoding == "utf-8" and is_mostly_utf8(sample):
-            line = self._line(sample[:start])
             return (
-                f"{self.name} has bytes in line {line:,} that are not utf-8, as the rest is; repair them, "
+                f"{self.name} has bytes{self._line(sample[:start])} that are not utf-8, as the rest is; repair them, "
                 "or set data.options.encoding_errors: replace"
             )
         fix = fitting_encoding(sample)
@@ -206,8 +214,7 @@ class Lines(io.RawIOBase):
     def _check_end(self) -> None:
         """Look for an open quote where their number is odd; it is odd in `5" disk` too, which opens nothing."""
         quote, self._quote = self._quote, None
-        if quote and self.quotes % 2 and self.layout.separator is not None:
-            self._handle.seek(0)
+        if quote and self.quotes % 2 and self.layout.separator is not None and self._rewind():
             again = Lines(self.name, self._handle, self.layout, errors=self._errors)
             text = io.TextIOWrapper(io.BufferedReader(again), "utf-8", newline="")
             if line := _open_quote(text, self.layout.separator, quote):
@@ -219,13 +226,10 @@ def _open_quote(lines: Iterable[str], separator: str, quote: str) -> int | None:
     """Return the line in which a quoted field begins that has no end."""
     end = "\1end"
     rows, begins = csv.reader(chain(lines, [end]), delimiter=separator, quotechar=quote), 1
-    try:
-        for row in rows:
-            if row and row[-1].endswith(end):
-                return None if row == [end] else begins
-            begins = rows.line_num + 1
-    except csv.Error:  # a field of more than 131,072 characters
-        return begins
+    for row in rows:
+        if row and row[-1].endswith(end):
+            return None if row == [end] else begins
+        begins = rows.line_num + 1
     return None
 
 
@@ -239,7 +243,7 @@ def header(lines: Iterable[str], layout: Layout, options: Mapping[str, Any]) -> 
     place, skip = options.get("header", "infer"), options.get("skiprows") or 0
     if options.get("names") is not None:
         return [str(name) for name in options["names"]]
-    if place not in ("infer", *range(1000)) or isinstance(place, bool):
+    if place != "infer" and (not isinstance(place, int) or isinstance(place, bool)):
         return None
     skipped = range(skip) if isinstance(skip, int) else skip
     kept: Iterator[str] = (line for number, line in enumerate(lines) if number not in skipped)
@@ -256,7 +260,7 @@ def sniff(head: bytes, ending: str, options: Mapping[str, Any]) -> dict[str, Any
     layout = look_at(head, ending, options)
     try:
         codecs.getincrementaldecoder(layout.encoding)().decode(head)
-    except UnicodeDecodeError:
+    except UnicodeError:
         if not (layout.encoding == "utf-8-sig" and is_mostly_utf8(head)):
             found["encoding"] = fitting_encoding(head)
     if layout.encoding == "utf-8-sig" and b"\0" in head and (wide := wide_encoding(head)):

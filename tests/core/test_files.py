@@ -1,8 +1,11 @@
 import bz2
 import gzip
+import http.server
 import lzma
 import sqlite3
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from pandas.testing import assert_frame_equal
 from config import Data, UserError
 from core.delta import read_delta
 from core.files import find_files
-from core.sources import check_source, partitions, read_rows, read_table
+from core.sources import check_source, find_options, partitions, read_rows, read_table
 
 TEXT = "x,word,y\n1.5,Köln,0\n2.5,Bonn,1\n3.5,Ulm,0\n"
 TABLE = pd.DataFrame({"x": [1.5, 2.5, 3.5], "word": ["Köln", "Bonn", "Ulm"], "y": [0, 1, 0]})
@@ -99,6 +102,7 @@ def parquet() -> bytes:
         ("t.csv", lambda: TABLE.to_json(orient="records").encode(), "is JSON", "t.json"),
         ("t.csv", lambda: TABLE.to_json(orient="records", lines=True).encode(), "is JSON", "t.json"),
         ("t.parquet", lambda: TABLE.to_json(orient="records", lines=True).encode(), "is JSON", "t.json"),
+        ("t.jsonl", lambda: TEXT.encode(), "is text, but not JSON", "t.csv"),
     ],
 )
 def test_a_file_under_a_wrong_name_is_called_by_its_name(name: str, make: Any, words: str, better: str) -> None:
@@ -323,6 +327,53 @@ def test_a_file_that_ends_within_a_quoted_field_is_refused() -> None:
     assert read("t.csv").word.tolist() == ["a, b", '5" disk']
 
 
+# Servers
+
+
+class _Streams(http.server.BaseHTTPRequestHandler):
+    """A server that knows no ranges, as most small ones."""
+
+    tells_size = True
+
+    def do_GET(self) -> None:
+        content = Path(self.path[1:]).read_bytes()
+        self.send_response(200)
+        if self.tells_size:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=[True, False])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(_Streams, "tells_size", request.param)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Streams) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+
+
+def test_what_a_server_streams_is_read_too(server: str) -> None:
+    write("t.csv", TEXT)
+    write("t.csv.gz", gzip.compress(TEXT.encode()))
+    write("t.csv.zst", pa.compress(TEXT.encode(), "zstd", asbytes=True))
+    archive("t.csv.zip", **{"t.csv": TEXT})
+    write("t.xlsx", excel("t"))
+    for name in ("t.csv", "t.csv.gz", "t.csv.zst", "t.csv.zip", "t.xlsx"):
+        assert_frame_equal(read_rows(data(f"{server}/{name}")), TABLE)
+    write("t.csv", 'x,word,y\n1,5" disk,0\n')
+    assert read_rows(data(f"{server}/t.csv")).word.tolist() == ['5" disk']
+    write("t.csv", "x,word,y\n1,\0,0\n")
+    with pytest.raises(UserError, match=r"t\.csv has a NUL byte( in line 2)?; remove it"):
+        read_rows(data(f"{server}/t.csv"))
+
+
 # Folders
 
 
@@ -347,9 +398,11 @@ def test_only_the_folders_next_to_a_file_are_columns() -> None:
     assert list(read("run=7/data")) == [*TABLE, "year"]
 
 
-def test_a_folder_of_missing_values_is_missing() -> None:
-    write("t/year=2023/a.csv", TEXT)
-    write("t/year=__HIVE_DEFAULT_PARTITION__/a.csv", TEXT)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_folder_of_missing_values_is_missing(ending: str) -> None:
+    for year in ("2023", "__HIVE_DEFAULT_PARTITION__"):
+        Path(f"t/year={year}").mkdir(parents=True)
+        getattr(TABLE, f"to_{ending}")(f"t/year={year}/part.{ending}", index=False)
     rows = read("t")
     assert rows.year.isna().tolist() == [False] * 3 + [True] * 3
 
@@ -440,6 +493,12 @@ def test_a_packed_file_that_is_cut_off_is_said_to_be(ending: str) -> None:
     write(f"t.csv.{ending}", packed[:-9])
     with pytest.raises(UserError, match=rf"cannot read t\.csv\.{ending}: it is cut off"):
         read(f"t.csv.{ending}")
+
+
+def test_long_texts_are_no_fault() -> None:
+    write("t.csv", 'x,word,y\n1,5" disk,0\n2,"' + "long " * 50_000 + '",1\n')
+    assert read("t.csv").word.str.len().tolist() == [7, 250_000]
+    assert find_options(data("t.csv")) == {}
 
 
 def test_a_column_that_is_also_a_folder_is_read_once() -> None:
