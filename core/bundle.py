@@ -89,7 +89,8 @@ class Bundle:
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
-        features = as_features(rows, self.card.contract.features)
+        contract = self.card.contract
+        features = as_features(rows, contract.features, contract.categories)
         if self.card.contract.task == "regression":
             return np.asarray(self.pipeline.predict(features), dtype=np.float64)
         probabilities = np.asarray(self.pipeline.predict_proba(features), dtype=np.float64)

@@ -97,6 +97,11 @@ class DataContract(Section):
         # Names end up in the model's pickle, which must not depend on where the contract was read from.
         return {sys.intern(column.name): column.kind for column in self.columns}
 
+    @property
+    def categories(self) -> dict[str, tuple[str, ...]]:
+        """Return the categories of each categorical feature."""
+        return {column.name: column.categories for column in self.columns if column.categories}
+
 
 def learn_contract(
     train_rows: pd.DataFrame, data: Data, contract: Contract, reference_rows: int | None = None

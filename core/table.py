@@ -5,9 +5,10 @@ import json
 import math
 import numbers
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 from pandas.api import types
 
 from config import Data, Kind, Task, UserError, known
+from core.categories import category_of
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -97,23 +99,30 @@ def column(rows: pd.DataFrame, name: str, wanted_by: str) -> pd.Series:
     return rows[name]
 
 
-def as_features(rows: pd.DataFrame, columns: Mapping[str, Kind]) -> pd.DataFrame:
+def as_features(
+    rows: pd.DataFrame, columns: Mapping[str, Kind], categories: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> pd.DataFrame:
     """Return exactly these columns in this order, each as its kind (see `as_kind`); leave `rows` as they are.
+
+    `categories` are those a model knows, by column; none while they are learned.
 
     Training, evaluation, service and batch all pass here, so a value means the same everywhere. A missing
     column is a UserError, never a column of missing values.
     """
     if "text" in columns.values():
         raise ValueError("text columns are not features")
-    features = {name: as_kind(column(rows, name, "the model"), kind) for name, kind in columns.items()}
+    features = {
+        name: as_kind(column(rows, name, "the model"), kind, categories.get(name, ())) for name, kind in columns.items()
+    }
     return pd.DataFrame(features, index=rows.index, columns=pd.Index(list(columns), dtype=object))
 
 
-def as_kind(values: pd.Series, kind: Kind) -> pd.Series:
+def as_kind(values: pd.Series, kind: Kind, categories: Collection[str] = ()) -> pd.Series:
     """Return a column coerced value by value; what is not of the kind (also infinity) becomes missing.
 
     Numeric and boolean become float64, datetime becomes datetime64[us] in UTC without a zone (strings as
-    ISO 8601), categorical and text become str objects, where 3 and 3.0 are both "3"; missing is NaN or NaT.
+    ISO 8601), categorical and text become str objects, where 3 and 3.0 are both "3", or that one of the
+    `categories` which is meant; missing is NaN or NaT, and so is an empty text.
     """
     if kind == "datetime":
         return _like(values, _as_times(values), "datetime64[us]")
@@ -126,7 +135,8 @@ def as_kind(values: pd.Series, kind: Kind) -> pd.Series:
     elif kind == "boolean":
         coerced = [_TRUTH.get(as_text(value).lower(), np.nan) for value in distinct]
     else:  # one object a spelling, so that a model's pickle does not depend on the reader's objects
-        coerced = [sys.intern(as_text(value)) for value in distinct]
+        spelt = (category_of(as_text(value), categories) for value in distinct)
+        coerced = [sys.intern(text) if text else np.nan for text in spelt]
     dtype = "float64" if kind in ("numeric", "boolean") else "object"
     return _like(values, np.array([*coerced, np.nan], dtype)[codes], dtype)  # missing has code -1, the last
 
