@@ -195,7 +195,7 @@ REFUSED_CSV = {
     "a column twice": (b"height," + table(ROW).replace(b"\r\n1", b"\r\n1,1"), 422, "names 'height' twice"),
     "unknown column": (table(ROW | {"hight": 1}), 422, "row 1: no field 'hight'", "did you mean 'height'?"),
     "missing column": (table({"height": 150}), 422, "row 1: field 'depth' is missing"),
-    "semicolons": (table(ROW).replace(b",", b";"), 422, "row 1: no field 'height;depth"),
+    "bars": (table(ROW).replace(b",", b"|"), 422, "row 1: no field 'height|depth"),
     "text for a number": (table(ROW, ROW | {"height": "tall"}), 422, "row 2: 'height' needs", "it is 'tall'"),
     "an empty cell where none was": (table(ROW | {"height": ""}), 422, "'height' needs", "it is null"),
     "nan": (table(ROW | {"height": "nan"}), 422, "'height' needs a number", "it is 'nan'"),
