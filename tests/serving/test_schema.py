@@ -158,7 +158,11 @@ REFUSED = {
     "a time out of range": (body(since="2030-01-01"), 422, "to 2020-05-28T12:00:00, it is '2030-01-01'"),
     "before the year 1": (body(since="0001-01-01T00:00:00+01:00"), 422, "'since' needs a time", "it is '0001"),
     "after the year 9999": (body(since="9999-12-31T23:59:59-01:00"), 422, "'since' needs a time", "it is '9999"),
-    "an array in a column for the log": (body(key=[1]), 422, "row 1: 'key' needs a whole number or null, it is an array"),
+    "an array in a column for the log": (
+        body(key=[1]),
+        422,
+        "row 1: 'key' needs a whole number or null, it is an array",
+    ),
     "NaN in a column for the log": (body(key=b"NaN"), 422, "row 1: 'key' needs a whole number or null, it is NaN"),
     "20 digits in a column for the log": (body(key=10**20), 422, "row 1: 'key' needs a whole number or null, it is 1"),
     "half a character in a column for the log": (body(key=b'"\\ud800"'), 422, "row 1: 'key' needs a whole number"),
