@@ -126,6 +126,24 @@ def test_any_column_is_served_checked_and_logged(tmp_path: Path) -> None:
         assert logged[name].tolist() == found.table[name].tolist()
 
 
+def test_the_log_holds_what_a_value_means_however_it_was_spelt(tmp_path: Path) -> None:
+    model = trained()
+    found = admitted(Schema(model.bundle.card, Serving()), model.holdout)
+    plain = next(row for row in found.sent if row["member"] and row["plan"] == "true" and row["ill"] is not None)
+    odd = plain | {"member": "TRUE", "plan": True, "rank": float(plain["rank"]), "ill": "", "id": str(plain["id"])}
+    names = list(Schema(model.bundle.card, Serving()).columns)
+    with in_process(tmp_path, model) as (_, client):
+        as_array = [[row[name] for name in names] for row in (plain | {"ill": None}, odd)]
+        answers = [client.post("/predict", json=[plain | {"ill": None}, odd]), client.post("/predict", json=as_array)]
+    for answer in answers:
+        assert len(set(answer.json()["scores"])) == 1
+    logged = read_predictions(tmp_path / "log/predictions")
+    assert logged["ill"].isna().all()
+    for name in ("id", "rank", "plan"):
+        assert logged[name].nunique() == 1
+    assert {str(value) for value in logged["member"]} == {"True"}
+
+
 def test_a_label_that_ends_in_a_carriage_return_is_one_cell(tmp_path: Path) -> None:
     found = admitted(Schema(trained().bundle.card, Serving()), trained().holdout)
     with in_process(tmp_path, trained()) as (_, client):
