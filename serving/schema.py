@@ -1,7 +1,7 @@
 """Turn a data contract into the types of a service: what a request may hold, and what is said if it does not.
 
-msgspec decodes and checks a request in one pass of C. Only a request that fails is looked at again, slowly, to
-say in one sentence which row and field is wrong.
+msgspec decodes and checks a request in one pass of C. Only a request that fails is looked at again, slowly: to take
+what is spelt in another way, or to say in one sentence which row and field is wrong.
 """
 
 import csv
@@ -9,6 +9,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ from core.contract import Column, DataContract, class_code
 from core.records import PREDICTION_ID, Rule
 from core.table import as_text, quoted
 from serving.openapi import EXAMPLE_ID, describe
-from serving.values import UNFIT, Field, Whole, companion, feature, parse, shown
+from serving.values import UNFIT, Field, Whole, companion, feature, listed, parse, shown
 
 Row = tuple[Any, ...]
 
@@ -48,6 +49,7 @@ class Schema:
         self.columns = (*self.features, *self.extras)
         self.fields = self._fields(card)
         """What each column takes, features first, as `columns`."""
+        self._between_commas = [replace(field, decimal=".") for field in self.fields]
         self._known = frozenset(self.columns)
         self._expected = [(place, field.expects) for place, field in enumerate(self.fields) if field.expects]
         self.values = msgspec.defstruct("Values", self._types(), forbid_unknown_fields=True, array_like=True)
@@ -89,29 +91,17 @@ class Schema:
         if not lines:
             raise Refused(422, "the CSV needs a header and at least one row, it has no row")
         self._check_count(len(lines))
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise Refused(422, f"the header of the CSV names {shown(twice[0])} twice")
-        for number, line in enumerate(lines, 1):
-            if len(line) != len(names):
-                wanted = f"{len(names)} cells, as many as the header"
-                raise Refused(
-                    422, f"row {number} needs {wanted}, it has {'more' if len(line) > len(names) else 'fewer'}"
-                )
+        _check_table(names, lines)
         self._check_names(1, names)
         cells = dict(zip(names, zip(*lines, strict=True), strict=True))
         nothing = (None,) * len(lines)
-        columns = [
-            _each(field if separator != "," else replace(field, decimal="."), cells[field.name])
-            if field.name in cells else nothing
-            for field in self.fields
-        ]  # fmt: skip
+        fields = self._between_commas if separator == "," else self.fields
+        columns = [field.read_all(cells[field.name]) if field.name in cells else nothing for field in fields]
         rows = list(zip(*columns, strict=True))
         try:
             found = msgspec.convert(rows, list[self.values], dec_hook=parse)  # type: ignore[name-defined]
         except UNFIT:
-            found = None
-        if found is None or not all(map(_all_finite, rows)):  # in a text, unlike in JSON, `nan` and `inf` are numbers
-            said = list(zip(*(cells.get(name, nothing) for name in self.columns), strict=True))
+            said = zip(*(cells.get(name, nothing) for name in self.columns), strict=True)
             return [self._row(number, *pair) for number, pair in enumerate(zip(rows, said, strict=True), 1)]
         return [msgspec.structs.astuple(row) for row in found]
 
@@ -182,12 +172,12 @@ class Schema:
         contract = self.contract
         if contract.task == "regression":
             if isinstance(label, bool | str) or not math.isfinite(label):
-                raise Refused(422, f"label {number}: '{contract.target}' needs a number, it is {shown(label)}")
+                raise Refused(422, f"label {number}: {quoted(contract.target)} needs a number, it is {shown(label)}")
             return float(label)
         code = class_code(as_text(label), contract.classes)
         if code is None:
-            wanted = ", ".join(contract.classes)
-            raise Refused(422, f"label {number}: '{contract.target}' needs one of {wanted}, it is {shown(label)}")
+            needs = f"{quoted(contract.target)} needs {listed(contract.classes)}"
+            raise Refused(422, f"label {number}: {needs}, it is {shown(label)}")
         return contract.classes[code]
 
     def _second_look(self, body: bytes, err: Exception) -> list[Row]:
@@ -255,7 +245,11 @@ class Schema:
 
 
 class _Twice(dict[str, Any]):
-    """A JSON object in which a name stands twice."""
+    """A JSON object in which a name stands twice.
+
+    It is told of at the second look only: msgspec keeps the last one and says nothing, and counting the names of each
+    body would take nearly half as long as reading it.
+    """
 
     name = ""
 
@@ -276,20 +270,18 @@ def _not_at_once(body: bytes) -> Any:
     raise msgspec.ValidationError("a name that msgspec does not take")
 
 
+def _check_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Refuse a header that names a column twice, and lines of another length."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise Refused(422, f"the header of the CSV names {shown(twice[0])} twice")
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(names):
+            wanted, has = f"{len(names)} cells, as many as the header", "more" if len(line) > len(names) else "fewer"
+            raise Refused(422, f"row {number} needs {wanted}, it has {has}")
+
+
 def _first_line(text: str, separator: str) -> list[str]:
     return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
-
-
-def _each(field: Field, cells: Sequence[str]) -> list[Any]:
-    """Return what the cells of a column mean; those of few distinct ones are read once."""
-    if field.kind == "numeric":
-        return list(map(field.read, cells))
-    means = {cell: field.read(cell) for cell in set(cells)}
-    return [means[cell] for cell in cells]
-
-
-def _all_finite(row: Sequence[Any]) -> bool:
-    return all(not isinstance(value, float) or math.isfinite(value) for value in row)
 
 
 def _typical(column: Column) -> Any:

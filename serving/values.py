@@ -111,6 +111,14 @@ class Field:
             return self._number(cell)
         return self.meant(cell)
 
+    def read_all(self, cells: Sequence[str]) -> list[Any]:
+        """Return what the cells of a column mean: numbers at once where they are plain, other values once each."""
+        if self.kind != "numeric":
+            means = {cell: self.read(cell) for cell in set(cells)}
+            return [means[cell] for cell in cells]
+        plain = None if self.whole or self.words or self.decimal != "." else _floats(cells)
+        return [self.read(cell) for cell in cells] if plain is None else plain
+
     def take(self, value: Any) -> Any:
         """Return a meant value as the type has it, else raise one of UNFIT."""
         return _take(value, self.type)
@@ -145,10 +153,8 @@ class Field:
         text = cell
         if self.decimal != ".":
             text = "" if "." in cell else cell.replace(self.decimal, ".")
-        try:
-            return cell if "_" in cell or not cell.isascii() else float(text)  # those are numbers to Python alone
-        except ValueError:
-            return cell
+        numbers = _floats([text])
+        return cell if numbers is None else numbers[0]
 
 
 def feature(column: Column, serving: Serving, slack: float, decimal: str) -> Field:
@@ -157,7 +163,7 @@ def feature(column: Column, serving: Serving, slack: float, decimal: str) -> Fie
     kind, needs, expects = _loose(column, words), _words(column), None
     if column.kind == "categorical":
         if serving.unseen_category == "refuse":
-            kind, needs = _known(column), _list(column.categories)
+            kind, needs = _known(column), listed(column.categories)
         else:
             expects = partial(_is_one_of, categories)
     elif column.kind != "boolean":
@@ -218,6 +224,13 @@ def shown(value: Any) -> str:
     return quoted(value)
 
 
+def listed(texts: Sequence[str]) -> str:
+    """Say that one of these is needed; a line break in one breaks no sentence."""
+    few = (text if text.isprintable() else repr(text)[1:-1] for text in texts[:12])
+    shown = ", ".join(text if len(text) <= 40 else text[:39] + "…" for text in few)
+    return f"one of {shown}" + (" …" if len(texts) > 12 else "")
+
+
 def _take(value: Any, kind: Any) -> Any:
     """Return a value as a type has it; NaN and half a character are of none."""
     if isinstance(value, str):
@@ -226,6 +239,16 @@ def _take(value: Any, kind: Any) -> Any:
     if isinstance(found, float) and not math.isfinite(found):
         raise ValueError("not a number")
     return found
+
+
+def _floats(texts: Sequence[str]) -> list[float] | None:
+    """Return the numbers that texts spell; None if one spells none, or one that is a number to Python alone."""
+    joined = "".join(texts)
+    try:
+        numbers = list(map(float, texts)) if joined.isascii() and "_" not in joined else None
+    except ValueError:
+        return None
+    return numbers if numbers is not None and all(map(math.isfinite, numbers)) else None
 
 
 def _is_scalar(value: Any) -> bool:
@@ -281,9 +304,3 @@ def _lies_within(low: Any, high: Any, value: Any) -> bool:
 
 def _is_one_of(categories: frozenset[str], value: Any) -> bool:
     return category_of(as_text(value), categories) in categories
-
-
-def _list(categories: Sequence[str]) -> str:
-    few = (text if text.isprintable() else repr(text)[1:-1] for text in categories[:12])
-    shown = ", ".join(text if len(text) <= 40 else text[:39] + "…" for text in few)
-    return f"one of {shown}" + (" …" if len(categories) > 12 else "")
