@@ -161,7 +161,8 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
 def _mostly_numbers(name: str, counts: pd.Series) -> Iterator[_Broken]:
     for kind, called in _HINTS:
         odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
-        if not odd.all() and counts[odd].sum() <= _FEW * counts.sum():
+        zero_led = kind == "numeric" and any(re.match(r"-?0\d", text) for text in counts.index)  # codes, no doubt
+        if not odd.all() and not zero_led and counts[odd].sum() <= _FEW * counts.sum():
             sentence = f"'{name}' is read as categories; {_how_many(name, counts, odd, kind, called)}"
             yield "mostly_numbers", name, int(counts.sum()), sentence
             return

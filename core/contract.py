@@ -18,6 +18,7 @@ from core.table import as_kind, as_text, column, infer_kinds, infer_task, quoted
 
 Reason = Literal["id", "time", "dropped", "text", "constant", "empty"]
 
+_SQUARABLE = 1e150  # sums of squares of larger numbers overflow
 _DECILES = np.arange(1, 10) / 10
 _BOOLEAN = {"true": ("True", "1"), "1": ("True",), "false": ("False", "0"), "0": ("False",)}
 
@@ -283,13 +284,14 @@ def _learn_column(values: pd.Series, kind: Kind, classes: Sequence[str] = (), la
         learned |= {"minimum": present.min().isoformat(), "maximum": present.max().isoformat()}
     else:
         low, high = float(present.min()), float(present.max())
+        scale = max(1.0, abs(low), abs(high)) if max(abs(low), abs(high)) > _SQUARABLE else 1.0
         learned |= {
             "integer": kind == "numeric" and bool((present % 1 == 0).all()),
             "minimum": low,
             "maximum": high,
             "edges": deciles(typical.dropna().to_numpy(), high),
-            "mean": float(typical.mean()),
-            "std": float(typical.std(ddof=0)),
+            "mean": scale * float((typical / scale).mean()),
+            "std": scale * float((typical / scale).std(ddof=0)),
         }
     return Column(**learned, shares=tuple(map(float, shares_of(typical, Column(**learned)))))
 

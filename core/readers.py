@@ -268,6 +268,9 @@ def _read_parquet(file: File, handle: Any, rows: int | None, options: dict[str, 
         kind: getattr(pd, f"{str(kind).replace('int', 'Int').replace('uI', 'UI')}Dtype")() for kind in _whole(table)
     }
     found: pd.DataFrame = table.to_pandas(types_mapper=exact.get)
+    for column in (table.schema.pandas_metadata or {}).get("columns", ()):
+        if column["pandas_type"] == "categorical":  # Arrow forgets it where the categories are numbers
+            found[column["name"]] = found[column["name"]].astype("category")
     return found
 
 

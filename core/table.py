@@ -262,10 +262,15 @@ def fingerprint(rows: pd.DataFrame) -> str:
     A table has the same in every format that it is read from; strings of digits are another table than numbers.
     """
     names, rows = list(map(str, rows.columns)), rows.set_axis(list(map(str, rows.columns)), axis=1)
-    holds = ["time" if rows[n].dtype.kind == "M" else "number" if _is_number(rows[n]) else "text" for n in names]
-    digest = hashlib.sha256(json.dumps([names, holds, len(rows)]).encode())
+    digest = hashlib.sha256(json.dumps([names, [_holds(rows[name]) for name in names], len(rows)]).encode())
     digest.update(exact_hashes(rows, names).astype("<u8").tobytes())
     return digest.hexdigest()
+
+
+def _holds(values: pd.Series) -> str:
+    if values.isna().all():
+        return "nothing"
+    return "times" if types.is_datetime64_any_dtype(values) else "numbers" if _is_number(values) else "texts"
 
 
 def _combined(rows: pd.DataFrame, columns: Sequence[str], cells: Callable[[pd.Series], Hashes]) -> Hashes:

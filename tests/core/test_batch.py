@@ -70,5 +70,7 @@ def test_missing_source_and_missing_column_are_one_sentence_each(tmp_path: Path)
         score_shard(model, 1, settings(), 0, str(tmp_path))
     pd.DataFrame({"a": [1.0]}).to_csv(tmp_path / "a.csv", index=False)
     report = score_shard(model, 1, settings(f"inference.source={tmp_path}/a.csv"), 0, str(tmp_path))
-    with pytest.raises(UserError, match=r"1 of 1 files break the data contract .*a\.csv: column 'mean radius' is missing"):
+    with pytest.raises(
+        UserError, match=r"1 of 1 files break the data contract .*a\.csv: column 'mean radius' is missing"
+    ):
         gather_shards.entrypoint([report])
