@@ -235,7 +235,7 @@ def counts_of(values: pd.Series, reference: Column) -> tuple[int, npt.NDArray[np
     A datetime column has no bins.
     """
     if reference.kind == "categorical":
-        found = spelling_counts(values)
+        found = spelling_counts(values, reference.categories)
         known = found.reindex(list(reference.categories), fill_value=0).to_numpy(np.int64)
         present = int(found.sum())
         return present, np.append(known, present - known.sum())

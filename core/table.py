@@ -213,11 +213,11 @@ def as_kind(values: pd.Series, kind: Kind, categories: Collection[str] = ()) -> 
     return _like(values, np.array([*coerced, np.nan], dtype)[codes], dtype)  # missing has code -1, the last
 
 
-def spelling_counts(values: pd.Series) -> pd.Series:
-    """Count the values present by their one spelling, that of a categorical column, the most frequent first."""
+def spelling_counts(values: pd.Series, categories: Collection[str] = ()) -> pd.Series:
+    """Count the values present by their one spelling, or the category that it means, the most frequent first."""
     codes, distinct = _distinct(values)  # they are spelt once each, not in every row
     counts = pd.Series(np.bincount(codes[codes >= 0], minlength=len(distinct)), dtype=np.int64)
-    spelt = pd.Index([as_text(value) for value in distinct], dtype=object)
+    spelt = pd.Index([category_of(as_text(value), categories) for value in distinct], dtype=object)
     return counts.groupby(spelt, sort=False).sum().sort_values(ascending=False, kind="stable")
 
 
