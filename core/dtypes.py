@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.categories import category_of
 from core.notes import Known, Note
-from core.spelling import PLAIN, Numbers, Texts, as_id, texts_of, whole_numbers
+from core.spelling import PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
 from core.table import as_text
 
 _STRINGS = ("categorical", "text")
@@ -35,7 +35,7 @@ def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLA
         column = as_id(column)
     wants_strings = known is not None and known.kind in _STRINGS
     if isinstance(column.dtype, pd.StringDtype):
-        if wants_strings:
+        if wants_strings or (known is None and not may_be_times(column, numbers.words)):
             return Settled(column)
         return _from_texts(column, known, numbers)
     if known is None or column.isna().all():
@@ -85,7 +85,8 @@ def plain_objects(table: pd.DataFrame) -> pd.DataFrame:
 
 def _strings(values: pd.Series) -> pd.Series:
     texts = values.astype("str")
-    return texts.mask(texts == "")
+    empty = texts == ""
+    return texts.mask(empty) if empty.any() else texts
 
 
 def _exact(values: pd.Series) -> pd.Series:
@@ -120,7 +121,7 @@ def _as_strings(column: pd.Series, known: Known) -> Settled:
     texts = spelt.map(lambda text: category_of(text, known.categories), na_action="ignore").astype("str")
     strange = [text for text in texts.dropna().unique() if text not in known.categories]
     notes = []
-    if known.categories and strange:
+    if known.settled and known.categories and strange:
         count, had = int(texts.isin(strange).sum()), ", ".join(repr(text) for text in sorted(known.categories)[:3])
         sentence = (
             f"'{column.name}' held strings in training, such as {had}, and holds {_called(column)} now, e.g. "

@@ -23,7 +23,7 @@ EXACT = 2**53
 """float64 holds every whole number below."""
 
 CODES = 50
-"""Numbers with so few spellings, all with the same decimals and a zero at the end (1.10, 1.20), are taken for codes."""
+"""Decimals with so few spellings, of which one has a zero at the end (1.10, 1.9), are taken for codes."""
 
 _PLAIN = r"-?(?:0|[1-9]\d*)(?:\.\d*)?|-?\.\d+"
 _SCIENTIFIC = r"-?\d+(?:\.\d+)?[eE][+-]\d+|-?\d\.\d+E\d+"  # as C, Python, R and Excel write them, and as Java does
@@ -34,7 +34,7 @@ _ENDLESS = re.compile(r"[+-]?(?:inf(?:inity)?|\d+(?:\.\d+)?e\+?\d{3,})", re.I)  
 _ZERO_LED, _WHOLE, _TRAILING = r"^[+-]?0\d", r"^[+-]?\d+$", r"\.\d+0$"
 
 ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
-_ZONED = re.compile(r".*(Z|[+-]\d\d(:?\d\d)?)")
+_STARTS_AS_TIME = re.compile(r"\s*\d+[./-]")
 # Dots put the day first everywhere; of / and - both orders are tried, and one of them must fail.
 _DAYS = ["%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y"]
 _FORMATS = [day + clock for day in _DAYS for clock in ("", " %H:%M", " %H:%M:%S")]
@@ -82,7 +82,7 @@ class Texts:
         self._parts: list[pa.Array] = []
         self._lost = False  # only a later piece showed that these are no numbers: the earlier ones are no texts now
         self._decimals: set[int] = set()
-        self._trailing = False
+        self._trailing: str | None = None
 
     def add(self, texts: pa.Array) -> None:
         """Take the next piece, strings in which a missing value is null."""
@@ -160,7 +160,8 @@ class Texts:
             self._decimals.add(0)
         if not self._trailing:
             ended = pc.filter(plain, pc.ends_with(plain, "0"))
-            self._trailing = bool(pc.any(pc.match_substring_regex(ended, _TRAILING)).as_py())
+            ended = pc.filter(ended, pc.match_substring_regex(ended, _TRAILING))
+            self._trailing = ended[0].as_py() if len(ended) else None
 
     def _note_codes(self, plain: pa.Array) -> None:
         odd = pc.filter(plain, pc.match_substring_regex(plain, _ZERO_LED))
@@ -190,8 +191,16 @@ class Texts:
         return pd.Series(floats, name=self.name, copy=False)
 
     def _may_be_codes(self, numbers: pa.ChunkedArray) -> bool:
-        """Say whether zeros at the end make decimals codes: they differ in length, as versions do, or are few."""
-        return len(self._decimals) > 1 or bool(pc.count_distinct(numbers).as_py() <= CODES)
+        """Say whether zeros at the end make codes of decimals, as of versions: there are few; else note the doubt."""
+        if pc.count_distinct(numbers).as_py() <= CODES:
+            return True
+        if len(self._decimals) > 1:
+            sentence = (
+                f"'{self.name}' is numeric, and some of its numbers end in a zero that others lack, e.g. "
+                f"'{self._trailing}'; set data.kinds.{self.name}: categorical if they are codes"
+            )
+            self.notes.append(Note(rule="doubtful_reading", column=self.name, count=len(numbers), sentence=sentence))
+        return False
 
     def _is_truth(self, texts: pa.ChunkedArray) -> bool:
         spelt = {text for text in pc.unique(texts).to_pylist() if text is not None}
@@ -208,6 +217,8 @@ class Texts:
 
     def _as_times(self, values: pd.Series) -> pd.Series:
         """Return times if the texts are that and may be, else the texts."""
+        if self.known is None and not may_be_times(values, self._numbers.words):
+            return values
         cleared = values.where(~values.isin(self._numbers.words))
         found = read_times(cleared, self.known.format if self.known else None)
         if found is None:
@@ -229,9 +240,9 @@ def read_times(values: pd.Series, layout: str | None = None) -> tuple[pd.Series,
     texts = values.str.strip()
     if layout is not None and (times := _parsed(texts, layout)) is not None:
         return times, layout
-    start = texts.dropna().head(1)
-    if not start.str.match(r"\d+[./-]").any():
+    if not may_be_times(texts):
         return None
+    start = texts.dropna().head(1)
     if re.fullmatch(ISO, start.iloc[0]):
         fits = texts.dropna().str.fullmatch(ISO).all()
         times = _parsed(texts, "ISO8601") if fits else None
@@ -306,4 +317,11 @@ def _plain_numbers(texts: Any, numbers: Numbers, others: Any = None) -> Any:
 
 def texts_of(values: pd.Series) -> pa.Array:
     """Return strings as Arrow has them; what misses is null."""
-    return pa.array(values.to_numpy(object), pa.string(), from_pandas=True)
+    texts = pa.array(values.array, from_pandas=True)
+    return pc.cast(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts, pa.string())
+
+
+def may_be_times(values: pd.Series, words: frozenset[str] = MISSING_WORDS) -> bool:
+    """Say whether the first string that is there starts as a time does."""
+    first = next((text for text in values if isinstance(text, str) and text not in words), "")
+    return _STARTS_AS_TIME.match(first) is not None

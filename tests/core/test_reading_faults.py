@@ -230,6 +230,14 @@ def test_a_column_is_what_every_spelling_says(values: list[str], kind: str) -> N
     assert kinds(contract)["c"] == kind
 
 
+def test_zeros_at_the_end_that_others_lack_are_pointed_at() -> None:
+    contract, found = learned(csv("t.csv", c=[*(f"{row}.{row % 10}0" for row in range(60)), "1.5"], x=X, y=Y))
+    assert kinds(contract)["c"] == "numeric"
+    assert "some of its numbers end in a zero that others lack, e.g. '0.00'" in found["doubtful_reading", "c"]
+    contract, _ = learned("t.csv", kinds={"c": "text"})
+    assert contract.left_out == {"c": "text"}
+
+
 def test_a_wrong_spelling_far_down_brings_back_the_texts() -> None:
     values = [f"{row}.50" for row in range(400_000)]
     Path("t.csv").write_text("c,y\n" + "".join(f"{v},{place % 2}\n" for place, v in enumerate([*values, "x"])))
