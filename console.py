@@ -189,7 +189,9 @@ def show_retraining(run: Any, name: str, folder: Path, options: str) -> None:
     """Print what the new rows changed, then what a training prints."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     pairs = [("" if n else "labels", line) for n, line in enumerate(outputs["feedback_report"].load().sentences)]
-    pairs += [("old rows", outputs["history"].load().sentence)]
+    history = outputs["history"].load()
+    pairs += [("", history.unusable)] if history.unusable else []
+    pairs += [("old rows", history.sentence)]
     print()
     fields(pairs + _training(run, name, folder, "its deployment, which begins now"))
 

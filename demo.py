@@ -187,17 +187,18 @@ def _recovered(config: Config, run_name: str) -> tuple[float, float, float]:
     from core.contract import encode_target, learn_contract
     from core.metrics import Predictions, estimate, measure
     from core.model import train
+    from core.records import TRUTH
     from core.split import resolve
     from serving.traffic import stream_rows
 
     steps = Client().get_pipeline_run(run_name).steps
     rows = steps["collect_window"].outputs["judged_rows"][0].load()
-    rows = rows[rows["label"].notna()].reset_index(drop=True)
+    rows = rows[rows[TRUTH].notna()].reset_index(drop=True)
     world = stream_rows(config.data, config.data.rows or ROWS, scenario="concept", start=2_000_000)
     rule = resolve(world, config.data, config.split)
     world = world[~rule.held_out(world)].reset_index(drop=True)
     model = train(world, learn_contract(world, config.data, config.contract), rule, config.recipe)
-    truth = encode_target(rows["label"].rename(config.data.target), model.card.contract)
+    truth = encode_target(rows[TRUTH].rename(config.data.target), model.card.contract)
     then = estimate(Predictions("binary", truth, model.scores(rows)), ["roc_auc"], config.evaluation)["roc_auc"]
     return measure("roc_auc", Predictions("binary", truth, rows["prediction_score"].to_numpy())), then.low, then.high
 

@@ -171,9 +171,11 @@ def subject(folder: Path, estimator: str | None) -> Subject:
     served = Served(folder / "release")
     if served.compiled is None:
         sys.exit(f"error: this benchmark needs a model that compiles; this one is served with {note}")
-    values, table, _ = admitted(served, holdout)
-    _save_for_mlflow(folder / "mlflow", bundle, table)
-    return Subject(folder, served, Schema(served.card, served.release.serving), values, table)
+    schema = Schema(served.card, served.release.serving)
+    found = admitted(schema, holdout)
+    _save_for_mlflow(folder / "mlflow", bundle, found.table)
+    values = [row[: len(schema.features)] for row in found.values]
+    return Subject(folder, served, schema, values, found.table)
 
 
 def _save_for_mlflow(folder: Path, bundle: Bundle, table: pd.DataFrame) -> None:

@@ -89,7 +89,8 @@ class Bundle:
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
-        features = as_features(rows, self.card.contract.features)
+        contract = self.card.contract
+        features = as_features(rows, contract.features, contract.categories)
         if len(features) == 1:  # a product of one row sums up in another order than one of many
             return self._scores(pd.concat([features, features]))[:1]
         return self._scores(features)

@@ -252,7 +252,7 @@ def _check_column(values: pd.Series, reference: Column, settings: Contract) -> I
     if nulls and not reference.nullable:
         yield "new_nulls", name, nulls, f"'{name}' misses {nulls} values, it missed none in training"
     if reference.kind == "categorical":
-        unseen = spelling_counts(values).drop(list(reference.categories), errors="ignore")
+        unseen = spelling_counts(values, reference.categories).drop(list(reference.categories), errors="ignore")
         if count := int(unseen.sum()):
             shown = ", ".join(f"'{label}'" for label in unseen.index[:3])
             more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""

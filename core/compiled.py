@@ -20,6 +20,7 @@ import pandas as pd
 
 from config import Kind, Section, Task, UserError
 from core.bundle import Bundle, Card, sha256
+from core.categories import category_of
 from core.contract import Column, DataContract
 from core.table import as_features, as_text
 
@@ -237,7 +238,8 @@ def compile_model(bundle: Bundle) -> CompiledModel:
     draft = CompiledModel(_learn(bundle), b"")
     rows = _probes(contract)
     table = pd.DataFrame(rows, columns=list(contract.features), dtype=object)
-    matrix = np.asarray(pipeline[:-1].transform(as_features(table, contract.features)), np.float64)
+    features = as_features(table, contract.features, contract.categories)
+    matrix = np.asarray(pipeline[:-1].transform(features), np.float64)
     if not np.array_equal(draft.matrix(rows), matrix):
         raise NotCompilable("the pipeline prepares rows in another way than core.features does")
     linear = _linear(pipeline[-1], matrix, draft.spec, contract)
@@ -254,11 +256,15 @@ def parity(bundle: Bundle, compiled: CompiledModel, rows: pd.DataFrame) -> Parit
 
 def as_values(rows: pd.DataFrame, contract: DataContract) -> list[tuple[Any, ...]]:
     """Return a table's rows as `CompiledModel` wants them; values mean what they mean to the pipeline."""
-    features = as_features(rows, contract.features)
-    columns = [features[name].to_numpy().astype(object) for name in features]  # datetime64 becomes datetime
-    for column in columns:
-        column[pd.isna(column)] = None
-    return list(zip(*columns, strict=True))
+    features = as_features(rows, contract.features, contract.categories)
+    return list(zip(*(_values(features[name], kind) for name, kind in contract.features.items()), strict=True))
+
+
+def _values(coerced: pd.Series, kind: Kind) -> list[Any]:
+    """Return a coerced column as plain values: datetime64 becomes datetime, a truth value is one, a gap None."""
+    values = (coerced == 1 if kind == "boolean" else coerced).to_numpy().astype(object)
+    values[coerced.isna()] = None
+    return list(values)
 
 
 def _learn(bundle: Bundle) -> CompiledSpec:
@@ -556,11 +562,11 @@ class _Codes(dict[Any, int]):
 
     def __init__(self, encoding: Encoding) -> None:
         super().__init__(encoding.codes)
-        self[None] = encoding.missing
+        self[None] = self[""] = encoding.missing
         self.unseen = encoding.unseen
 
     def __missing__(self, value: Any) -> int:
-        return self.get(as_text(value), self.unseen)
+        return self.get(category_of(as_text(value), self), self.unseen)
 
 
 def _calendar(moment: datetime | None) -> tuple[float, float, float, float]:

@@ -284,7 +284,7 @@ def _segments(
     """Yield values of a column and which rows on each side hold them: categories, or up to four ranges."""
     if column.kind == "datetime" or column.name not in rows:
         return
-    now, then = (as_kind(side[column.name], column.kind) for side in (rows, before))
+    now, then = (as_kind(side[column.name], column.kind, column.categories) for side in (rows, before))
     if column.kind == "categorical":
         for category in column.categories:
             yield category, (now == category).to_numpy(), (then == category).to_numpy()

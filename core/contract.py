@@ -102,6 +102,11 @@ class DataContract(Section):
         return {sys.intern(column.name): column.kind for column in self.columns}
 
     @property
+    def categories(self) -> dict[str, tuple[str, ...]]:
+        """Return the categories of each categorical feature."""
+        return {column.name: column.categories for column in self.columns if column.categories}
+
+    @property
     def known(self) -> dict[str, Known]:
         """Return what each column is read as, so that nothing is inferred of it again."""
         known = {other.name: Known(other.kind, other.format) for other in self.others}
@@ -230,7 +235,7 @@ def counts_of(values: pd.Series, reference: Column) -> tuple[int, npt.NDArray[np
     A datetime column has no bins.
     """
     if reference.kind == "categorical":
-        found = spelling_counts(values)
+        found = spelling_counts(values, reference.categories)
         known = found.reindex(list(reference.categories), fill_value=0).to_numpy(np.int64)
         present = int(found.sum())
         return present, np.append(known, present - known.sum())

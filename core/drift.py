@@ -211,7 +211,7 @@ def _codes(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:
     """Return the columns as numbers, (rows, columns): categories by their place, unseen ones share the last."""
     found = []
     for column in columns:
-        values = as_kind(rows[column.name], column.kind)
+        values = as_kind(rows[column.name], column.kind, column.categories)
         if column.kind == "categorical":
             places = pd.Index(column.categories).get_indexer(pd.Index(values)).astype(float)
             places[places < 0] = len(column.categories)

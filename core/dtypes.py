@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from core.categories import category_of
 from core.notes import Known, Note
 from core.spelling import PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
 from core.table import as_text
@@ -116,7 +117,8 @@ def _from_texts(column: pd.Series, known: Known | None, numbers: Numbers) -> Set
 
 def _as_strings(column: pd.Series, known: Known) -> Settled:
     """Spell numbers, truth values or times of a column that holds strings; note where these are none it knows."""
-    texts = column.astype(object).where(column.notna(), None).map(as_text, na_action="ignore").astype("str")
+    spelt = column.astype(object).where(column.notna(), None).map(as_text, na_action="ignore")
+    texts = spelt.map(lambda text: category_of(text, known.categories), na_action="ignore").astype("str")
     strange = [text for text in texts.dropna().unique() if text not in known.categories]
     notes = []
     if known.settled and known.categories and strange:

@@ -1,5 +1,6 @@
 """Turn what was answered and labelled into rows to learn from."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,15 @@ from sklearn.pipeline import Pipeline
 
 from config import Config, Data, Evaluation, Feedback, Gate, Recipe, Section, UserError
 from core.bundle import Bundle
-from core.contract import DataContract, encode_target, learn_contract
+from core.contract import DataContract, class_code, encode_target, learn_contract
 from core.dtypes import plain_objects
 from core.features import preprocessing
 from core.gate import Group, compare_group
 from core.metrics import Predictions, default_metric, estimate_difference, measure
 from core.model import make_estimator
+from core.records import TRUTH, TRUTH_TIME
 from core.split import SplitRule, check_sides, folds
-from core.table import as_features, as_kind, row_hashes
+from core.table import as_features, as_kind, as_text, quoted, row_hashes
 
 DOUBT = 0.2
 """Chance that is taken of dropping old rows that do no harm."""
@@ -68,6 +70,8 @@ class History(Section):
     new_rows: int
     """Training rows that were labelled since the drift began, or since ever where there is none."""
     reason: str
+    unusable: str = ""
+    """Which labelled rows could not be used, if any."""
 
     @property
     def sentence(self) -> str:
@@ -79,15 +83,17 @@ class History(Section):
 def join_labels(
     predictions: pd.DataFrame, history: pd.DataFrame, settings: Feedback
 ) -> tuple[pd.DataFrame, FeedbackReport]:
-    """Return the labelled predictions with `label` and `label_time`, the last label of each, and what was found.
+    """Return the labelled predictions with the last label of each and its time, and what was found.
 
-    `history` holds every label there ever was, by time, as `core.records.read_labels` returns it.
+    These are called TRUTH and TRUTH_TIME there, since a logged column may be called `label`. `history` holds every
+    label there ever was, by time, as `core.records.read_labels` returns it.
     """
     predictions = predictions.astype({"prediction_id": "str"})  # of no predictions it would be anything
     known = history[history["prediction_id"].isin(predictions["prediction_id"])]
     last = known.drop_duplicates("prediction_id", keep="last")
     texts = known.assign(label=as_kind(known["label"], "categorical"))
     given = texts.groupby("prediction_id")["label"].agg(["size", "nunique"])
+    last = last.rename(columns={"label": TRUTH, "label_time": TRUTH_TIME})
     joined = plain_objects(predictions.merge(last, on="prediction_id"))
     report = FeedbackReport(
         predictions=len(predictions),
@@ -103,11 +109,13 @@ def join_labels(
 
 def as_source_rows(
     labelled: pd.DataFrame, source: pd.DataFrame, contract: DataContract, config: Config
-) -> tuple[pd.DataFrame, pd.Series]:
-    """Return labelled predictions as rows of the source, with its columns and types, and when each was answered.
+) -> tuple[pd.DataFrame, pd.Series, str]:
+    """Return labelled predictions as rows of the source, when each was answered, and what could not be used, if any.
 
-    Rows that the source has already are left out, and of rows with the same ids all but the last. A feature that the
-    log does not keep, and ids that requests left out, are a UserError.
+    Rows have the source's columns and types. Those that the source has already are left out, and of rows with the same
+    ids all but the last; so are, counted in a sentence, those without an id or with a value that its column cannot
+    hold: an earlier service took any. A feature that the log does not keep, and ids that requests left out, are a
+    UserError.
     """
     data, hidden = config.data, set(config.serving.personal).intersection(contract.features)
     if hidden:
@@ -123,17 +131,18 @@ def as_source_rows(
                 f"retraining needs the id '{name}' of each row, so that none is learned from and judged by at once; "
                 "send it with each request, the service logs it"
             )
-    rows = {name: _as(labelled.get(name), source[name], len(labelled)) for name in source.columns}
-    codes = encode_target(labelled["label"].rename(contract.target), contract)
-    truth = codes if contract.task == "regression" else np.array(contract.classes, object)[codes]
-    rows[data.target] = _as(pd.Series(truth), source[data.target], len(labelled))
+    usable, faults = _usable(labelled, source, contract, config)
+    said = f"{(~usable).sum():,} labelled rows cannot be used: {', '.join(faults)}" if faults else ""
+    if not usable.any():
+        raise UserError(f"retraining needs labelled predictions that can be learned from; {said}")
+    labelled = labelled[usable].reset_index(drop=True)
+    found = pd.DataFrame({name: _column(name, labelled, source, contract, config) for name in source.columns})
     if data.time is not None:
-        rows[data.time] = rows[data.time].fillna(labelled["prediction_time"])
-    found = pd.DataFrame(rows)
+        found[data.time] = found[data.time].fillna(labelled["prediction_time"])
     if data.id:  # a row that was asked for twice is one row
-        found = found[found[list(data.id)].notna().all(axis=1)].drop_duplicates(list(data.id), keep="last")
+        found = found.drop_duplicates(list(data.id), keep="last")
     found = found[~np.isin(_identities(found, data), _identities(source, data))]
-    return found.reset_index(drop=True), labelled.loc[found.index, "prediction_time"].reset_index(drop=True)
+    return found.reset_index(drop=True), labelled.loc[found.index, "prediction_time"].reset_index(drop=True), said
 
 
 def choose_history(
@@ -256,18 +265,75 @@ def _out_of_fold(
     return np.asarray(found, np.float64)
 
 
-def _as(values: pd.Series | None, like: pd.Series, rows: int) -> pd.Series:
-    """Return logged values as the source holds them; where its type cannot hold them, as what they are."""
-    if values is None:
-        values = pd.Series([None] * rows, dtype=object)
-    try:
-        if like.dtype.kind == "M":
-            return pd.to_datetime(values, format="ISO8601", utc=True).dt.tz_localize(None).astype(like.dtype)
-        if like.dtype.kind in "iu" and values.isna().any():
-            return values.astype("float64")
-        return values.astype(like.dtype)
-    except (TypeError, ValueError):
-        return values
+def _usable(
+    labelled: pd.DataFrame, source: pd.DataFrame, contract: DataContract, config: Config
+) -> tuple[npt.NDArray[np.bool_], list[str]]:
+    """Say which rows have all ids and only values that their columns can hold, and why the others have not."""
+    ids = list(config.data.id)
+    usable = labelled[ids].notna().all(axis=1).to_numpy()
+    faults = [] if usable.all() else [f"{(~usable).sum():,} without {' or '.join(map(quoted, ids))}"]
+    for name in source.columns:
+        given = _given(TRUTH if name == contract.target else name, labelled)
+        bad = given.notna().to_numpy() & _column(name, labelled, source, contract, config).isna().to_numpy() & usable
+        if bad.any():
+            faults.append(f"{bad.sum():,} for {quoted(name)}, e.g. {quoted(given[bad].iloc[0])}")
+            usable = usable & ~bad
+    return usable, faults
+
+
+def _given(name: str, labelled: pd.DataFrame) -> pd.Series:
+    return labelled[name] if name in labelled else pd.Series([None] * len(labelled), dtype=object)
+
+
+def _column(
+    name: str, labelled: pd.DataFrame, source: pd.DataFrame, contract: DataContract, config: Config
+) -> pd.Series:
+    """Return a column of the source for labelled rows; what it cannot hold is missing."""
+    like, is_id, known = source[name], name in config.data.id, contract.known.get(name)
+    given = _truth(labelled[TRUTH], contract) if name == contract.target else _given(name, labelled)
+    if config.serving.personal.get(name) == "hash" and not isinstance(like.dtype, pd.StringDtype):
+        # Of a number only its hash is known: that still tells one id from another, but nothing of anything else.
+        given = given.map((lambda text: int(text[:15], 16)) if is_id else (lambda text: None), na_action="ignore")
+    if like.dtype.kind == "M":
+        return _as_times(given, known and known.format).astype(like.dtype)
+    if pd.api.types.is_bool_dtype(like):
+        truth = as_kind(given, "boolean")
+        return truth.astype("boolean" if truth.isna().any() else "bool")
+    if pd.api.types.is_numeric_dtype(like):
+        numbers = as_kind(given, "numeric")
+        whole = pd.api.types.is_integer_dtype(like)  # a feature that was may be a fraction one day, an id never
+        return _as_whole(given) if whole and (is_id or (numbers % 1 == 0).all()) else numbers
+    return as_kind(given, "text", contract.categories.get(name, ())).astype("str")
+
+
+def _truth(labels: pd.Series, contract: DataContract) -> pd.Series:
+    """Return labels as the contract spells them; one of another model is missing."""
+    if contract.task == "regression":
+        return labels
+    texts = as_kind(labels, "categorical")
+    codes = {text: class_code(text, contract.classes) for text in texts.dropna().unique()}
+    return texts.map({text: contract.classes[code] for text, code in codes.items() if code is not None})
+
+
+def _as_times(values: pd.Series, layout: str | None) -> pd.Series:
+    """Read times as the log has them, in ISO 8601, or as an earlier service let them in, in the source's format."""
+    texts = values.astype("str")
+    times = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    if layout is not None:
+        times = times.fillna(pd.to_datetime(texts, format=layout, utc=True, errors="coerce"))
+    return times.dt.tz_localize(None).dt.as_unit("us")
+
+
+def _as_whole(values: pd.Series) -> pd.Series:
+    """Return whole numbers, also those that are spelt out, with all their digits: int64, or Int64 with gaps."""
+    means = {value: _whole(as_text(value)) for value in values.dropna().unique()}
+    found = pd.Series(pd.array([means.get(value) for value in values], "Int64"), values.index)
+    return found if found.isna().any() else found.astype("int64")
+
+
+def _whole(text: str) -> int | None:
+    number = int(text) if re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text) else 2**63
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def _identities(rows: pd.DataFrame, data: Data) -> npt.NDArray[np.uint64]:

@@ -7,7 +7,7 @@ from config import Monitoring, UserError
 from core.bundle import Bundle
 from core.dtypes import plain_objects
 from core.monitor import Window
-from core.records import read_labels, read_predictions, read_refusals
+from core.records import TRUTH, read_labels, read_predictions, read_refusals
 
 
 def cut_windows(log: str, version: int, settings: Monitoring) -> list[Window]:
@@ -16,8 +16,8 @@ def cut_windows(log: str, version: int, settings: Monitoring) -> list[Window]:
     A last one of fewer than `min_rows` is left out, since nothing is judged by it; none at all is a UserError.
     """
     known = read_predictions(f"{log}/predictions")
-    labels = read_labels(f"{log}/labels")[["prediction_id", "label"]]
-    rows = plain_objects(known[known["prediction_version"] == version].merge(labels, on="prediction_id", how="left"))
+    labels = read_labels(f"{log}/labels").set_index("prediction_id")["label"].rename(TRUTH)
+    rows = plain_objects(known[known["prediction_version"] == version].join(labels, on="prediction_id"))
     if len(rows) < settings.min_rows:
         raise UserError(
             f"looking back needs {settings.min_rows:,} rows that version {version} answered, {log} holds "
@@ -28,7 +28,7 @@ def cut_windows(log: str, version: int, settings: Monitoring) -> list[Window]:
     found = []
     for part in parts:
         meanwhile = refusals["time"].between(part["prediction_time"].iloc[0], part["prediction_time"].iloc[-1])
-        answered, refused = part.drop(columns="label"), refusals[meanwhile].reset_index(drop=True)
+        answered, refused = part.drop(columns=TRUTH), refusals[meanwhile].reset_index(drop=True)
         found.append(Window(rows=answered, judged=part, refusals=refused, other_versions=0))
     return [window for window in found if len(window.rows) >= settings.min_rows]
 

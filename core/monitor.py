@@ -37,7 +37,7 @@ from core.dtypes import plain, plain_objects
 from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
-from core.records import read_labels, read_predictions, read_refusals
+from core.records import TRUTH, read_labels, read_predictions, read_refusals
 
 Kind = Literal["schema", "missing", "covariate", "label", "concept"]
 
@@ -63,7 +63,8 @@ class Window:
     rows: pd.DataFrame
     """What was asked and answered, as `core.records.read_predictions` returns it."""
     judged: pd.DataFrame
-    """The rows whose labels should have come, these or those of `label_delay_hours` before; with `label` or None."""
+    """The rows whose labels should have come, these or those of `label_delay_hours` before; with their label as
+    `core.records.TRUTH`, or None."""
     refusals: pd.DataFrame
     other_versions: int
     """Rows that another version answered; they are not looked at."""
@@ -164,10 +165,10 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
         judged = known[inside] if delay else rows
     else:
         judged = rows
-    labels = read_labels(f"{log}/labels", first and first - delay)[["prediction_id", "label"]]
+    labels = read_labels(f"{log}/labels", first and first - delay).set_index("prediction_id")["label"].rename(TRUTH)
     return Window(
         rows=rows,
-        judged=judged.merge(labels.assign(label=plain(labels["label"])), on="prediction_id", how="left"),
+        judged=judged.join(plain(labels), on="prediction_id"),
         refusals=read_refusals(f"{log}/refusals", first),
         other_versions=len(recent) - len(ours),
     )
@@ -245,7 +246,7 @@ def _examine_labels(
     config: Config,
 ) -> WindowReport:
     settings, contract = config.monitoring, bundle.card.contract
-    judged = window.judged[window.judged["label"].notna()].reset_index(drop=True)
+    judged = window.judged[window.judged[TRUTH].notna()].reset_index(drop=True)
     coverage = len(judged) / max(len(window.judged), 1)
     notes = [*report.notes, f"labels for {coverage:.0%} of the rows ({len(judged):,} of {len(window.judged):,})"]
     found: dict[str, Any] = {"labelled": len(judged), "coverage": coverage}
@@ -378,4 +379,4 @@ def _scores(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
 
 def _predictions(rows: pd.DataFrame, bundle: Bundle) -> Predictions:
     """Return what was answered beside the labels that came."""
-    return bundle.beside(rows["label"].rename(bundle.card.contract.target), _scores(rows, bundle))
+    return bundle.beside(rows[TRUTH].rename(bundle.card.contract.target), _scores(rows, bundle))

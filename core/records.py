@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from config import UserError
+from core.table import as_text
 
 FORMAT = 1
 SEGMENT_SECONDS = 3600  # longest segment; readers skip files by it, so a smaller number would hide old records
@@ -39,6 +40,8 @@ Window = tuple[datetime, datetime]
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _SEGMENT = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-[0-9a-f]{8}\.jsonl")
 _FIXED = ("prediction_id", "prediction_time", "prediction_version", "prediction_score", "prediction_label")
+TRUTH, TRUTH_TIME = "prediction_truth", "prediction_truth_time"
+"""What a label and its time are called beside the prediction they belong to: a column may be called `label`."""
 _ENCODER = msgspec.json.Encoder()
 _Row = TypeVar("_Row")
 _Score = TypeVar("_Score")
@@ -70,9 +73,7 @@ class RecordWriter:
         """
         if segment_seconds > SEGMENT_SECONDS:
             raise ValueError(f"readers rely on segments of at most {SEGMENT_SECONDS} s, not {segment_seconds}")
-        ours = {*_FIXED, *_score_names(header.get("classes", ()))}
-        if taken := ours.intersection(header.get("columns", ())):
-            raise UserError(f"column '{min(taken)}' has a name that the prediction log needs itself; rename it")
+        check_names(header.get("columns", ()), header.get("classes", ()))
         self._folder = folder
         self._header = _ENCODER.encode({"format": FORMAT, **header}) + b"\n"
         self._seconds, self._bytes = timedelta(seconds=segment_seconds), segment_bytes
@@ -134,6 +135,12 @@ class RecordWriter:
             os.close(file)
 
 
+def check_names(columns: Iterable[str], classes: Sequence[str] = ()) -> None:
+    """Refuse columns, to be logged for a model of these classes, that bear a name of ours: no other is taken."""
+    if taken := {*_FIXED, TRUTH, TRUTH_TIME, *_score_names(classes)}.intersection(columns):
+        raise UserError(f"column '{min(taken)}' has a name that the prediction log needs itself; rename it")
+
+
 def request_ids() -> Iterator[str]:
     """Make ids such as `9f86d081884c-00000a` without end: a process's random 48 bits and a count, no clock.
 
@@ -178,9 +185,10 @@ def read_predictions(source: str | Path, start: datetime | None = None, end: dat
 
     Columns: `prediction_id`, `prediction_time` (datetime64[us], UTC without zone), `prediction_version`,
     `prediction_score` (multiclass: one `prediction_score_<class>` each), `prediction_label` (str or None), then the
-    logged ones, the newest release's first; what another release did not log is missing. Datetimes stay ISO 8601
-    text. A folder that is empty or not there has no predictions; an unfinished last line was never answered and is
-    skipped; any other fault is a UserError.
+    logged ones, the newest release's first; what another release did not log is missing. Each of these has a plain type
+    that holds all its values exactly, text where no other does; datetimes stay ISO 8601 text. A folder that is empty or
+    not there has no predictions; an unfinished last line was never answered and is skipped; any other fault is a
+    UserError.
     """
     window, headers, frames = _window(start, end), [], []
     for header, records in _read(source, "predictions", window):
@@ -191,9 +199,7 @@ def read_predictions(source: str | Path, start: datetime | None = None, end: dat
     logged = [name for header in reversed(headers) for name in header.columns]
     columns = list(dict.fromkeys([*_FIXED[:3], *scores, "prediction_label", *logged]))
     frames = frames or [_prediction_frame(_Header(), [])]
-    table = pd.concat(frames, ignore_index=True).reindex(columns=columns)
-    labels = table["prediction_label"]
-    table = table.infer_objects().assign(prediction_label=labels)  # gaps of one file made objects of numbers
+    table = pd.DataFrame({name: _together(frames, name) for name in columns})
     table = table.sort_values("prediction_time", kind="stable", ignore_index=True)
     return table.drop_duplicates("prediction_id", ignore_index=True)  # of a segment that was copied
 
@@ -370,9 +376,28 @@ def _prediction_frame(header: _Header, records: Sequence[_Prediction[Any, Any]])
         **dict(zip(names, scores.reshape(-1, len(names)).T, strict=True)),
         "prediction_label": pd.Series(labels, dtype=object),
     }
-    rows = pd.DataFrame([row for record in records for row in record.rows])
-    rows = rows.reindex(columns=range(len(header.columns))).set_axis(list(header.columns), axis=1)
-    return pd.concat([pd.DataFrame(fixed), rows], axis=1)
+    rows = pd.DataFrame([row for record in records for row in record.rows], dtype=object)
+    rows = rows.reindex(columns=range(len(header.columns)))
+    logged = {name: _exactly(rows[place]) for place, name in enumerate(header.columns)}
+    return pd.DataFrame(fixed | logged)
+
+
+def _together(frames: Sequence[pd.DataFrame], name: str) -> pd.Series:
+    """Join a column of all segments; one that did not log it has no values."""
+    parts = [frame[name] if name in frame else pd.Series([None] * len(frame), dtype=object) for frame in frames]
+    if len({part.dtype for part in parts}) == 1:
+        return pd.concat(parts, ignore_index=True)
+    return _exactly(pd.concat([part.astype(object) for part in parts], ignore_index=True))
+
+
+def _exactly(values: pd.Series) -> pd.Series:
+    """Return what JSON held as a column of one plain type, none of whose values is rounded: an id may have 64 bits."""
+    from core.dtypes import plain  # a server has no pyarrow
+
+    whole_and_not = pd.api.types.infer_dtype(values, skipna=True) == "mixed-integer-float"
+    if whole_and_not and any(isinstance(value, int) and int(float(value)) != value for value in values):
+        values = values.map(as_text, na_action="ignore")
+    return plain(values)
 
 
 def _score_names(classes: Sequence[str]) -> list[str]:

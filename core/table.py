@@ -7,10 +7,11 @@ import math
 import numbers
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 from pandas.api import types
 
 from config import Data, Kind, Task, UserError, known
+from core.categories import category_of
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -170,23 +172,30 @@ def column(rows: pd.DataFrame, name: str, wanted_by: str) -> pd.Series:
     return rows[name]
 
 
-def as_features(rows: pd.DataFrame, columns: Mapping[str, Kind]) -> pd.DataFrame:
+def as_features(
+    rows: pd.DataFrame, columns: Mapping[str, Kind], categories: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> pd.DataFrame:
     """Return exactly these columns in this order, each as its kind (see `as_kind`); leave `rows` as they are.
+
+    `categories` are those a model knows, by column; none while they are learned.
 
     Training, evaluation, service and batch all pass here, so a value means the same everywhere. A missing
     column is a UserError, never a column of missing values.
     """
     if "text" in columns.values():
         raise ValueError("text columns are not features")
-    features = {name: as_kind(column(rows, name, "the model"), kind) for name, kind in columns.items()}
+    features = {
+        name: as_kind(column(rows, name, "the model"), kind, categories.get(name, ())) for name, kind in columns.items()
+    }
     return pd.DataFrame(features, index=rows.index, columns=pd.Index(list(columns), dtype=object))
 
 
-def as_kind(values: pd.Series, kind: Kind) -> pd.Series:
+def as_kind(values: pd.Series, kind: Kind, categories: Collection[str] = ()) -> pd.Series:
     """Return a column coerced value by value; what is not of the kind (also infinity) becomes missing.
 
     Numeric and boolean become float64, datetime becomes datetime64[us] in UTC without a zone (strings as
-    ISO 8601), categorical and text become str objects, where 3 and 3.0 are both "3"; missing is NaN or NaT.
+    ISO 8601), categorical and text become str objects, where 3 and 3.0 are both "3", or that one of the
+    `categories` which is meant; missing is NaN or NaT.
     """
     if kind == "datetime":
         return _like(values, _as_times(values), "datetime64[us]")
@@ -199,16 +208,16 @@ def as_kind(values: pd.Series, kind: Kind) -> pd.Series:
     elif kind == "boolean":
         coerced = [_TRUTH.get(as_text(value).lower(), np.nan) for value in distinct]
     else:  # one object a spelling, so that a model's pickle does not depend on the reader's objects
-        coerced = [sys.intern(as_text(value)) for value in distinct]
+        coerced = [sys.intern(category_of(as_text(value), categories)) for value in distinct]
     dtype = "float64" if kind in ("numeric", "boolean") else "object"
     return _like(values, np.array([*coerced, np.nan], dtype)[codes], dtype)  # missing has code -1, the last
 
 
-def spelling_counts(values: pd.Series) -> pd.Series:
-    """Count the values present by their one spelling, that of a categorical column, the most frequent first."""
+def spelling_counts(values: pd.Series, categories: Collection[str] = ()) -> pd.Series:
+    """Count the values present by their one spelling, or the category that it means, the most frequent first."""
     codes, distinct = _distinct(values)  # they are spelt once each, not in every row
     counts = pd.Series(np.bincount(codes[codes >= 0], minlength=len(distinct)), dtype=np.int64)
-    spelt = pd.Index([as_text(value) for value in distinct], dtype=object)
+    spelt = pd.Index([category_of(as_text(value), categories) for value in distinct], dtype=object)
     return counts.groupby(spelt, sort=False).sum().sort_values(ascending=False, kind="stable")
 
 

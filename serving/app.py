@@ -36,7 +36,7 @@ from core.records import (
 )
 from core.table import as_text
 from serving.metrics import Constant, Counter, Histogram, Metrics
-from serving.openapi import PAGE
+from serving.openapi import PAGE, cell
 from serving.published import Monitored
 from serving.release import Served
 from serving.schema import ARRAYS, Refused, Row, Schema, check_personal
@@ -66,6 +66,7 @@ GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/")
 POSTS = ("/predict", "/predict_csv", "/feedback", "/explain")
 PREDICTS = ("/predict", "/predict_csv")
 OPEN = ("/livez", "/readyz", "/")  # probes carry no token, and the page holds nothing
+PLAIN = b"identity"  # a body as it is, not compressed
 BODY = "(body)"  # where no field is to blame
 TOO_FAR = "a value is so far out of range that the model finds no number for it"
 
@@ -90,8 +91,8 @@ class App:
         self._ids, self._lock, self._thread = request_ids(), threading.Lock(), ThreadPoolExecutor(1)
         self._kept, self._hidden = self._columns(hash_key)
         all_kept = len(self._kept) == len(self.schema.columns) and not self._hidden
-        # A time is logged in UTC, whatever its zone when it came.
-        self._verbatim = all_kept and "datetime" not in self.contract.features.values()
+        # A time is logged in UTC and as ISO 8601, whatever its zone and spelling when it came.
+        self._verbatim = all_kept and all(field.kind != "datetime" for field in self.schema.fields)
         header = {
             "format": FORMAT,
             "model": self.release.name,
@@ -138,6 +139,8 @@ class App:
             status, content, media = 500, encode({"error": "the server failed; its log says why"}), JSON
         if status == 503:
             headers.append((b"retry-after", b"1"))
+        if status == 415:
+            headers.append((b"accept-encoding", PLAIN))
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         if self.draining or status in (408, 413):  # the rest of such a body is not read
@@ -171,8 +174,10 @@ class App:
         media, handler = self._posts[path]
         came = headers.get(b"content-type", media).split(b";")[0].strip().lower()
         # curl -d says it is a form: what it holds is looked at all the same.
-        if came not in (media, b"application/x-www-form-urlencoded") or b"content-encoding" in headers:
-            raise Refused(415, f"{path} takes {media.decode()}, plain")
+        if came not in (media, b"application/x-www-form-urlencoded"):
+            raise Refused(415, f"{path} takes {media.decode()}")
+        if headers.get(b"content-encoding", PLAIN).strip().lower() != PLAIN:
+            raise Refused(415, f"{path} takes bodies that are not compressed; send it without Content-Encoding")
         if self._busy >= self.serving.max_concurrency:
             raise Refused(503, f"{self._busy} requests are under way, which is the limit; try again")
         self._busy += 1
@@ -240,8 +245,8 @@ class App:
         return b"".join(parts)
 
     def _predict(self, body: bytes, check: bool) -> bytes:
-        rows = self.schema.rows(body)
-        as_sent = msgspec.Raw(body) if self._verbatim and ARRAYS.match(body) else None
+        rows, as_they_are = self.schema.read(body)
+        as_sent = msgspec.Raw(body) if as_they_are and self._verbatim and ARRAYS.match(body) else None
         ids, scores, labels = self._answer(rows, check, as_sent)
         return encode({"version": self.release.version, "ids": ids, "scores": scores, "labels": labels})
 
@@ -250,7 +255,7 @@ class App:
         lines = ["id,score,label" if self.contract.classes else "id,score"]
         for place, (row_id, score) in enumerate(zip(ids, scores, strict=True)):
             top = max(score) if isinstance(score, list) else score
-            lines.append(f"{row_id},{top!r}" + (f",{_cell(labels[place])}" if labels else ""))
+            lines.append(f"{row_id},{top!r}" + (f",{cell(labels[place])}" if labels else ""))
         return ("\n".join(lines) + "\n").encode()
 
     def _answer(
@@ -410,7 +415,3 @@ def _finite(found: np.ndarray) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(axis=1))[0]) + 1
         raise Refused(422, f"row {row}: {TOO_FAR}", rule="out_of_range")
     return found
-
-
-def _cell(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text

@@ -3,17 +3,20 @@
 import http.client
 import json
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 
-from config import Section, UserError
-from core.compiled import TOLERANCE, as_values, difference
+from config import Section, Serving, UserError
+from core.bundle import Bundle
+from core.compiled import TOLERANCE, difference
+from core.records import check_names
 from serving.release import Served
-from serving.schema import Refused, Row, Schema
+from serving.schema import Refused, Row, Schema, check_personal
+from serving.traffic import as_requests
 
 ROWS = 200  # of the holdout: as many requests as a 99th percentile needs
 WARM_UP = 20
@@ -34,36 +37,74 @@ class Check(Section):
     budget_ms: float
 
 
-def admitted(served: Served, rows: pd.DataFrame) -> tuple[list[Row], pd.DataFrame, int]:
-    """Return the first rows that a request may hold, as values and as a table, and how many it may not."""
-    schema, looked_at = Schema(served.card, served.release.serving), rows.head(2 * ROWS)
-    values, places = [], []
-    for place, row in enumerate(as_values(looked_at, served.card.contract)):
+@dataclass(frozen=True)
+class Admitted:
+    """Rows of a holdout that the contract lets in."""
+
+    sent: list[dict[str, Any]]
+    """As clients that have the source's rows send them."""
+    values: list[Row]
+    """As the service reads them."""
+    table: pd.DataFrame
+    """As training had them."""
+    left_out: int
+    """How many were looked at and may not come in."""
+
+
+def admitted(schema: Schema, rows: pd.DataFrame) -> Admitted:
+    """Return the first rows that a request may hold; that there is none is a UserError."""
+    looked_at = rows.head(2 * ROWS)
+    dropped = {name for name, reason in schema.contract.left_out.items() if reason == "dropped"}
+    names = [name for name in schema.columns if name in rows and name not in dropped]
+    sent, values, places, why = [], [], [], ""
+    for place, row in enumerate(as_requests(looked_at, names)):
         try:
-            schema.rows(msgspec.json.encode([row]))
-        except Refused:
+            values += schema.rows(msgspec.json.encode(row))
+        except Refused as err:
+            why = why or err.sentence.removeprefix("row 1: ")
             continue
-        values.append(row)
+        sent.append(row)
         places.append(place)
     if not values:
-        raise UserError(f"none of {len(looked_at)} holdout rows is within the contract, so nothing can be checked")
-    return values[:ROWS], looked_at.iloc[places[:ROWS]], len(looked_at) - len(values)
+        raise UserError(
+            f"none of {len(looked_at)} holdout rows is within the contract, so nothing can be checked: {why}"
+        )
+    return Admitted(sent[:ROWS], values[:ROWS], looked_at.iloc[places[:ROWS]], len(looked_at) - len(values))
+
+
+def undeployable(bundle: Bundle, rows: pd.DataFrame, serving: Serving) -> str | None:
+    """Say why a model could not be deployed, judged by holdout rows before it is promoted; None where it can.
+
+    What only a running server shows, its time to answer, is left to the deployment. So is ONNX: a model that does not
+    compile is served by its pipeline.
+    """
+    contract = bundle.card.contract
+    try:
+        logged = (name for name in contract.left_out if contract.left_out[name] != "dropped")
+        check_names((*contract.features, *logged), contract.classes)
+        check_personal(contract, serving)
+        found = admitted(Schema(bundle.card, serving), rows)
+    except UserError as err:
+        return str(err)
+    features = pd.DataFrame([row[: len(contract.features)] for row in found.values], columns=list(contract.features))
+    apart = difference(bundle.scores(found.table), bundle.scores(features), contract)
+    return None if apart <= TOLERANCE else f"a service would score holdout rows otherwise, by up to {apart:.3g}"
 
 
 def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | None) -> Check:
     """Compare answers with offline predictions, all at once and one by one; any fault is a UserError."""
-    values, table, left_out = admitted(served, rows)
-    expected = served.bundle.scores(table)
+    found = admitted(Schema(served.card, served.release.serving), rows)
+    expected = served.bundle.scores(found.table)
     headers = {"content-type": "application/json", "x-check": served.release.hash}
     if token:
         headers["authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection(address, timeout=served.release.serving.timeout_seconds)
     try:
-        at_once = _scores(connection, values, headers)
+        at_once = _scores(connection, found.sent, headers)
         one_by_one, seconds = [], []
-        for number in range(-WARM_UP, len(values)):
+        for number in range(-WARM_UP, len(found.sent)):
             start = time.perf_counter()
-            answer = _scores(connection, [values[max(number, 0)]], headers)
+            answer = _scores(connection, [found.sent[max(number, 0)]], headers)
             if number >= 0:
                 seconds.append(time.perf_counter() - start)
                 one_by_one += answer
@@ -72,12 +113,12 @@ def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | 
     finally:
         connection.close()
     contract = served.card.contract
-    apart = max(difference(expected, np.asarray(found), contract) for found in (at_once, one_by_one))
+    apart = max(difference(expected, np.asarray(scores), contract) for scores in (at_once, one_by_one))
     p50, p99 = (1000 * float(np.quantile(seconds, level)) for level in (0.5, 0.99))
     check = Check(
         address=address,
-        rows=len(values),
-        left_out=left_out,
+        rows=len(found.sent),
+        left_out=found.left_out,
         difference=apart,
         tolerance=TOLERANCE,
         p50_ms=p50,
@@ -86,7 +127,7 @@ def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | 
     )
     if not apart <= TOLERANCE:  # a NaN is no agreement
         raise UserError(
-            f"the new server's scores differ from the offline predictions by up to {apart:.3g} on {len(values)} "
+            f"the new server's scores differ from the offline predictions by up to {apart:.3g} on {len(found.sent)} "
             f"holdout rows, allowed is {TOLERANCE:g}; it gets no traffic"
         )
     if p99 > check.budget_ms:
@@ -97,7 +138,7 @@ def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | 
     return check
 
 
-def _scores(connection: http.client.HTTPConnection, rows: Sequence[Row], headers: dict[str, str]) -> list[Any]:
+def _scores(connection: http.client.HTTPConnection, rows: list[dict[str, Any]], headers: dict[str, str]) -> list[Any]:
     connection.request("POST", "/predict", msgspec.json.encode(rows), headers)
     response = connection.getresponse()
     content = response.read()

@@ -10,6 +10,7 @@ from core.table import as_text
 
 if TYPE_CHECKING:
     from serving.schema import Schema
+    from serving.values import Field
 
 PAGE = b"""<!doctype html>
 <html lang="en">
@@ -34,7 +35,7 @@ REFUSALS = {
     "401": "The bearer token is missing or wrong.",
     "408": "The body did not arrive in time.",
     "413": "Too many rows, or too large a body.",
-    "415": "The content type is another one.",
+    "415": "The content type is another one, or the body is compressed.",
     "422": "A row breaks the data contract; the sentence names row and field.",
     "503": "The server is busy, or cannot write its log; come back after Retry-After seconds.",
 }
@@ -54,13 +55,21 @@ EXPLANATION = {
 
 def describe(schema: "Schema", title: str, version: str, *, explained: int, token: bool) -> dict[str, Any]:
     """Return the document; `explained` is how many rows /explain takes, 0 if there is none."""
-    (row, values, label), components = msgspec.json.schema_components(
-        [schema.row, schema.values, schema.label],
+    (values, label), components = msgspec.json.schema_components(
+        [schema.values, schema.label],
         ref_template="#/components/schemas/{name}",
         schema_hook=lambda kind: {"type": "string", "format": "date-time"},
     )
-    for column in schema.contract.columns:
-        components["Row"]["properties"][column.name]["description"] = f"Needs {schema.needs(column.name)}."
+    items = components["Values"]["prefixItems"]
+    items[:] = [_value(field, item) for field, item in zip(schema.fields, items, strict=True)]
+    components["Row"] = {
+        "title": "Row",
+        "type": "object",
+        "properties": dict(zip(schema.columns, items, strict=True)),
+        "required": [*schema.features],
+        "additionalProperties": False,
+    }
+    row = {"$ref": "#/components/schemas/Row"}
     components["Label"]["properties"]["id"]["pattern"] = "^[0-9a-f]{12}-[0-9a-f]{6,12}-(0|[1-9][0-9]{0,8})$"
     components["Error"] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
     components["Label"]["properties"]["label"] = _truth(schema.contract)
@@ -75,8 +84,8 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
     example = schema.example()
     one_label = {"id": EXAMPLE_ID, "label": (schema.contract.classes or (1.5,))[-1]}
     answer = {"$ref": "#/components/schemas/Answer"}
-    header = ",".join(map(_cell, example))
-    cells = ",".join("" if value is None else _cell(str(value)) for value in example.values())
+    header = ",".join(map(cell, example))
+    cells = ",".join("" if value is None else cell(str(value)) for value in example.values())
     paths = {
         "/predict": _post("Predict one row or many.", rows, example, answer),
         "/predict_csv": _post(
@@ -99,6 +108,12 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
     return document
+
+
+def _value(field: "Field", item: dict[str, Any]) -> dict[str, Any]:
+    """Say what a value may be: what is read at once, and the other spellings that are taken for it."""
+    described, others = {"description": f"Needs {field.needs}."}, field.spellings()
+    return ({"anyOf": [item, {"enum": others}]} if others else item) | described
 
 
 def _truth(contract: DataContract) -> dict[str, Any]:
@@ -149,5 +164,6 @@ def _refusals() -> dict[str, Any]:
     return {status: {"description": text, "content": content} for status, text in REFUSALS.items()}
 
 
-def _cell(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
+def cell(text: str) -> str:
+    """Return a text as a cell of a CSV."""
+    return '"' + text.replace('"', '""') + '"' if not text or any(mark in text for mark in ',"\r\n') else text

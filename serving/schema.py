@@ -1,7 +1,7 @@
 """Turn a data contract into the types of a service: what a request may hold, and what is said if it does not.
 
-msgspec decodes and checks a request in one pass of C. Only a request that fails is looked at again, slowly, to
-say in one sentence which row and field is wrong.
+msgspec decodes and checks a request in one pass of C. Only a request that fails is looked at again, slowly: to take
+what is spelt in another way, or to say in one sentence which row and field is wrong.
 """
 
 import csv
@@ -9,10 +9,10 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Any, Literal
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -22,12 +22,12 @@ from core.contract import Column, DataContract, class_code
 from core.records import PREDICTION_ID, Rule
 from core.table import as_text, quoted
 from serving.openapi import EXAMPLE_ID, describe
+from serving.values import UNFIT, Field, Whole, companion, feature, listed, parse, shown
 
 Row = tuple[Any, ...]
-Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # a longer one is no number to anybody else
-Scalar = str | Whole | float | bool | None
 
 _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
+_ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 
 
 class Refused(Exception):
@@ -38,102 +38,72 @@ class Refused(Exception):
         self.status, self.sentence, self.field, self.rule = status, sentence, field, rule
 
 
-class _Times(type):
-    """Let msgspec take any datetime for a Moment."""
-
-    def __instancecheck__(cls, value: object) -> bool:
-        return isinstance(value, datetime)
-
-
-class Moment(metaclass=_Times):
-    """Name the type of a datetime column to msgspec; each column has a subclass with bounds of its own."""
-
-    low, high = datetime.min, datetime.max
-
-    @classmethod
-    def parse(cls, text: str) -> datetime:
-        """Read ISO 8601 as naive UTC; a ValueError says it is none, or out of bounds."""
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            try:
-                moment = moment.astimezone(UTC).replace(tzinfo=None)
-            except OverflowError:  # before the year 1 or after 9999
-                raise ValueError("out of range") from None
-        if not cls.low <= moment <= cls.high:
-            raise ValueError("out of range")
-        return moment
-
-
 class Schema:
     """The types of one model's requests, made from its card and its serving settings."""
 
     def __init__(self, card: Card, serving: Serving) -> None:
         self.contract, self.serving = card.contract, serving
-        self._slack = card.recipe.contract.range_slack
         self.features = tuple(card.contract.features)
         self.extras = tuple(name for name in card.contract.left_out if name != card.contract.target)
         """Columns that are known and no features: they may be sent, and are kept in the log for training."""
         self.columns = (*self.features, *self.extras)
-        self._accepted = dict(self._expectations())
-        self.types = {column.name: self._type(column) for column in card.contract.columns}
-        self._anywhere = {column.name: self._type(column, anywhere=True) for column in card.contract.columns}
-        self.row = self._struct("Row", as_array=False)
-        self.values = self._struct("Values", as_array=True)
+        self.fields = self._fields(card)
+        """What each column takes, features first, as `columns`."""
+        self._between_commas = [replace(field, decimal=".") for field in self.fields]
+        self._known = frozenset(self.columns)
+        self._expected = [(place, field.expects) for place, field in enumerate(self.fields) if field.expects]
+        self.values = msgspec.defstruct("Values", self._types(), forbid_unknown_fields=True, array_like=True)
         self.label = msgspec.defstruct(
             "Label",
             [("id", str), ("label", str | Whole | float | bool)],
             forbid_unknown_fields=True,
         )
-        self._decode_row = self._decoder(self.row)
-        self._decode_rows = self._decoder(list[self.row])  # type: ignore[name-defined]
-        self._decode_values = self._decoder(list[self.values])  # type: ignore[name-defined]
+        self._rows = self._readers()
         self._decode_labels = msgspec.json.Decoder(list[self.label])  # type: ignore[name-defined]
         self._decode_label = msgspec.json.Decoder(self.label)
 
     def rows(self, body: bytes) -> list[Row]:
         """Return the rows of a JSON body: one object, an array of objects, or an array of arrays of values."""
+        return self.read(body)[0]
+
+    def read(self, body: bytes) -> tuple[list[Row], bool]:
+        """Return the rows of a JSON body, and whether they are spelt there as they are here."""
+        place = 0 if _OBJECT.match(body) else 2 if ARRAYS.match(body) else 1
         try:
-            if _OBJECT.match(body):
-                found = [self._decode_row(body)]
-            elif ARRAYS.match(body):
-                found = self._decode_values(body)
-            else:
-                found = self._decode_rows(body)
+            found = self._rows[place](body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
-            raise self._explain(body, err) from None
+            rows = self._second_look(body, err)
+            self._check_count(len(rows))
+            return rows, False
+        found = [found] if place == 0 else found
         self._check_count(len(found))
-        return [msgspec.structs.astuple(row) for row in found]
+        return [msgspec.structs.astuple(row) for row in found], True
 
     def csv_rows(self, body: bytes) -> list[Row]:
-        """Return the rows of a CSV with a header; an empty cell is a missing value."""
+        """Return the rows of a CSV with a header; an empty cell is a missing value.
+
+        Its separator is a comma, or a semicolon or tab where only that makes columns of the model of its header.
+        """
         try:
-            reader = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
-            records = list(reader)
+            names, lines, separator = self._table(body.decode("utf-8-sig"))
         except (UnicodeDecodeError, csv.Error) as err:
             raise Refused(400, f"the body is not CSV in UTF-8: {err}") from None
-        if not records:
+        if not lines:
             raise Refused(422, "the CSV needs a header and at least one row, it has no row")
-        self._check_count(len(records))
-        names = list(reader.fieldnames or ())
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise Refused(422, f"the header of the CSV names {_shown(twice[0])} twice")
-        for number, record in enumerate(records, 1):
-            if None in record or None in record.values():  # what is beyond the header, or short of it
-                wanted = f"{len(names)} cells, as many as the header"
-                raise Refused(422, f"row {number} needs {wanted}, it has {'more' if None in record else 'fewer'}")
-        texts = [{name: None if text == "" else text for name, text in record.items()} for record in records]
+        self._check_count(len(lines))
+        _check_table(names, lines)
+        self._check_names(1, names)
+        cells = dict(zip(names, zip(*lines, strict=True), strict=True))
+        nothing = (None,) * len(lines)
+        fields = self._between_commas if separator == "," else self.fields
+        columns = [field.read_all(cells[field.name]) if field.name in cells else nothing for field in fields]
+        rows = list(zip(*columns, strict=True))
         try:
-            found = msgspec.convert(texts, list[self.row], strict=False, dec_hook=_parse)  # type: ignore[name-defined]
-        except msgspec.ValidationError:
-            raise self._first_fault(texts, strict=False) or Refused(
-                422, "the CSV is not what the model takes"
-            ) from None
-        rows = [msgspec.structs.astuple(row) for row in found]
-        for number, row in enumerate(rows, 1):  # in a text, unlike in JSON, `nan` and `inf` are numbers
-            for name, value in zip(self.features, row, strict=False):
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise self._fault(number, name, value, strict=False)
-        return rows
+            found = msgspec.convert(rows, list[self.values], dec_hook=parse)  # type: ignore[name-defined]
+        except UNFIT:
+            said = zip(*(cells.get(name, nothing) for name in self.columns), strict=True)
+            return [self._row(number, *pair) for number, pair in enumerate(zip(rows, said, strict=True), 1)]
+        return [msgspec.structs.astuple(row) for row in found]
 
     def labels(self, body: bytes) -> list[tuple[str, Any]]:
         """Return prediction ids and labels, spelt as the contract does, of one object or an array of them."""
@@ -148,13 +118,13 @@ class Schema:
         self._check_count(len(found), "label")
         for number, item in enumerate(found, 1):
             if not PREDICTION_ID.match(item.id):
-                raise Refused(422, f"label {number}: {_shown(item.id)} is not a prediction id, such as '{EXAMPLE_ID}'")
+                raise Refused(422, f"label {number}: {shown(item.id)} is not a prediction id, such as '{EXAMPLE_ID}'")
         return [(item.id, self._label(number, item.label)) for number, item in enumerate(found, 1)]
 
     def outside(self, rows: Sequence[Row]) -> Iterator[tuple[str, int]]:
         """Yield each field, with its number of rows, whose values the contract does not know and that is accepted."""
-        for place, accepted in self._accepted.items():
-            if count := sum(1 for row in rows if row[place] is not None and not accepted(row[place])):
+        for place, expects in self._expected:
+            if count := sum(1 for row in rows if row[place] is not None and not expects(row[place])):
                 yield self.columns[place], count
 
     def example(self) -> dict[str, Any]:
@@ -165,60 +135,32 @@ class Schema:
         """Return the OpenAPI 3.1 description of the service; `explained` is how many rows /explain takes."""
         return describe(self, title, version, explained=explained, token=token)
 
-    def needs(self, name: str) -> str:
-        """Say what a feature holds, in words."""
-        column = next(column for column in self.contract.columns if column.name == name)
-        null = " or null" if column.nullable else ""
-        if column.kind == "boolean":
-            return f"true or false{null}"
-        if column.kind == "categorical":
-            if self.serving.unseen_category == "accept":
-                return f"a string{null}"
-            shown = ", ".join(column.categories[:12]) + (" …" if len(column.categories) > 12 else "")
-            return f"one of {shown}{null}"
-        kind = "a number" if column.kind == "numeric" else "a time (ISO 8601)"
-        if self.serving.out_of_range == "accept":
-            return f"{kind}{null}"
-        low, high = column.bounds(self._slack)
-        shown = f"{low:.6g} to {high:.6g}" if column.kind == "numeric" else f"{low.isoformat()} to {high.isoformat()}"
-        return f"{kind} from {shown}{null}"
+    def _fields(self, card: Card) -> list[Field]:
+        contract, decimal = card.contract, str(card.recipe.data.options.get("decimal", "."))
+        others = {other.name: other for other in contract.others}
+        slack = card.recipe.contract.range_slack
+        return [
+            *(feature(column, self.serving, slack, decimal) for column in contract.columns),
+            *(companion(name, others.get(name), name in contract.id, decimal) for name in self.extras),
+        ]
 
-    def _expectations(self) -> Iterator[tuple[int, Callable[[Any], bool]]]:
-        """Yield, for each feature that may leave its contract, what says whether a value has not."""
-        for place, column in enumerate(self.contract.columns):
-            if column.kind in ("numeric", "datetime") and self.serving.out_of_range == "accept":
-                yield place, partial(_within, *column.bounds(self._slack))
-            if column.kind == "categorical" and self.serving.unseen_category == "accept":
-                yield place, partial(_is_one_of, frozenset(column.categories))
+    def _types(self) -> list[Any]:
+        """Return a field a column as `msgspec.defstruct` wants them; a row may leave out what is no feature."""
+        named = [(f"c{place}", field.type) for place, field in enumerate(self.fields)]
+        return [*named[: len(self.features)], *((*field, None) for field in named[len(self.features) :])]
 
-    def _type(self, column: Column, *, anywhere: bool = False) -> Any:
-        """Return what a value must be; `anywhere` in its kind, or where the settings let it be."""
-        bounded = self.serving.out_of_range == "refuse" and not anywhere
-        if column.kind == "boolean":
-            kind: Any = bool
-        elif column.kind == "categorical":
-            # A whole number is a category's other spelling: 3 is "3", as in training.
-            numbers = [int(text) for text in column.categories if re.fullmatch(r"0|-?[1-9]\d{0,17}", text)]
-            known_only = self.serving.unseen_category == "refuse" and not anywhere
-            kind = Literal[(*column.categories, *numbers)] if known_only else str | Whole | float
-        elif column.kind == "datetime":
-            low, high = column.bounds(self._slack) if bounded else (datetime.min, datetime.max)
-            kind = type("Moment", (Moment,), {"low": low, "high": high})
-        elif bounded:
-            low, high = column.bounds(self._slack)
-            kind = Annotated[float, msgspec.Meta(ge=low, le=high)]
-        else:
-            kind = float
-        return kind | None if column.nullable else kind
+    def _readers(self) -> tuple[Callable[[bytes], Any], ...]:
+        """Return what reads one object, an array of objects, and an array of arrays.
 
-    def _struct(self, name: str, *, as_array: bool) -> type[msgspec.Struct]:
-        fields: list[Any] = [(f"c{place}", self.types[column]) for place, column in enumerate(self.features)]
-        fields += [(f"c{len(self.features) + place}", Scalar, None) for place in range(len(self.extras))]
-        rename = {f"c{place}": column for place, column in enumerate(self.columns)}
-        return msgspec.defstruct(name, fields, rename=rename, forbid_unknown_fields=True, array_like=as_array)
-
-    def _decoder(self, of: Any) -> Any:
-        return msgspec.json.Decoder(of, dec_hook=_parse).decode
+        Names that msgspec does not take, with quotes or line breaks, are left to the second look.
+        """
+        arrays = msgspec.json.Decoder(list[self.values], dec_hook=parse).decode  # type: ignore[name-defined]
+        if any(_ODD_NAME.search(name) for name in self.columns):
+            return _not_at_once, _not_at_once, arrays
+        rename = {f"c{place}": name for place, name in enumerate(self.columns)}
+        row = msgspec.defstruct("Row", self._types(), rename=rename, forbid_unknown_fields=True)
+        one, many = (msgspec.json.Decoder(of, dec_hook=parse).decode for of in (row, list[row]))  # type: ignore[valid-type]
+        return one, many, arrays
 
     def _check_count(self, count: int, of: str = "row") -> None:
         if count == 0:
@@ -230,89 +172,116 @@ class Schema:
         contract = self.contract
         if contract.task == "regression":
             if isinstance(label, bool | str) or not math.isfinite(label):
-                raise Refused(422, f"label {number}: '{contract.target}' needs a number, it is {_shown(label)}")
+                raise Refused(422, f"label {number}: {quoted(contract.target)} needs a number, it is {shown(label)}")
             return float(label)
         code = class_code(as_text(label), contract.classes)
         if code is None:
-            wanted = ", ".join(contract.classes)
-            raise Refused(422, f"label {number}: '{contract.target}' needs one of {wanted}, it is {_shown(label)}")
+            needs = f"{quoted(contract.target)} needs {listed(contract.classes)}"
+            raise Refused(422, f"label {number}: {needs}, it is {shown(label)}")
         return contract.classes[code]
 
-    def _explain(self, body: bytes, err: Exception) -> Refused:
-        """Find the first fault of a body that could not be decoded."""
+    def _second_look(self, body: bytes, err: Exception) -> list[Row]:
+        """Read value by value what could not be read at once: other spellings are taken, the first fault is refused."""
         try:
             # Unlike msgspec it reads NaN, so that we can say where it is.
-            data = json.loads(body, parse_int=lambda text: int(text) if len(text) < 300 else float(text))
+            data = json.loads(
+                body.decode(),
+                parse_int=lambda text: int(text) if len(text) < 300 else float(text),
+                object_pairs_hook=_once,
+            )
         except (ValueError, RecursionError) as said:
-            return _not_json(said)
+            raise _not_json(said) from None
         rows = data if isinstance(data, list) else [data]
-        if fault := self._first_fault(rows, strict=True):
-            return fault
-        if not isinstance(err, msgspec.ValidationError):
-            return _not_json(err)
-        return Refused(422, f"the body is not what the model takes: {_plain(err)}")
+        found = [self._row(number, *self._arranged(number, row, rows[0])) for number, row in enumerate(rows, 1)]
+        if not isinstance(err, msgspec.ValidationError):  # JSON to Python alone
+            raise _not_json(err)
+        return found
 
-    def _first_fault(self, rows: list[Any], *, strict: bool) -> Refused | None:
-        for number, row in enumerate(rows, 1):
-            if type(row) is not type(rows[0]):
-                return Refused(422, f"row {number} needs {_shown(rows[0])}, as row 1 is, it is {_shown(row)}")
-            if isinstance(row, list):
-                if len(row) < len(self.features) or len(row) > len(self.columns):
-                    wanted = f"the model's {len(self.features)} values in the order of its features"
-                    rule: Rule = "missing_column" if len(row) < len(self.features) else "extra_column"
-                    return Refused(422, f"row {number} needs {wanted}, it has {len(row)}", rule=rule)
-                row = dict(zip(self.columns, row, strict=False))
-            if not isinstance(row, dict):
-                return Refused(422, f"row {number} needs an object of named values, it is {_shown(row)}")
-            for name in row:
-                if name not in self.columns:
-                    named = known("the model", self.columns, name)
-                    return Refused(422, f"row {number}: no field {_shown(name)}; {named}", rule="extra_column")
-            for name in self.features:
-                if name not in row:
-                    sentence = f"row {number}: field '{name}' is missing; it needs {self.needs(name)}"
-                    return Refused(422, sentence, name, "missing_column")
-                if not _fits(row[name], self.types[name], strict):
-                    return self._fault(number, name, row[name], strict)
-            for name in self.extras:
-                if not _fits(row.get(name), Scalar, strict):
-                    sentence = f"row {number}: '{name}' needs one value, it is {_shown(row[name])}"
-                    return Refused(422, sentence, name, "wrong_type")
-        return None
+    def _arranged(self, number: int, row: Any, first: Any) -> tuple[list[Any], list[Any]]:
+        """Return what the values of a row mean in the order of the columns, and what was sent."""
+        if type(row) is not type(first):
+            raise Refused(422, f"row {number} needs {shown(first)}, as row 1 is, it is {shown(row)}")
+        if isinstance(row, list):
+            if not len(self.features) <= len(row) <= len(self.columns):
+                wanted = f"the model's {len(self.features)} values in the order of its features"
+                rule: Rule = "missing_column" if len(row) < len(self.features) else "extra_column"
+                raise Refused(422, f"row {number} needs {wanted}, it has {len(row)}", rule=rule)
+            row = dict(zip(self.columns, row, strict=False))
+        if not isinstance(row, dict):
+            raise Refused(422, f"row {number} needs an object of named values, it is {shown(row)}")
+        if isinstance(row, _Twice):
+            raise Refused(422, f"row {number} names {shown(row.name)} twice")
+        self._check_names(number, row)
+        said = [row.get(name) for name in self.columns]
+        return [field.meant(value) for field, value in zip(self.fields, said, strict=True)], said
 
-    def _fault(self, number: int, name: str, value: Any, strict: bool) -> Refused:
-        rule: Rule = "out_of_range" if self.contract.features[name] != "categorical" else "unseen_category"
-        if value is None:
-            rule = "new_nulls"
-        elif not _fits(value, self._anywhere[name], strict):
-            rule = "wrong_type"
-        return Refused(422, f"row {number}: '{name}' needs {self.needs(name)}, it is {_shown(value)}", name, rule)
+    def _check_names(self, number: int, names: Collection[str]) -> None:
+        for name in names:
+            if name not in self._known:
+                there = known("the model", map(_brief, self.columns), name)
+                raise Refused(422, f"row {number}: no field {shown(name)}; {there}", rule="extra_column")
+        for field in self.fields[: len(self.features)]:
+            if field.name not in names:
+                sentence = f"row {number}: field {quoted(field.name)} is missing; it needs {field.needs}"
+                raise Refused(422, sentence, field.name, "missing_column")
 
+    def _row(self, number: int, values: Sequence[Any], said: Sequence[Any]) -> Row:
+        """Return a row as its types have it, or refuse the first value that does not fit, as it was sent."""
+        row = []
+        for field, value, sent in zip(self.fields, values, said, strict=True):
+            try:
+                row.append(field.take(value))
+            except UNFIT:
+                it = shown(None if value is None else sent)
+                sentence = f"row {number}: {quoted(field.name)} needs {field.needs}, it is {it}"
+                raise Refused(422, sentence, field.name, field.rule(value)) from None
+        return tuple(row)
 
-def _fits(value: Any, kind: Any, strict: bool) -> bool:
-    """Say whether a value that Python's JSON or CSV reader found is of a type; NaN and half a character never are."""
-    try:
-        if isinstance(value, str):
-            value.encode()
-        found = msgspec.convert(value, kind, strict=strict, dec_hook=_parse)
-    except (msgspec.ValidationError, UnicodeEncodeError):
-        return False
-    return not isinstance(found, float) or math.isfinite(found)
+    def _table(self, text: str) -> tuple[list[str], list[list[str]], str]:
+        """Return the header of a CSV, its other lines that are not empty, and its separator."""
+        separator = next((mark for mark in ",;\t" if self._known.issuperset(_first_line(text, mark))), ",")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        return next(reader, []), [line for line in reader if line], separator
 
 
-def _parse(kind: type[Any], value: Any) -> Any:
-    """Decode what msgspec does not know: a time with bounds."""
-    if isinstance(value, str) and issubclass(kind, Moment):
-        return kind.parse(value)
-    raise ValueError("not a time")
+class _Twice(dict[str, Any]):
+    """A JSON object in which a name stands twice.
+
+    It is told of at the second look only: msgspec keeps the last one and says nothing, and counting the names of each
+    body would take nearly half as long as reading it.
+    """
+
+    name = ""
 
 
-def _within(low: Any, high: Any, value: Any) -> bool:
-    return bool(low <= value <= high)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    twice, seen = _Twice(found), set()
+    for name, _ in pairs:
+        if name in seen:
+            twice.name = name
+        seen.add(name)
+    return twice
 
 
-def _is_one_of(seen: frozenset[str], value: Any) -> bool:
-    return as_text(value) in seen
+def _not_at_once(body: bytes) -> Any:
+    raise msgspec.ValidationError("a name that msgspec does not take")
+
+
+def _check_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Refuse a header that names a column twice, and lines of another length."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise Refused(422, f"the header of the CSV names {shown(twice[0])} twice")
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(names):
+            wanted, has = f"{len(names)} cells, as many as the header", "more" if len(line) > len(names) else "fewer"
+            raise Refused(422, f"row {number} needs {wanted}, it has {has}")
+
+
+def _first_line(text: str, separator: str) -> list[str]:
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
 
 
 def _typical(column: Column) -> Any:
@@ -327,15 +296,8 @@ def _typical(column: Column) -> Any:
     return round(mean) if column.integer else float(f"{mean:.4g}")
 
 
-def _shown(value: Any) -> str:
-    """Show a client its own value, in JSON's words."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "an array"
-    if value is None or isinstance(value, bool | float):
-        return json.dumps(value)
-    return quoted(value)
+def _brief(name: str) -> str:
+    return quoted(name)[1:-1]
 
 
 def _not_json(err: Exception) -> Refused:

@@ -77,6 +77,11 @@ def simulate(
     return replayed
 
 
+def as_requests(rows: "pd.DataFrame", columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows as clients send them that have the source's: the columns by name."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*(_json(rows[name]) for name in columns), strict=True)]
+
+
 def check_traffic(use_case: Config, *, scenario: str = "none", **numbers: int) -> None:
     """Refuse options that cannot be met, before anything is started."""
     for name, number in numbers.items():
@@ -137,8 +142,7 @@ def replay(
     repeated, since it may be on record. Ctrl-C ends the replay, as do GIVE_UP failures in a row; any other refusal
     would meet every request, and is a UserError.
     """
-    sent = [dict(zip(columns, values, strict=True)) for values in zip(*(_json(rows[c]) for c in columns), strict=True)]
-    labels, labelled = _json(rows[target]), 0
+    sent, labels, labelled = as_requests(rows, columns), _json(rows[target]), 0
     replayed, begun = Replay(rows=len(rows)), time.monotonic()
 
     def known(places: slice) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def split_feedback(
     Annotated[History, "history"],
 ]:
     """Return what to learn from and to be judged on, and whether the rows of before still help."""
-    served, times = as_source_rows(labelled_rows, rows, champion.card.contract, config)
+    served, times, unusable = as_source_rows(labelled_rows, rows, champion.card.contract, config)
     since = pd.Timestamp(retraining_decision.since or datetime.min)
     drifted = (times >= since).to_numpy()
     sides = split(rows, served, drifted, resolve(rows, config.data, config.split), config)
@@ -50,5 +50,5 @@ def split_feedback(
         sides.watched,
         sides.rule,
         sides.reference_rows,
-        sides.history,
+        sides.history.model_copy(update={"unusable": unusable}),
     )

@@ -9,6 +9,7 @@ import decisions
 import registry
 from config import Config, UserError
 from core.policy import Decision, last_retraining
+from core.records import TRUTH_TIME
 from steps.materializers import Report
 
 
@@ -20,7 +21,7 @@ def weigh_feedback(labelled_rows: pd.DataFrame, config: Config) -> Annotated[Dec
         raise UserError(f"'{config.name}' has no champion to improve; train one: python run.py --pipeline training")
     entries = decisions.history(config.name)
     since = last_retraining(entries)
-    times = labelled_rows["label_time"]
+    times = labelled_rows[TRUTH_TIME]
     fresh = len(times) if since is None else int((times > pd.Timestamp(since).tz_localize(None)).sum())
     run = get_step_context().pipeline_run.name
     return decisions.weigh(config.name, entries, "feedback", champion.version, None, fresh, config.policy, run)

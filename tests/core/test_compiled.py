@@ -43,13 +43,15 @@ def rich() -> pd.DataFrame:
     rows["zone"] = random.integers(1, 4, count)
     rows["once"] = np.where(random.random(count) < 0.5, 7.0, np.nan)
     rows["whole"] = random.normal(size=count)
+    rows["truth"] = np.where(random.random(count) < 0.5, "true", "false")
+    rows["rank"] = np.where(random.random(count) < 0.5, "1.0", "2.0")
     return rows.assign(until=np.where(random.random(count) < 0.9, "9999-12-31", "0001-01-01T01:02:03.000004"))
 
 
 @cache
 def fitted(target: str, estimator: str, params: tuple[tuple[str, Any], ...] = ()) -> tuple[Bundle, pd.DataFrame]:
     wanted = recipe(target, estimator=estimator, params=dict(params))
-    kinds = {"zone": "categorical", "until": "datetime"}
+    kinds = {**dict.fromkeys(("zone", "truth", "rank"), "categorical"), "until": "datetime"}
     data = wanted.data.model_copy(update={"kinds": kinds})
     return trained(rich(), wanted.model_copy(update={"data": data}))
 
@@ -74,7 +76,8 @@ LOGISTIC, SOFTMAX, RIDGE, BOOSTING, *_ = MODELS
 
 
 def prepared(bundle: Bundle, rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-    return np.asarray(bundle.pipeline[0].transform(as_features(rows, bundle.card.contract.features)))
+    contract = bundle.card.contract
+    return np.asarray(bundle.pipeline[0].transform(as_features(rows, contract.features, contract.categories)))
 
 
 def test_the_matrix_is_that_of_the_pipeline_to_the_bit() -> None:
@@ -90,7 +93,9 @@ kinds_of_values = {
     "numeric": st.one_of(st.floats(-1e12, 1e12), st.just(np.inf), st.integers(-(10**20), 10**20)),
     "boolean": st.booleans(),
     "categorical": st.one_of(
-        st.sampled_from(["Köln", "東京", "a", "z", "3", "(missing)", ""]), st.integers(), st.text()
+        st.sampled_from(["Köln", "東京", "a", "z", "3", "(missing)", "", "TRUE", True, False, 1, 2.0]),
+        st.integers(),
+        st.text(),
     ),
     "datetime": st.datetimes(),
 }
@@ -157,6 +162,32 @@ def test_categories_and_measures_may_be_whole_numbers_and_truth_values_numbers()
     whole = {**row, "zone": 2, "größe": 170, "<b>Bär</b>": 1}
     first, second = compiled(*LOGISTIC).scores([tuple(plain.values()), tuple(whole.values())])
     assert first == second
+
+
+def test_a_category_is_the_same_in_all_its_spellings_to_the_pipeline_and_compiled() -> None:
+    bundle, holdout = fitted(*LOGISTIC)
+    names = list(bundle.card.contract.features)
+    row = dict(zip(names, as_values(holdout[:1], bundle.card.contract)[0], strict=True))
+    for name, category, *spellings in (
+        ("truth", "true", True, "TRUE"),
+        ("rank", "1.0", 1, 1.0, "1"),
+        ("städte", None, ""),
+    ):
+        rows = [tuple((row | {name: value}).values()) for value in (category, *spellings)]
+        scores = compiled(*LOGISTIC).scores(rows).tolist()
+        assert scores == [scores[0]] * len(rows)
+        expected = bundle.scores(pd.DataFrame(rows, columns=names, dtype=object))
+        np.testing.assert_allclose(expected, scores, rtol=1e-9)
+    for name, spellings in (("truth", ("true", 1)), ("rank", ("1.0", "1.00"))):
+        one, other = compiled(*LOGISTIC).scores([tuple((row | {name: value}).values()) for value in spellings])
+        assert one != other
+
+
+def test_truth_values_are_given_to_a_service_as_truth_values() -> None:
+    bundle, holdout = fitted(*LOGISTIC)
+    place = list(bundle.card.contract.features).index("<b>Bär</b>")
+    assert {row[place] for row in as_values(holdout, bundle.card.contract)} == {True, False, None}
+    assert {type(row[place]) for row in as_values(holdout, bundle.card.contract)} == {bool, type(None)}
 
 
 def test_is_the_same_after_writing_and_reading_and_each_time_it_is_compiled(tmp_path: Path) -> None:

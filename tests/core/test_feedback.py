@@ -1,6 +1,6 @@
 """Labels that come late, again, corrected or for nobody; and what becomes training rows, on which side."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 import config
-from config import ROOT, Config, Feedback, UserError
-from core.contract import learn_contract
+from config import ROOT, Config, Data, Feedback, UserError
+from core.contract import DataContract, learn_contract
 from core.feedback import as_source_rows, choose_history, join_labels, split_feedback
 from core.fraud import card_transactions
+from core.records import TRUTH, TRUTH_TIME, RecordWriter, label_lines, prediction_line, read_labels, read_predictions
 from core.split import resolve
 
 NOON = datetime(2026, 11, 24, 12)
@@ -49,7 +50,7 @@ def fraud(*changes: str) -> Config:
 def test_the_last_label_counts_and_every_oddity_is_counted() -> None:
     history = labels((0, "0"), (1, "1"), (1, "0"), (2, "1"), (2, "1"), (99, "1"))
     joined, report = join_labels(predictions(5), history, Feedback())
-    assert joined["label"].tolist() == ["0", "0", "1"]
+    assert joined[TRUTH].tolist() == ["0", "0", "1"]
     assert (report.predictions, report.labels, report.labelled) == (5, 6, 3)
     assert (report.corrected, report.repeated, report.unknown) == (1, 1, 1)
     said = " ".join(report.sentences)
@@ -82,14 +83,14 @@ def served(rows: pd.DataFrame) -> pd.DataFrame:
     for name in ("time", "card_since"):
         columns[name] = columns[name].map(lambda moment: moment.isoformat())
     found = predictions(len(rows), **{name: columns[name].to_numpy() for name in columns})
-    return found.assign(label=rows["fraud"].map(str).to_numpy(), label_time=NOON)
+    return found.assign(**{TRUTH: rows["fraud"].map(str).to_numpy(), TRUTH_TIME: NOON})
 
 
 def test_served_rows_become_rows_of_the_source_value_for_value() -> None:
     settings = fraud()
     source, came = card_transactions(3000), card_transactions(200, start=3000)
     contract = learn_contract(source, settings.data, settings.contract)
-    found, times = as_source_rows(served(came), source, contract, settings)
+    found, times, _ = as_source_rows(served(came), source, contract, settings)
     pd.testing.assert_frame_equal(found, came)
     assert times.tolist() == served(came)["prediction_time"].tolist()
 
@@ -99,9 +100,121 @@ def test_rows_of_the_source_and_rows_asked_twice_are_not_added() -> None:
     source = card_transactions(3000)
     contract = learn_contract(source, settings.data, settings.contract)
     came = pd.concat([card_transactions(10, start=2995), card_transactions(2, start=3004)], ignore_index=True)
-    found, times = as_source_rows(served(came), source, contract, settings)
+    found, times, _ = as_source_rows(served(came), source, contract, settings)
     assert sorted(found["transaction_id"]) == [3000, 3001, 3002, 3003, 3004, 3005]
     assert len(times) == len(found)
+
+
+BIG = 9_007_199_254_760_001  # beyond 2**53, where float64 holds every other whole number
+BEFORE = pd.DataFrame(
+    {
+        "id": pd.Series(range(BIG - 40, BIG), dtype="int64"),
+        "when": pd.date_range("2026-01-01", periods=40, freq="D").as_unit("us"),
+        "note": "x",
+        "paid": [True, False] * 20,
+        "age": range(40),
+        "label": ["red", "blue"] * 20,
+        "label_time": 0.5,
+        "y": [0, 1] * 20,
+    }
+)
+DATA = Data(source="made", target="y", id=("id",), time="when")
+
+
+def logged(folder: Path, *rows: tuple[Any, ...], label: Any = "1") -> pd.DataFrame:
+    """Return rows of `BEFORE`'s columns, without its target, as they come back from the log with their labels."""
+    header = {"model": "m", "version": 1, "classes": ("0", "1"), "columns": list(BEFORE)[:-1]}
+    answers = RecordWriter(folder / "predictions", {**header, "kind": "predictions"})
+    truths = RecordWriter(folder / "labels", {"kind": "labels"})
+    for place, row in enumerate(rows):
+        name, time = f"{place:012x}-000000", NOON.replace(tzinfo=UTC) + timedelta(minutes=place)
+        answers.append(prediction_line(name, time, [row], [0.5], ["1"]), time)
+        truths.append(label_lines([(f"{name}-0", label)], time), time)
+    joined, _ = join_labels(
+        read_predictions(folder / "predictions"), read_labels(folder / "labels", history=True), Feedback()
+    )
+    return joined
+
+
+def learned(**changes: Any) -> tuple[DataContract, Config]:
+    settings = Config(name="made", data=DATA, **changes)
+    return learn_contract(BEFORE, DATA, settings.contract), settings
+
+
+GOOD = (BIG, "2026-02-01T00:00:00", "x", True, 7, "red", 0.5)
+
+
+def row(**changed: Any) -> tuple[Any, ...]:
+    return tuple((dict(zip(BEFORE, GOOD, strict=False)) | changed).values())
+
+
+def test_ids_of_64_bits_keep_every_digit_beside_rows_without_one(tmp_path: Path) -> None:
+    rows = [row(id=BIG + place if place % 5 else None) for place in range(20)]
+    contract, settings = learned()
+    found, times, said = as_source_rows(logged(tmp_path, *rows), BEFORE, contract, settings)
+    assert found["id"].dtype == "int64"
+    assert found["id"].tolist() == [BIG + place for place in range(20) if place % 5]
+    assert len(times) == 16
+    assert said == "4 labelled rows cannot be used: 4 without 'id'"
+    pd.testing.assert_series_equal(found.dtypes, BEFORE.dtypes)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"when": "yesterday"}, "1 labelled rows cannot be used: 1 for 'when', e.g. 'yesterday'"),
+        ({"id": "abc"}, "1 labelled rows cannot be used: 1 for 'id', e.g. 'abc'"),
+        ({"id": "007"}, "1 labelled rows cannot be used: 1 for 'id', e.g. '007'"),
+        ({"id": 1.5}, "1 labelled rows cannot be used: 1 for 'id', e.g. '1.5'"),
+        ({"id": 1e20}, "1 labelled rows cannot be used: 1 for 'id', e.g. '1e+20'"),
+        ({"id": True}, "1 labelled rows cannot be used: 1 for 'id', e.g. 'True'"),
+        ({"when": 7}, "1 labelled rows cannot be used: 1 for 'when', e.g. '7'"),
+    ],
+)
+def test_a_value_that_an_earlier_service_let_in_is_left_out_and_counted(
+    tmp_path: Path, bad: dict[str, Any], said: str
+) -> None:
+    contract, settings = learned()
+    rows = [row(), row(**{"id": BIG + 1, **bad}), row(id=BIG + 2)]
+    found, times, sentence = as_source_rows(logged(tmp_path, *rows), BEFORE, contract, settings)
+    assert found["id"].tolist() == [BIG, BIG + 2]
+    assert sentence == said
+    pd.testing.assert_series_equal(found.dtypes, BEFORE.dtypes)
+    assert times.tolist() == [NOON, NOON + timedelta(minutes=2)]
+    with pytest.raises(UserError, match="needs labelled predictions that can be learned from; 1 labelled rows cannot"):
+        as_source_rows(logged(tmp_path / "alone", row(**bad)), BEFORE, contract, settings)
+
+
+def test_labels_of_another_model_are_left_out_and_counted(tmp_path: Path) -> None:
+    contract, settings = learned()
+    both = [logged(tmp_path / str(place), row(id=BIG + place), label=label) for place, label in enumerate((1, "no"))]
+    found, _, said = as_source_rows(pd.concat(both, ignore_index=True), BEFORE, contract, settings)
+    assert found["y"].tolist() == [1]
+    assert said == "1 labelled rows cannot be used: 1 for 'y', e.g. 'no'"
+
+
+def test_values_come_back_as_the_source_holds_them(tmp_path: Path) -> None:
+    contract, settings = learned()
+    rows = [
+        row(id=str(BIG), paid=None, age=7.5, label="blue"),
+        row(id=BIG + 1, when="2026-02-01T01:00:00+01:00", note=7, age=None),
+        row(id=BIG + 2, when=None, note=None, label=None),
+    ]
+    found, times, said = as_source_rows(logged(tmp_path, *rows), BEFORE, contract, settings)
+    assert said == ""
+    assert found["id"].tolist() == [BIG, BIG + 1, BIG + 2]
+    assert found["when"].tolist() == [datetime(2026, 2, 1), datetime(2026, 2, 1), times[2]]
+    assert found["note"].tolist()[:2] == ["x", "7"]
+    assert found["paid"].isna().tolist() == [True, False, False]
+    assert found["age"].fillna(-1).tolist() == [7.5, -1, 7]
+    assert found["label"].tolist()[:2] == ["blue", "red"]
+
+
+def test_a_hashed_id_still_tells_rows_apart(tmp_path: Path) -> None:
+    contract, settings = learned(serving={"personal": {"id": "hash"}})
+    rows = [row(id=f"{place:032x}") for place in (2**120, 2**121, 2**121)]
+    found, _, said = as_source_rows(logged(tmp_path, *rows), BEFORE, contract, settings)
+    assert (len(found), found["id"].dtype, said) == (2, "int64", "")
 
 
 def test_ids_that_requests_left_out_and_hidden_features_are_refused() -> None:
@@ -120,7 +233,7 @@ def test_rows_without_a_time_happened_when_they_were_answered() -> None:
     settings, source = fraud(), card_transactions(3000)
     contract = learn_contract(source, settings.data, settings.contract)
     rows = served(card_transactions(20, start=3000)).drop(columns="time")
-    found, times = as_source_rows(rows, source, contract, settings)
+    found, times, _ = as_source_rows(rows, source, contract, settings)
     assert found["time"].tolist() == times.tolist()
 
 

@@ -9,7 +9,7 @@ from tables import mixed, recipe, trained
 
 from config import Monitoring, UserError
 from core.lookback import changed_decisions, cut_windows
-from core.records import RecordWriter, label_lines, prediction_line, refusal_line
+from core.records import TRUTH, RecordWriter, label_lines, prediction_line, refusal_line
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -37,8 +37,8 @@ def test_windows_follow_one_another_each_with_its_labels_and_refusals(tmp_path: 
     windows = cut_windows(str(tmp_path), 2, Monitoring(window_rows=120, min_rows=30))
     assert [len(window.rows) for window in windows] == [120, 120]
     assert np.concatenate([window.rows["x"] for window in windows]).tolist() == list(range(240))
-    assert [int(window.judged["label"].notna().sum()) for window in windows] == [60, 60]
-    assert all("label" not in window.rows for window in windows)
+    assert [int(window.judged[TRUTH].notna().sum()) for window in windows] == [60, 60]
+    assert all(TRUTH not in window.rows for window in windows)
     assert [len(window.refusals) for window in windows] == [3, 2]  # the first holds one of version 1 as well
     (whole,) = cut_windows(str(tmp_path), 2, Monitoring(window_rows=None, min_rows=30))
     assert len(whole.rows) == 250

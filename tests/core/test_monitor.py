@@ -15,7 +15,7 @@ import config
 from config import ROOT, Monitoring, Serving
 from core.fraud import SCENARIOS, card_transactions
 from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_window, examine
-from core.records import RecordWriter, label_lines, prediction_line, refusal_line
+from core.records import TRUTH, RecordWriter, label_lines, prediction_line, refusal_line
 from serving.schema import Refused, Schema
 
 # Of the 120 windows that benchmarks/README.md tells of, CI looks at 41 again, and none may be judged wrongly. If 7 %
@@ -250,7 +250,7 @@ def test_a_window_begins_after_the_last_one(tmp_path):
     last = collect(tmp_path).rows["prediction_time"].iloc[99].to_pydatetime()
     window = collect(tmp_path, after=last)
     assert list(window.rows["prediction_id"]) == ids[100:]
-    assert window.judged["label"].notna().all()
+    assert window.judged[TRUTH].notna().all()
     end = collect(tmp_path).rows["prediction_time"].iloc[-1].to_pydatetime()
     assert len(collect(tmp_path, after=end).rows) == 0
 
@@ -271,7 +271,7 @@ def test_where_labels_take_time_older_rows_are_judged(tmp_path):
     window = collect(tmp_path, Monitoring(label_delay_hours=48, window_hours=24))
     assert list(window.rows["prediction_id"]) == new
     assert list(window.judged["prediction_id"]) == old
-    assert window.judged["label"].notna().all()
+    assert window.judged[TRUTH].notna().all()
 
 
 def test_a_half_written_line_is_not_part_of_the_window(tmp_path):
@@ -297,7 +297,7 @@ def test_a_later_label_replaces_an_earlier_one(tmp_path):
     writer.append(label_lines([(ids[0], "1")], later), later)
     judged = collect(tmp_path).judged
     assert len(judged) == 10
-    assert judged["label"].iloc[0] == "1"
+    assert judged[TRUTH].iloc[0] == "1"
 
 
 def test_every_rule_of_a_changed_schema_is_one_that_is_refused_or_found():

@@ -93,9 +93,9 @@ def test_reads_back_what_a_binary_model_answered(tmp_path: Path) -> None:
         "prediction_label": pd.Series(["no", "yes", "yes"], dtype=object),
         "age": [41, 52.5, 41],
         "city": ["Köln\n", None, "Köln\n"],
-        "member": pd.Series([True, None, True], dtype=object),
+        "member": pd.Series([True, None, True], dtype="boolean"),
         "since": ["2020-01-02T03:00:00", None, "2020-01-02T03:00:00"],
-        "gap": pd.Series([None, None, None], dtype=object),
+        "gap": [np.nan, np.nan, np.nan],
     }
     assert_frame_equal(log, pd.DataFrame(expected))
     assert as_kind(log["since"], "datetime")[0] == datetime(2020, 1, 2, 3)
@@ -217,6 +217,36 @@ def test_what_releases_with_other_columns_logged_stands_in_one_table(tmp_path: P
     assert log["city"].fillna("").tolist() == ["Ulm", "", "", "Bonn"]
     assert log["flag"].isna().tolist() == [False, False, True, True]
     assert read_predictions(tmp_path, at(1), at(2))["count"].dtype == "int64"
+
+
+BIG = 9_007_199_254_760_001  # beyond 2**53, where float64 holds every other whole number
+
+
+@pytest.mark.parametrize(
+    ("logged", "read", "dtype"),
+    [
+        ([BIG, BIG + 1, BIG + 2], [BIG, BIG + 1, BIG + 2], "int64"),
+        ([BIG, None, BIG + 1], [BIG, None, BIG + 1], "Int64"),
+        ([BIG, 1.5, BIG + 1], [str(BIG), "1.5", str(BIG + 1)], "str"),
+        ([BIG, "abc", BIG + 1], [str(BIG), "abc", str(BIG + 1)], "str"),
+        ([BIG, True, None], [str(BIG), "True", None], "str"),
+        ([1, None, 2.5], [1, None, 2.5], "float64"),
+        ([2**60, 0.5, -1], [2.0**60, 0.5, -1], "float64"),
+        ([True, None, False], [True, None, False], "boolean"),
+        (["a", "", "b"], ["a", None, "b"], "str"),
+        ([None, None, None], [None, None, None], "float64"),
+    ],
+)
+@pytest.mark.parametrize("releases", [1, 3])
+def test_no_value_is_rounded_whatever_stands_beside_it(
+    tmp_path: Path, logged: list[Any], read: list[Any], dtype: str, releases: int
+) -> None:
+    writers = [RecordWriter(tmp_path, header("x", version=version)) for version in range(releases)]
+    for place, value in enumerate(logged):
+        predict(writers[place % releases], f"r{place}", place, (value,))
+    found = read_predictions(tmp_path)["x"]
+    assert found.dtype == dtype
+    assert [None if pd.isna(value) else value for value in found] == read
 
 
 def test_a_copied_segment_counts_once_and_equal_times_keep_their_order(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Find the category that a value means: batch, service, log and drift ask here, so a row means the same to all.
+
+It needs nothing but the value's one spelling (`core.table.as_text`), in which 3 and 3.0 are "3" and a truth value is
+"True" or "False".
+"""
+
+import re
+from collections.abc import Collection
+
+WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+
+
+def category_of(text: str, known: Collection[str]) -> str:
+    """Return the known category that a spelling means, or the spelling itself where it means none.
+
+    A spelling that is known is that category. Else `3` may have been written 3.0, and truth values in another case:
+    formats differ in that, and a number has no other way to say so. `007` is never 7, nor the other way round.
+    """
+    if text in known:
+        return text
+    return next((other for other in _others(text) if other in known), text)
+
+
+def _others(text: str) -> tuple[str, ...]:
+    if text.lower() in ("true", "false"):
+        return text.capitalize(), text.lower(), text.upper()
+    return (f"{text}.0",) if WHOLE.fullmatch(text) else ()
