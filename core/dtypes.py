@@ -119,7 +119,7 @@ def _as_strings(column: pd.Series, known: Known) -> Settled:
     """Spell numbers, truth values or times of a column that holds strings; note where these are none it knows."""
     spelt = column.astype(object).where(column.notna(), None).map(as_text, na_action="ignore")
     texts = spelt.map(lambda text: category_of(text, known.categories), na_action="ignore").astype("str")
-    strange = [text for text in texts.dropna().unique() if text not in known.categories]
+    strange = [t for t in texts.dropna().unique() if category_of(t, known.categories) not in known.categories]
     notes = []
     if known.settled and known.categories and strange:
         count, had = int(texts.isin(strange).sum()), ", ".join(repr(text) for text in sorted(known.categories)[:3])

@@ -40,7 +40,16 @@ def retraining(config: Config) -> None:
     )
     begun = begin_retraining(decision, config.name, after=history)
     contract, contract_report = validate_rows(
-        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract, None, reading, reference_rows
+        train_rows,
+        holdout_rows,
+        champion,
+        version,
+        config.name,
+        config.data,
+        config.contract,
+        None,
+        reading,
+        reference_rows,
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe, after=begun)

@@ -30,7 +30,16 @@ def training(config: Config) -> None:
     rows, reading = ingest_rows(config.data, champion)
     train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
     contract, contract_report = validate_rows(
-        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract, config.split, reading, None
+        train_rows,
+        holdout_rows,
+        champion,
+        version,
+        config.name,
+        config.data,
+        config.contract,
+        config.split,
+        reading,
+        None,
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)
