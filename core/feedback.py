@@ -17,6 +17,7 @@ from core.gate import Group, compare_group
 from core.metrics import Predictions, default_metric, estimate_difference, measure
 from core.model import make_estimator
 from core.split import SplitRule, check_sides, folds
+from core.stand_in import StandIn
 from core.table import as_features, as_kind, row_hashes
 
 DOUBT = 0.2
@@ -179,7 +180,7 @@ class Sides:
 
 def compare_sides(
     challenger: Bundle,
-    champion: Bundle,
+    champion: Bundle | StandIn,
     holdout: pd.DataFrame,
     old_holdout: pd.DataFrame,
     history: History,
@@ -191,7 +192,7 @@ def compare_sides(
     return tuple(
         compare_group(name, challenger.predictions(part), champion.predictions(part), gate, evaluation)
         for name, rows in sides
-        if len(part := rows[champion.card.split.held_out(rows)])
+        if len(part := rows[champion.unseen(rows)])
     )
 
 

@@ -378,4 +378,4 @@ def _scores(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
 
 def _predictions(rows: pd.DataFrame, bundle: Bundle) -> Predictions:
     """Return what was answered beside the labels that came."""
-    return bundle.beside(rows["label"].rename(bundle.card.contract.target), _scores(rows, bundle))
+    return bundle.card.beside(rows["label"].rename(bundle.card.contract.target), _scores(rows, bundle))

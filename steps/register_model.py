@@ -13,6 +13,7 @@ from core.bundle import Bundle
 from core.checks import ContractReport
 from core.gate import Decision, Verdict
 from core.metrics import Scorecard
+from core.stand_in import StandIn
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def register_model(
     holdout_rows: pd.DataFrame,
     watched_rows: pd.DataFrame,
     scorecard: Scorecard,
+    stand_in: StandIn,
     verdict: Verdict,
     contract_report: ContractReport,
     tracked: bool,
@@ -43,12 +45,13 @@ def register_model(
     """Register the model once, whatever the verdict; promote it if its rival is still champion.
 
     Its rows are put on record with it: what it learned from, what it was judged on, and the holdout rows that stand
-    for what it will meet.
+    for what it will meet; also what it said of the holdout, for the day when it cannot be loaded any more.
     """
     context = get_step_context()
     name = model.card.recipe.name
     version = registry.find(name, model.fingerprint)
-    if version is None:
+    gone = version is not None and registry.is_gone(name, version)
+    if version is None or gone:
         metadata = {
             "metrics": {metric: estimate.value for metric, estimate in scorecard.estimates.items()},
             "verdict": verdict.decision,
@@ -58,11 +61,13 @@ def register_model(
         }
         inputs = {key: listed[0].id for key, listed in context.step_run.inputs.items()}
         metadata["watched_rows"] = str(inputs["watched_rows"])
-        version = registry.register(name, model.fingerprint, [*inputs.values()], metadata)
+        version = registry.register(name, model.fingerprint, [*inputs.values()], metadata, version)
     if tracked and not tracking.is_registered(name, version):
         pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
         tracking.record(name, version, model, train_rows, scorecard, pages)
     decision, reasons = verdict.decision, verdict.reasons
+    if gone:
+        reasons = (*reasons, f"the files of version {version} were gone; those of this run, the same, take their place")
     if decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
         decision = "hold"
         reasons = (

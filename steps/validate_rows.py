@@ -10,6 +10,7 @@ from core.bundle import Bundle
 from core.checks import ContractReport, check_rows, check_table
 from core.contract import DataContract, learn_contract
 from core.report import contract_page
+from core.stand_in import StandIn
 from steps.materializers import Report
 
 
@@ -17,7 +18,7 @@ from steps.materializers import Report
 def validate_rows(
     train_rows: pd.DataFrame,
     holdout_rows: pd.DataFrame,
-    champion: Bundle | None,
+    champion: Bundle | StandIn | None,
     champion_version: int | None,
     name: str,
     data: Data,
@@ -31,7 +32,9 @@ def validate_rows(
     contract = learn_contract(train_rows, data, settings, reference_rows)
     rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
     findings = check_table(rows, data, settings, contract)
-    if champion is not None:
-        findings += check_rows(rows, champion.card.contract, settings)
-    report = ContractReport(findings=findings, rows=len(rows), compared_with=champion_version)
+    card = None if champion is None else champion.card
+    if card is not None:
+        findings += check_rows(rows, card.contract, settings)
+    compared_with = None if card is None else champion_version
+    report = ContractReport(findings=findings, rows=len(rows), compared_with=compared_with)
     return contract, report.with_page(contract_page(name, report, contract))
