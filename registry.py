@@ -84,8 +84,8 @@ def load_champion(name: str) -> tuple[int, Bundle] | None:
     version, champion = found
     if isinstance(champion, StandIn):
         raise UserError(
-            f"champion version {version} of '{name}' cannot be loaded ({champion.fault}); bring back what it lacks, "
-            "train again, which goes on without it, or make an earlier one current: python run.py --rollback"
+            f"champion version {version} of '{name}' cannot be loaded ({champion.fault}); bring back what it lacks, or "
+            "train again, which goes on without it; an earlier champion comes back by python run.py --rollback VERSION"
         )
     return version, champion
 

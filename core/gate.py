@@ -81,6 +81,10 @@ class Verdict(Paged):
     rows: int
     groups: tuple[Group, ...] = ()
 
+    def held(self, reason: str) -> "Verdict":
+        """Return the verdict as a hold for one more reason, which comes first."""
+        return self.model_copy(update={"decision": "hold", "reasons": (reason, *self.reasons)})
+
 
 def judge(
     challenger: Predictions,

@@ -65,30 +65,33 @@ def register_model(
     if tracked and not tracking.is_registered(name, version):
         pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
         tracking.record(name, version, model, train_rows, scorecard, pages)
-    decision, reasons = verdict.decision, verdict.reasons
     if gone:
-        reasons = (*reasons, f"the files of version {version} were gone; those of this run, the same, take their place")
-    if decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
-        decision = "hold"
-        reasons = (
+        note = f"the files of version {version} were gone; those of this run, the same, take their place"
+        verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, note)})
+    if verdict.decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
+        verdict = verdict.held(
             f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
-            f"only a person brings it back: python run.py --rollback {version}",
+            f"only a person brings it back: python run.py --rollback {version}"
         )
-    if decision == "promote":
+    if verdict.decision == "promote":
         try:
             registry.promote(
                 name,
                 version,
                 model.fingerprint,
                 replaces=verdict.champion_version,
-                reasons=reasons,
+                reasons=verdict.reasons,
                 run=context.pipeline_run.name,
             )
         except registry.ChampionChanged:
-            decision = "hold"
-            reasons = ("another run promoted its model while this one was judged; run again to be compared with it",)
+            verdict = verdict.held(
+                "another run promoted its model while this one was judged; run again to be compared with it"
+            )
     registry.draw(name)
     current = registry.champion(name)
     return Registration(
-        version=version, decision=decision, reasons=reasons, champion=current.version if current else None
+        version=version,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        champion=current.version if current else None,
     )
