@@ -134,6 +134,9 @@ def show_inference(run: Any, name: str, folder: Path, options: str) -> None:
     """Print how many rows were scored and where the scores are."""
     report = next(s.outputs["batch_report"][0].load() for s in run.steps.values() if "batch_report" in s.outputs)
     pairs = [("scored", f"{report.rows:,} rows of {len(report.files)} files, {report.positive:,} decided positive")]
+    warned = [f"{file.name}: {finding.sentence}" for file in report.read for finding in file.findings]
+    pairs += [("" if place else "warnings", sentence) for place, sentence in enumerate(warned[:10])]
+    pairs += [("", f"and {len(warned) - 10} more, in the artifact batch_report")] if len(warned) > 10 else []
     pairs += [("scores", f"{report.files[0].rpartition('/')[0]}/*.parquet")]
     print()
     fields(pairs)

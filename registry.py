@@ -273,6 +273,11 @@ def reproduce(name: str, version: int) -> Reproduction:
 
     stored, old = _version(name, version), load(name, version)
     recipe, before = old.card.recipe, old.card.contract
+    if before.version == 1:
+        raise UserError(
+            f"version {version} of '{name}' was trained by an earlier release of this template, which read tables "
+            "otherwise; check that release out to reproduce it"
+        )
     found = {}
     for side in ("train_rows", "holdout_rows"):
         artifact = stored.get_artifact(side)
@@ -284,7 +289,7 @@ def reproduce(name: str, version: int) -> Reproduction:
         if fingerprint(found[side]) != artifact.content_hash:
             raise UserError(f"the rows stored for version {version} of '{name}' were changed after the run")
     train_rows, holdout_rows = found.values()
-    contract = learn_contract(train_rows, recipe.data, recipe.contract, before.reference_rows)
+    contract = learn_contract(train_rows, recipe.data, recipe.contract, before.reference_rows, settled=before.known)
     new = train(train_rows, contract, old.card.split, recipe)
     differences = [
         f"{part}: {before} then, {now} now"

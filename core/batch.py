@@ -6,8 +6,25 @@ from pydantic import BaseModel, ConfigDict
 
 from config import Config
 from core.bundle import Bundle
+from core.checks import Finding, check_rows, reading_findings
 from core.metrics import Predictions
-from core.sources import batch_parts, read_rows
+from core.sources import batch_parts, read_table
+
+
+class FileReport(BaseModel):
+    """What was found in one file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    rows: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> str | None:
+        """Say why the file was not scored, if it was not."""
+        errors = [finding.sentence for finding in self.findings if finding.severity == "error"]
+        return f"{self.name}: {'; '.join(errors[:3])}" if errors else None
 
 
 class ShardReport(BaseModel):
@@ -20,39 +37,63 @@ class ShardReport(BaseModel):
     rows: int
     positive: int
     """Rows that were decided for the positive class; 0 where there are no two classes."""
+    read: tuple[FileReport, ...] = ()
 
 
 def score_rows(bundle: Bundle, rows: pd.DataFrame, version: int) -> pd.DataFrame:
-    """Return a row's identity, its score or scores, the decision, and the version that made it."""
+    """Return a row's identity, its score or scores, the decision, and the version that made it.
+
+    A column of ours whose name one of the identity's has gets `model_` in front.
+    """
     card, scores = bundle.card, bundle.scores(rows)
     said = Predictions(card.contract.task, np.empty(len(rows)), scores, card.threshold)  # whose truth is not known
-    found = rows[[name for name in (*card.recipe.data.id, card.recipe.data.time) if name]].copy()
+    names = _identity(bundle)
     if said.task == "regression":
-        return found.assign(prediction=scores, model_version=version)
-    if said.task == "binary":
-        found["score"] = scores
+        ours = {"prediction": scores}
+    elif said.task == "binary":
+        ours = {"score": scores}
     else:
-        for place, label in enumerate(card.contract.classes):
-            found[f"score_{label}"] = scores[:, place]
-    found["decision"] = np.asarray(card.contract.classes)[said.decisions]
-    return found.assign(model_version=version)
+        ours = {f"score_{label}": scores[:, place] for place, label in enumerate(card.contract.classes)}
+    if said.task != "regression":
+        ours["decision"] = np.asarray(card.contract.classes)[said.decisions]
+    ours["model_version"] = np.full(len(rows), version)
+    answers = pd.DataFrame({_free(name, names): values for name, values in ours.items()}, index=rows.index)
+    return pd.concat([rows[names], answers], axis=1)
+
+
+def _identity(bundle: Bundle) -> list[str]:
+    data = bundle.card.recipe.data
+    return [*dict.fromkeys(name for name in (*data.id, data.time) if name)]
+
+
+def _free(name: str, taken: list[str]) -> str:
+    return _free(f"model_{name}", taken) if name in taken else name
 
 
 def score_shard(bundle: Bundle, version: int, config: Config, shard: int, folder: str) -> ShardReport:
     """Score every file that falls to a shard, counting from 0, and write the scores below a folder or URL.
 
-    A file is read, scored and written before the next, so memory holds one. Writing again overwrites.
+    A file is read and checked by the model's contract, scored and written before the next, so memory holds one. One
+    that breaks a rule of severity `error` is not scored. Writing again overwrites.
     """
     import fsspec
 
-    written, count, positive = [], 0, 0
+    written, read, count, positive = [], [], 0, 0
+    contract = bundle.card.contract
     for name, part in batch_parts(config)[shard :: config.inference.shards]:
-        scored = score_rows(bundle, read_rows(part, labelled=False), version)
+        rows, reading = read_table(part, labelled=False, contract=contract)
+        unlabelled = rows.drop(columns=contract.target, errors="ignore")
+        findings = reading_findings(reading, len(rows), config.contract.rules)
+        findings += check_rows(unlabelled, contract, config.contract)
+        read.append(FileReport(name=part.shown_source.rpartition("/")[2], rows=len(rows), findings=findings))
+        if read[-1].refused:
+            continue
+        scored = score_rows(bundle, rows, version)
         path = f"{folder.rstrip('/')}/{name}.parquet"
         with fsspec.open(path, "wb", auto_mkdir=True) as file:
             scored.to_parquet(file, index=False)
         written.append(path)
         count += len(scored)
-        if bundle.card.contract.task == "binary":
-            positive += int((scored["decision"] == bundle.card.contract.classes[1]).sum())
-    return ShardReport(files=tuple(written), rows=count, positive=positive)
+        if contract.task == "binary":
+            positive += int((scored[_free("decision", _identity(bundle))] == contract.classes[1]).sum())
+    return ShardReport(files=tuple(written), rows=count, positive=positive, read=tuple(read))

@@ -134,6 +134,11 @@ class Bundle:
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
         features = as_features(rows, self.card.contract.features)
+        if len(features) == 1:  # a product of one row sums up in another order than one of many
+            return self._scores(pd.concat([features, features]))[:1]
+        return self._scores(features)
+
+    def _scores(self, features: pd.DataFrame) -> np.ndarray:
         if self.card.contract.task == "regression":
             return np.asarray(self.pipeline.predict(features), dtype=np.float64)
         probabilities = np.asarray(self.pipeline.predict_proba(features), dtype=np.float64)

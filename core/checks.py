@@ -2,20 +2,38 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from config import Contract, Data, Kind, Rules, Section, UserError
+from config import Contract, Data, Kind, Rules, Section, Split, UserError
 from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
+from core.notes import Reading
 from core.paged import Paged
-from core.table import as_kind, infer_kind, quoted, row_hashes, spelling_counts
+from core.table import (
+    MISSING_WORDS,
+    as_kind,
+    exact_hashes,
+    infer_kind,
+    is_called_an_id,
+    quoted,
+    spelling_counts,
+)
 
 _Broken = tuple[str, str | None, int, str]  # rule, column, rows concerned, sentence
 
+_HINTS: tuple[tuple[Kind, str], ...] = (("numeric", "numbers"), ("datetime", "times"))
+_LARGE = {
+    1e150: "beyond 1e150, whose squares no model can work with; repair them",
+    2.0**53: "from 2^53 on, whose last digits no model sees; if they are codes, name it in data.id or data.drop",
+}
+_FEW = 0.1  # so many that are none, and a column still is one of numbers for whoever looks at it
+_SHARE_SLACK = 0.05  # of the rows held out, beside four standard errors
 _SIMILAR_NAME = 0.6  # difflib's own default for a close match
 _SAME_SHARES = 0.1  # total variation distance; sampling alone gives about 1.2 / sqrt(rows) in ten bins
 _SAME_SHARES_ROWS = 200
@@ -81,18 +99,112 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
     """Look for faults that need no earlier contract; `contract` is the one just learned from these rows."""
     compared = [name for name in rows.columns if name not in data.drop]
     broken: list[_Broken] = []
-    if repeats := len(rows) - len(np.unique(row_hashes(rows, compared))):
+    if repeats := len(rows) - len(np.unique(exact_hashes(rows, compared))):
         broken.append(("duplicate_rows", None, repeats, f"{repeats} of {len(rows)} rows repeat another row"))
+    kinds = {name: kind for name, kind in (contract.features | data.kinds).items() if name != data.target}
+    wrong = {
+        name: list(_wrong_type(rows[name], as_kind(rows[name], kind), kind))
+        for name, kind in kinds.items()
+        if name in compared
+    }
     for name, reason in contract.left_out.items():
-        if name in rows.columns and reason in ("constant", "empty", "text"):
+        if name in rows.columns and reason in ("constant", "empty", "text") and not wrong.get(name):
             broken.append(_useless_column(rows[name], reason))
-    for name, kind in contract.features.items():
-        if name in data.kinds:
-            broken += _wrong_type(rows[name], as_kind(rows[name], kind), kind)
+    broken += [found for several in wrong.values() for found in several]
+    broken += _doubts(rows, data, contract)
     if settings.rules.leaking_target != "off":
         leaks = find_leaks(rows, contract, settings.leak_score)
         broken += [("leaking_target", name, len(rows), sentence) for name, sentence in leaks]
     return _judge(broken, settings.rules, len(rows))
+
+
+def reading_findings(reading: Reading, rows: int, rules: Rules) -> tuple[Finding, ...]:
+    """Return what reading a table showed as findings of the configured severity."""
+    broken: list[_Broken] = [(note.rule, note.column, note.count, note.sentence) for note in reading.notes]
+    for name, words in reading.missing_words.items():
+        shown = ", ".join(f"'{word}' {count:,} ×" for word, count in list(words.items())[:5])
+        sentence = f"'{name}' has words that were taken for missing values: {shown}"
+        broken.append(("missing_words", name, sum(words.values()), sentence))
+    return _judge(broken, rules, rows)
+
+
+def holdout_findings(train: int, holdout: int, split: Split, rules: Rules) -> tuple[Finding, ...]:
+    """Return a finding where far more or fewer rows are held out than asked for, beyond what chance does."""
+    rows = train + holdout
+    share, asked = holdout / max(rows, 1), split.holdout
+    if split.cutoff is not None or abs(share - asked) <= _SHARE_SLACK + 4 * (asked * (1 - asked) / max(rows, 1)) ** 0.5:
+        return ()
+    why = "many share the time of the cut" if split.by == "time" else "few rows differ in what identifies them"
+    sentence = f"{share:.0%} of the rows are held out, {asked:.0%} was asked for (split.holdout): {why}"
+    return _judge([("holdout_share", None, holdout, sentence)], rules, rows)
+
+
+def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[_Broken]:
+    """Look for what was read as it stands there and may be meant otherwise."""
+    for known in contract.columns:
+        if known.kind == "categorical" and known.name not in data.kinds:
+            counts = spelling_counts(rows[known.name])
+            yield from _mostly_numbers(known.name, counts)
+            if count := int(counts.reindex(sorted(MISSING_WORDS)).sum()):
+                words = ", ".join(f"'{word}' {counts[word]:,} ×" for word in counts.index if word in MISSING_WORDS)
+                fix = "if they mean a missing value, set data.options.na_values to them"
+                yield "missing_words", known.name, count, f"'{known.name}' has the values {words}; {fix}"
+        if known.kind == "numeric":
+            yield from _large(rows[known.name])
+        if is_called_an_id(rows[known.name]):
+            sentence = f"'{known.name}' is called like an id and holds each value once; name it in data.id or data.drop"
+            yield "id_like", known.name, len(rows), sentence
+    if contract.classes:
+        yield from _similar_labels(rows[contract.target])
+
+
+def _mostly_numbers(name: str, counts: pd.Series) -> Iterator[_Broken]:
+    for kind, called in _HINTS:
+        odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
+        zero_led = kind == "numeric" and any(re.match(r"-?0\d", text) for text in counts.index)  # codes, no doubt
+        if not odd.all() and not zero_led and counts[odd].sum() <= _FEW * counts.sum():
+            sentence = f"'{name}' is read as categories; {_how_many(name, counts, odd, kind, called)}"
+            yield "mostly_numbers", name, int(counts.sum()), sentence
+            return
+
+
+def _how_many(name: str, counts: pd.Series, odd: npt.NDArray[np.bool_], kind: Kind, called: str) -> str:
+    """Say how many of the strings of a column are numbers or times, and what to do about the others."""
+    share, others = 100 * (1 - counts[odd].sum() / counts.sum()), counts[odd]
+    if others.empty:
+        return f"all of it are {called}, not spelt as such: set data.kinds.{name}: {kind} if they are meant"
+    shown = ", ".join(quoted(text) for text in others.index[:3])
+    return (
+        f"{share:.0f} % are {called}, {int(others.sum()):,} are not, e.g. {shown}: repair them, or if they mean a "
+        f"missing value set data.options.na_values: [{shown}]"
+    )
+
+
+def _large(values: pd.Series) -> Iterator[_Broken]:
+    """Yield numbers that float64 does not hold exactly, or that overflow when they are squared."""
+    if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
+        return
+    sizes = np.abs(values.to_numpy(np.float64, na_value=np.nan))
+    sizes = sizes[np.isfinite(sizes)]
+    for limit, words in _LARGE.items():
+        if count := int((sizes >= limit).sum()):
+            yield "doubtful_reading", str(values.name), count, f"'{values.name}' has {count:,} numbers {words}"
+            return
+
+
+def _similar_labels(target: pd.Series) -> Iterator[_Broken]:
+    """Yield labels that are one but for blanks, case, a last dot or the form of Unicode."""
+    counts = spelling_counts(target)
+    alike: dict[str, list[str]] = {}
+    for label in counts.index:
+        alike.setdefault(unicodedata.normalize("NFKC", label).casefold().strip().rstrip("."), []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            shown = ", ".join(f"{label!r} {counts[label]:,} ×" for label in labels)
+            sentence = (
+                f"target '{target.name}' has labels that hardly differ: {shown}; spell them alike if they are one"
+            )
+            yield "similar_labels", str(target.name), int(counts[labels[1:]].sum()), sentence
 
 
 def raise_on_errors(findings: Iterable[Finding]) -> None:
@@ -181,13 +293,11 @@ def _useless_column(values: pd.Series, reason: Reason) -> _Broken:
         holds = "no value" if reason == "empty" else "one value"
         return f"{reason}_column", name, count, f"'{name}' holds {holds} in training; it is left out"
     sentence = f"'{name}' is free text; it is left out"
-    present = values.dropna()
-    for kind, called in (("numeric", "numbers"), ("datetime", "times")):
-        odd = present[as_kind(present, "numeric" if kind == "numeric" else "datetime").isna()]
-        if len(odd) <= 0.1 * len(present):
-            but = f", {len(odd)} are not, e.g. {quoted(odd.iloc[0])}" if len(odd) else ""
-            share = 100 * (1 - len(odd) / len(present))
-            sentence += f"; {share:.0f} % are {called}{but}: repair them or set data.kinds.{name}: {kind}"
+    counts = spelling_counts(values)
+    for kind, called in _HINTS:
+        odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
+        if counts[odd].sum() <= _FEW * counts.sum():
+            sentence += f"; {_how_many(name, counts, odd, kind, called)}"
             break
     return "text_column", name, count, sentence
 

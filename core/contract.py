@@ -5,7 +5,7 @@ it, and monitoring measures drift from its reference statistics, so nobody needs
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from config import Contract, Data, Kind, Section, Task, UserError
+from core.notes import Known, Reading
 from core.table import as_kind, as_text, column, infer_kinds, infer_task, quoted, spelling_counts
 
 Reason = Literal["id", "time", "dropped", "text", "constant", "empty"]
 
+_SQUARABLE = 1e150  # sums of squares of larger numbers overflow
 _DECILES = np.arange(1, 10) / 10
 _BOOLEAN = {"true": ("True", "1"), "1": ("True",), "false": ("False", "0"), "0": ("False",)}
 
@@ -77,13 +79,15 @@ class DataContract(Section):
     classes: tuple[str, ...] = ()
     """Labels as text in the order of their codes; binary: negative, positive. None for regression."""
     positive: str | None = None
+    target_kind: Kind | None = None
+    """What the labels are read as, whatever the task makes of them."""
     target_statistics: Column
     columns: tuple[Column, ...]
     """The features, in the order of training."""
     left_out: dict[str, Reason]
     """Columns that are no features, and why."""
     others: tuple[Other, ...] = ()
-    """What those of them hold that may come with a request and come back as rows to learn from: all but dropped ones."""
+    """What those of them hold that may come with a request and come back to be learned from."""
     rows: int
     """Training rows."""
     reference_rows: int | None = None
@@ -97,47 +101,86 @@ class DataContract(Section):
         # Names end up in the model's pickle, which must not depend on where the contract was read from.
         return {sys.intern(column.name): column.kind for column in self.columns}
 
+    @property
+    def known(self) -> dict[str, Known]:
+        """Return what each column is read as, so that nothing is inferred of it again."""
+        known = {other.name: Known(other.kind, other.format) for other in self.others}
+        for feature in self.columns:
+            known[feature.name] = Known(feature.kind, feature.format, frozenset(feature.categories))
+        return known | ({} if self.target_kind is None else {self.target: Known(self.target_kind)})
+
 
 def learn_contract(
-    train_rows: pd.DataFrame, data: Data, contract: Contract, reference_rows: int | None = None
+    train_rows: pd.DataFrame,
+    data: Data,
+    contract: Contract,
+    reference_rows: int | None = None,
+    *,
+    reading: Reading | None = None,
+    settled: Mapping[str, Known] | None = None,
 ) -> DataContract:
     """Learn the contract; constant, empty and text columns are no features, and no feature is a UserError.
 
     The last `reference_rows`, or all, stand for what the model will meet: one that was trained on two worlds is watched
-    against the newer one. Types, ranges and categories are those of all rows.
+    against the newer one. Types, ranges and categories are those of all rows. `reading` says how the values were spelt,
+    `settled` what an earlier contract says of the columns.
     """
-    target = column(train_rows, data.target, "data.target")
-    task = infer_task(target, data.task)
+    target, reading = column(train_rows, data.target, "data.target"), reading or Reading()
+    task = infer_task(target, data.task, data.kinds.get(data.target))
     left_out: dict[str, Reason] = dict.fromkeys(data.drop, "dropped")
     left_out.update(dict.fromkeys(data.id, "id"))
     if data.time is not None:
         left_out[data.time] = "time"
     columns = []
     kind: Kind
-    for name, kind in infer_kinds(train_rows, data, contract.max_categories).items():
+    earlier = {name: known.kind for name, known in (settled or {}).items()}
+    kinds = infer_kinds(train_rows, data, contract.max_categories, earlier)
+    for name, kind in kinds.items():
         values = as_kind(train_rows[name], kind)
         if reason := _useless(values, kind):
             left_out[name] = reason
         else:
-            columns.append(_learn_column(values, kind, last=reference_rows))
+            spelt = {"format": reading.formats.get(name), "missing_words": tuple(reading.missing_words.get(name, ()))}
+            columns.append(_learn_column(values, kind, last=reference_rows).model_copy(update=spelt))
     if not columns:
         why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         raise UserError(f"a model needs a column to learn from, none is left; left out: {why or 'nothing'}")
+    others = {name: _kind_of_other(train_rows[name], reason, kinds.get(name)) for name, reason in left_out.items()}
     classes, positive = _classes(target, task, data.positive)
     kind = "numeric" if task == "regression" else "categorical"
     return DataContract(
+        version=2,
         target=data.target,
         task=task,
         classes=classes,
         positive=positive,
+        target_kind=_target_kind(target),
         target_statistics=_learn_column(as_kind(target, kind), kind, classes),
         columns=tuple(columns),
         left_out=left_out,
+        others=tuple(
+            Other(name=name, kind=kind, format=reading.formats.get(name)) for name, kind in others.items() if kind
+        ),
         rows=len(train_rows),
         reference_rows=reference_rows,
         id=data.id,
         time=data.time,
     )
+
+
+def _kind_of_other(values: pd.Series, reason: Reason, kind: Kind | None) -> Kind | None:
+    """Say what a column that is no feature holds, as far as it tells anything."""
+    if reason in ("dropped", "empty") or values.isna().all():
+        return None
+    if reason == "id":
+        return "numeric" if pd.api.types.is_integer_dtype(values) else "text"
+    return "datetime" if reason == "time" else kind
+
+
+def _target_kind(target: pd.Series) -> Kind:
+    if pd.api.types.is_bool_dtype(target):
+        return "boolean"
+    return "numeric" if pd.api.types.is_numeric_dtype(target) else "categorical"
 
 
 def encode_target(series: pd.Series, contract: DataContract) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
@@ -236,13 +279,14 @@ def _learn_column(values: pd.Series, kind: Kind, classes: Sequence[str] = (), la
         learned |= {"minimum": present.min().isoformat(), "maximum": present.max().isoformat()}
     else:
         low, high = float(present.min()), float(present.max())
+        scale = max(1.0, abs(low), abs(high)) if max(abs(low), abs(high)) > _SQUARABLE else 1.0
         learned |= {
             "integer": kind == "numeric" and bool((present % 1 == 0).all()),
             "minimum": low,
             "maximum": high,
             "edges": deciles(typical.dropna().to_numpy(), high),
-            "mean": float(typical.mean()),
-            "std": float(typical.std(ddof=0)),
+            "mean": scale * float((typical / scale).mean()),
+            "std": scale * float((typical / scale).std(ddof=0)),
         }
     return Column(**learned, shares=tuple(map(float, shares_of(typical, Column(**learned)))))
 

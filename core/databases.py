@@ -50,7 +50,10 @@ def check_connection(data: Data, url: str) -> None:
 
 
 def read_query(data: Data, url: str, query: str) -> pd.DataFrame:
-    """Return at most `data.rows` rows; no exception is chained, since a driver's may hold the password."""
+    """Return at most `data.rows` rows; no exception is chained, since a driver's may hold the password.
+
+    Values come as the driver has them: pandas would make floats of whole numbers of which one misses.
+    """
     import pandas as pd
     import sqlalchemy as sa
 
@@ -61,6 +64,12 @@ def read_query(data: Data, url: str, query: str) -> pd.DataFrame:
     try:
         # Without parameters % and : in the query are plain characters.
         with engine.connect().execution_options(no_parameters="params" not in options) as connection:
+            if not options.keys() - {"params"}:
+                result = connection.exec_driver_sql(query, options.get("params"))
+                records = result.fetchall() if data.rows is None else result.fetchmany(data.rows)
+                columns = zip(*records, strict=True) if records else ((),) * len(result.keys())
+                made = [pd.Series(list(values), dtype=object) for values in columns]
+                return pd.concat(made, axis=1).set_axis(list(result.keys()), axis=1)
             found: Any = pd.read_sql_query(query, connection, chunksize=data.rows, **options)
             return found if data.rows is None else next(iter(found), pd.DataFrame())
     except (sa.exc.SQLAlchemyError, pd.errors.DatabaseError) as err:

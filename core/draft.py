@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from config import Contract, Data, UserError
 from core.sources import read_rows
-from core.table import infer_kinds, infer_task
+from core.table import infer_kinds, infer_task, is_called_an_id
 
-_ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
 _TIME = re.compile(r"time|date|datetime|ts|(event|created|updated)?_?(at|time|date|timestamp)")
 _FLOORS = {"binary": "roc_auc: 0.8", "multiclass": "accuracy: 0.8", "regression": "r2: 0.5"}
 _ESTIMATORS = {
@@ -34,7 +33,7 @@ def draft_config(path: str, target: str) -> str:
         raise UserError(f"cannot draft a config: {err.errors()[0]['msg'].removeprefix('Value error, ')}") from err
     rows = read_rows(data)
     task = infer_task(rows[target], None)
-    ids = tuple(name for name in rows.columns if name != target and _is_id(rows[name]))
+    ids = tuple(name for name in rows.columns if name != target and is_called_an_id(rows[name]))
     times = [name for name in rows.columns if name not in (target, *ids) and _is_time(rows[name])]
     time = times[0] if len(times) == 1 else None
     data = data.model_copy(update={"id": ids, "time": time})
@@ -99,13 +98,6 @@ def _scalar(value: Any) -> str:
 
 def _native(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
-
-
-def _is_id(values: pd.Series) -> bool:
-    """Say whether a column is called an id and is one: whole numbers or strings, each once."""
-    named = _ID.fullmatch(str(values.name)) or _ID.fullmatch(str(values.name).lower())
-    kind = pd.api.types.infer_dtype(values)
-    return bool(named) and kind in ("integer", "string") and values.is_unique
 
 
 def _is_time(values: pd.Series) -> bool:

@@ -1,66 +1,139 @@
-"""Give a column one of six plain types: they survive Parquet, and every reader comes to the same one."""
+"""Give a column of a format that has types one of seven plain ones, which survive Parquet."""
 
-import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-_ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
-# Dots put the day first everywhere; of / and - both orders are tried, and one of them must fail.
-_DAYS = ["%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y"]
-_FORMATS = [day + clock for day in _DAYS for clock in ("", " %H:%M", " %H:%M:%S")]
+from core.notes import Known, Note
+from core.spelling import PLAIN, Numbers, Texts, as_id, texts_of, whole_numbers
+from core.table import as_text
+
+_STRINGS = ("categorical", "text")
 
 
-def plain(values: pd.Series, dates: bool = True) -> pd.Series:
-    """Return the column as int, float, bool (nullable `boolean` where values miss), str or datetime64[us].
+class Settled(NamedTuple):
+    """One column, settled, and what that showed."""
 
-    Strings become times if all of them are dates that can be read in one way only, and `dates` allows it.
+    values: pd.Series
+    format: str | None = None
+    words: Mapping[str, int] = MappingProxyType({})
+    notes: tuple[Note, ...] = ()
+
+
+def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLAIN, *, is_id: bool = False) -> Settled:
+    """Return a column as what it is, or is known to be where all of its values fit.
+
+    Strings become times if all of them can be read as that in one way only; strings of digits stay strings, since a
+    format with types would have had numbers for them.
+    """
+    column = plain(values)
+    if is_id and column.dtype.kind == "f":
+        column = as_id(column)
+    wants_strings = known is not None and known.kind in _STRINGS
+    if isinstance(column.dtype, pd.StringDtype):
+        if wants_strings:
+            return Settled(column)
+        return _from_texts(column, known, numbers)
+    if known is None or column.isna().all():
+        return Settled(column)
+    if wants_strings and not is_id:
+        return _as_strings(column, known)
+    return Settled(_fitted(column, known.kind))
+
+
+def plain(values: pd.Series) -> pd.Series:
+    """Return the column as int, float, bool, datetime64[us] in UTC without a zone, or str.
+
+    Where values miss: `boolean`, and whole numbers as float64, or Int64 where that would lose digits. Whole numbers
+    beyond 64 bits are strings, a categorical dtype is one of strings whatever it holds, a time span is in seconds.
     """
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
         return values
     if isinstance(values.dtype, np.dtype) and values.dtype.kind == "M":
         return pd.Series(values.dt.as_unit("us"))
-    if not isinstance(values.dtype, pd.StringDtype):
-        values = values.astype(object).where(values.notna(), None)
-        holds = pd.api.types.infer_dtype(values, skipna=True)
-        if holds in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
-            numbers = pd.to_numeric(values)
-            if numbers.dtype != object:  # else whole numbers beyond 64 bits
-                return numbers
-        if holds == "boolean":
-            return values.astype("boolean" if values.isna().any() else "bool")
-        if holds in ("datetime", "datetime64", "date"):
-            return pd.to_datetime(values, utc=True).dt.tz_localize(None).dt.as_unit("us")
-        if holds in ("timedelta", "timedelta64"):
-            return pd.to_timedelta(values).dt.total_seconds()
-        values = values.map(str, na_action="ignore")
-    values = values.astype("str")
-    times = _times(values) if dates else None
-    return values if times is None else times
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return _strings(values.astype(object).map(as_text, na_action="ignore"))
+    if isinstance(values.dtype, pd.StringDtype):
+        return _strings(values)
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return whole_numbers(values)
+    if pd.api.types.is_float_dtype(values.dtype):
+        return values.astype("float64")
+    values = values.astype(object).where(values.notna(), None)
+    holds = pd.api.types.infer_dtype(values, skipna=True)
+    if holds in ("floating", "mixed-integer-float", "empty"):
+        return values.astype("float64")
+    if holds in ("integer", "decimal"):
+        return _exact(values)
+    if holds == "boolean":
+        return values.astype("boolean" if values.isna().any() else "bool")
+    if holds in ("datetime", "datetime64", "date"):
+        return pd.to_datetime(values, utc=True).dt.tz_localize(None).dt.as_unit("us")
+    if holds in ("timedelta", "timedelta64"):
+        return pd.to_timedelta(values).dt.total_seconds()
+    return _strings(values.map(_text, na_action="ignore"))
 
 
 def plain_objects(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose columns of Python objects have a plain type each; no string becomes a time."""
-    found = {name: plain(table[name], dates=False) for name in table if table[name].dtype == "object"}
-    return table.assign(**found)  # type: ignore[arg-type]
+    return pd.concat([plain(table[name]) if table[name].dtype == object else table[name] for name in table], axis=1)
 
 
-def _times(values: pd.Series) -> pd.Series | None:
-    """Return strings as datetime64[us] if every one is a date and exactly one format fits, else None."""
-    start = values.dropna().head(1).str.strip()
-    if not start.str.match(r"\d+[./-]").any():
-        return None
-    texts = values.str.strip()
-    formats = _FORMATS
-    if re.fullmatch(_ISO, start.iloc[0]):
-        formats = ["ISO8601"] if texts.dropna().str.fullmatch(_ISO).all() else []
-    fits = [layout for layout in formats if _parsed(start, layout) is not None]
-    times = [parsed for layout in fits if (parsed := _parsed(texts, layout)) is not None]
-    return times[0] if len(times) == 1 else None
+def _strings(values: pd.Series) -> pd.Series:
+    texts = values.astype("str")
+    return texts.mask(texts == "")
 
 
-def _parsed(texts: pd.Series, layout: str) -> pd.Series | None:
-    try:
-        return pd.to_datetime(texts, format=layout, utc=True).dt.tz_localize(None).dt.as_unit("us")
-    except ValueError:
-        return None
+def _exact(values: pd.Series) -> pd.Series:
+    """Return whole numbers exactly, as strings beyond 64 bits, and decimal fractions as floats."""
+    if not all(value is None or value == int(value) for value in values):
+        return values.astype("float64")
+    whole = [None if value is None else int(value) for value in values]
+    if all(value is None or -(2**63) <= value < 2**63 for value in whole):
+        return whole_numbers(pd.Series(pd.array(whole, dtype="Int64"), values.index, name=values.name))
+    return pd.Series([None if value is None else str(value) for value in whole], values.index, "str", values.name)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else as_text(value) if np.isscalar(value) else str(value)
+
+
+def _from_texts(column: pd.Series, known: Known | None, numbers: Numbers) -> Settled:
+    gathered = Texts(str(column.name), known, numbers, ["datetime"] if known is None else [known.kind])
+    gathered.add(texts_of(column))
+    found = gathered.finish()
+    if found is None:
+        gathered = gathered.again()
+        gathered.add(texts_of(column))
+        found = gathered.finish()
+    assert found is not None  # noqa: S101  (only numbers are read again)
+    return Settled(found.set_axis(column.index), gathered.format, dict(gathered.words), tuple(gathered.notes))
+
+
+def _as_strings(column: pd.Series, known: Known) -> Settled:
+    """Spell numbers, truth values or times of a column that holds strings; note where these are none it knows."""
+    texts = column.astype(object).where(column.notna(), None).map(as_text, na_action="ignore").astype("str")
+    strange = [text for text in texts.dropna().unique() if text not in known.categories]
+    notes = []
+    if known.categories and strange:
+        count, had = int(texts.isin(strange).sum()), ", ".join(repr(text) for text in sorted(known.categories)[:3])
+        sentence = (
+            f"'{column.name}' held strings in training, such as {had}, and holds {_called(column)} now, e.g. "
+            f"{', '.join(strange[:3])}; send it as strings, or set data.kinds.{column.name} if it has changed for good"
+        )
+        notes = [Note(rule="changed_kind", column=str(column.name), count=count, sentence=sentence)]
+    return Settled(texts, notes=tuple(notes))
+
+
+def _called(column: pd.Series) -> str:
+    return {"b": "truth values", "M": "times"}.get(column.dtype.kind, "numbers")
+
+
+def _fitted(column: pd.Series, kind: str) -> pd.Series:
+    """Return 0 and 1 as truth values, and truth values as numbers, where the column is known to be of that kind."""
+    if kind == "boolean" and column.dtype.kind in "iuf" and column.dropna().isin([0, 1]).all():
+        return column.astype("boolean" if column.isna().any() else "bool")
+    return column

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from config import Data, UserError, known
-
-if TYPE_CHECKING:  # the check before a run does without pandas
-    import pandas as pd
 
 _SUPPORTED = "it needs .csv, .tsv, .parquet, .jsonl, .ndjson or .json (text also .gz, .bz2, .xz, .zst, .zip)"
 _ENDING = re.compile(r"\.(?:(parquet|pq)|(csv|tsv|jsonl|ndjson|json)(?:\.(gz|bz2|xz|zst|zip))?)$", re.I)

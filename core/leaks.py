@@ -9,7 +9,7 @@ import pandas as pd
 
 from config import Kind, Task
 from core.contract import DataContract, encode_target
-from core.table import as_kind, row_hashes
+from core.table import as_kind, exact_hashes
 
 _ROWS = 10_000  # more rows change the score by less than its distance from the limit
 _LEAVES = 64  # enough to follow a copy of a number: 64 steps leave 1 / 64² of its variance
@@ -27,7 +27,7 @@ def find_leaks(rows: pd.DataFrame, contract: DataContract, limit: float) -> Iter
         return
     if contract.task == "regression":  # ranks, so that a few huge values do not hide a copy
         target = np.unique(target, return_inverse=True)[1].astype(np.float64)
-    fold = row_hashes(sample, list(contract.features)) % np.uint64(2) == 0  # duplicates share a fold
+    fold = exact_hashes(sample, list(contract.features)) % np.uint64(2) == 0  # duplicates share a fold
     for name, kind in contract.features.items():
         score = _score_alone(as_kind(sample[name], kind), kind, target, fold, contract.task)
         if score >= limit:

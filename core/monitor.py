@@ -167,7 +167,7 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
     labels = read_labels(f"{log}/labels", first and first - delay)[["prediction_id", "label"]]
     return Window(
         rows=rows,
-        judged=judged.merge(labels.assign(label=plain(labels["label"], dates=False)), on="prediction_id", how="left"),
+        judged=judged.merge(labels.assign(label=plain(labels["label"])), on="prediction_id", how="left"),
         refusals=read_refusals(f"{log}/refusals", first),
         other_versions=len(recent) - len(ours),
     )

@@ -1,10 +1,13 @@
-"""Say what was seen while a table was read: what was repaired, and what its files alone cannot tell."""
+"""Say what a column is known to be before a table is read, and what reading it showed."""
 
-from config import Section
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from config import Kind, Section
 
 
 class Note(Section):
-    """Say what one file, or one column of the source, showed."""
+    """Say what one file or column showed: what was repaired, or what the files alone cannot tell."""
 
     rule: str
     """A field of `config.Rules`, which decides how seriously it is taken."""
@@ -12,3 +15,24 @@ class Note(Section):
     count: int
     """Rows or lines concerned."""
     sentence: str
+
+
+class Known(NamedTuple):
+    """Say what a column is, where that is settled already."""
+
+    kind: Kind
+    format: str | None = None
+    """How its times are spelt, if not as ISO 8601."""
+    categories: frozenset[str] = frozenset()
+    settled: bool = True
+    """By a contract; else the config says so now."""
+
+
+class Reading(Section):
+    """Say how the values of a table were spelt, and what reading it showed."""
+
+    formats: Mapping[str, str] = {}
+    """Of times that are not spelt as ISO 8601, by column."""
+    missing_words: Mapping[str, Mapping[str, int]] = {}
+    """Words taken for missing values, with their counts, by column."""
+    notes: tuple[Note, ...] = ()

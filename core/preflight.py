@@ -21,15 +21,17 @@ def check_rows_here(recipe: Recipe) -> None:
 
 
 def _check_rows(recipe: Recipe) -> None:
-    from core.checks import check_table, raise_on_errors
+    from core.checks import check_table, raise_on_errors, reading_findings
     from core.contract import learn_contract
-    from core.sources import read_rows
+    from core.sources import read_table
     from core.split import check_sides, resolve
     from core.table import infer_task
 
-    data, rows = recipe.data, read_rows(recipe.data)
+    data, (rows, reading) = recipe.data, read_table(recipe.data)
     held_out = resolve(rows, data, recipe.split).held_out(rows)
-    check_sides(rows[data.target], held_out, infer_task(rows[data.target], data.task))
+    check_sides(rows[data.target], held_out, infer_task(rows[data.target], data.task, data.kinds.get(data.target)))
     rules = recipe.contract.rules.model_copy(update={"leaking_target": "off"})
     settings = recipe.contract.model_copy(update={"rules": rules})
-    raise_on_errors(check_table(rows, data, settings, learn_contract(rows[~held_out], data, settings)))
+    contract = learn_contract(rows[~held_out], data, settings, reading=reading)
+    found = reading_findings(reading, len(rows), rules) + check_table(rows, data, settings, contract)
+    raise_on_errors(found)

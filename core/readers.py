@@ -1,82 +1,312 @@
-"""Read data files into tables; a broken one says how to go on."""
+"""Read data files into tables of settled columns; a broken one says how to go on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 
 from config import Data, UserError
+from core.dtypes import Settled, plain, settle
 from core.files import File, explained, split_options
+from core.notes import Known, Note, Reading
+from core.spelling import Numbers, Texts, texts_of
+from core.table import MISSING_WORDS
 
-if TYPE_CHECKING:  # the check before a run does without pandas
-    import pandas as pd
+_PIECE = 8 * 2**20  # bytes of CSV looked at together: some ten thousand rows, few enough to stay in a cache
+_ARROW = {"encoding", "quotechar", "escapechar", "on_bad_lines", "na_values", "keep_default_na", "thousands", "decimal"}
+"""Options of pandas' CSV reader that Arrow's, which takes an eighth of the time, has too."""
+_BATCH = 65_536
+
+Pieces = Iterator[dict[str, pa.Array]]
 
 
-def read_files(data: Data, files: Sequence[File]) -> pd.DataFrame:
-    """Join files of the same columns, as many as `data.rows` needs; the folders' partitions are columns."""
-    import pandas as pd
+def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) -> tuple[pd.DataFrame, Reading]:
+    """Join files of the same columns, as many as `data.rows` needs; the folders' partitions are columns.
 
-    readers = {"parquet": _read_parquet, "csv": _read_csv, "tsv": _read_csv}
-    read = readers.get(files[0].ending, _read_json)
+    What a column is, is settled over all of them; `known` says what is settled before.
+    """
     options = {key: value for key, value in data.options.items() if key != "storage_options"}
+    if files[0].ending in ("csv", "tsv"):
+        return _read_texts(data, files, options, known)
+    read = _read_parquet if files[0].ending == "parquet" else _read_json
     frames: list[pd.DataFrame] = []
     left = data.rows
     for file in files:
-        with explained(file.name, file.is_local), file.open(plain="compression" in options) as handle:
+        with explained(file.name, file.is_local), file.open() as handle:
             frame = read(file, handle, left, options)
-        frame = frame.assign(**{k: v for k, v in file.partitions.items() if k not in frame.columns})
-        if frames and (odd := sorted(map(str, set(frame.columns) ^ set(frames[0].columns)))):
-            raise UserError(f"{file.name} and {files[0].name} differ: only one has {', '.join(odd[:12])}")
+        frame.columns = [str(name).strip() for name in frame.columns]
+        for name, value in file.partitions.items():
+            if name not in frame.columns:
+                frame[name] = pd.Series([value] * len(frame), index=frame.index, dtype="str")
+        _check_same(file, frame.columns, files[0], frames[0].columns if frames else frame.columns)
         frames.append(frame)
         if left is not None and (left := left - len(frame)) <= 0:
             break
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=len(frames) > 1)
-    for key in files[0].partitions:
-        if rows[key].astype(str).str.fullmatch(r"0|[1-9]\d{0,17}").all():
-            rows[key] = rows[key].astype("int64")
-    return rows
+    spelt = set().union(*(file.partitions for file in files))
+    return settle_table(rows, data, known, spelt.difference(frames[0].attrs.get("typed", ())))
+
+
+def settle_table(
+    rows: pd.DataFrame, data: Data, known: Mapping[str, Known], texts: set[str] | frozenset[str] = frozenset()
+) -> tuple[pd.DataFrame, Reading]:
+    """Settle each column of a table that came with types; `texts` names those that are spelt all the same."""
+    numbers = numbers_of(data)
+    settled: dict[str, Settled] = {}
+    for name in rows.columns:
+        column = rows[name]
+        if name in texts and name not in known:
+            gathered = Texts(name, None, numbers, role=_role(name, data))
+            gathered.add(texts_of(column))
+            if (values := gathered.finish()) is not None:
+                settled[name] = Settled(values.set_axis(rows.index), gathered.format)
+                continue
+        settled[name] = settle(column, known.get(name), numbers, is_id=name in data.id)
+    table = pd.concat([found.values for found in settled.values()], axis=1, keys=list(settled)) if settled else rows
+    return table, Reading(
+        formats={name: found.format for name, found in settled.items() if found.format is not None},
+        missing_words={name: dict(found.words) for name, found in settled.items() if found.words},
+        notes=tuple(note for found in settled.values() for note in found.notes),
+    )
+
+
+def _role(name: str, data: Data) -> Literal["id", "target"] | None:
+    return "id" if name in data.id else "target" if name == data.target else None
+
+
+def numbers_of(data: Data) -> Numbers:
+    """Return how `data.options` spells numbers, truth values and what misses."""
+    options = data.options
+
+    def words(key: str) -> frozenset[str]:
+        return frozenset(str(word).lower() for word in options.get(key) or ())
+
+    return Numbers(
+        decimal=options.get("decimal") or ".",
+        thousands=options.get("thousands"),
+        words=frozenset() if options.get("keep_default_na") is False else MISSING_WORDS,
+        true=words("true_values") | {"true"},
+        false=words("false_values") | {"false"},
+    )
+
+
+def _read_texts(
+    data: Data, files: Sequence[File], options: dict[str, Any], known: Mapping[str, Known]
+) -> tuple[pd.DataFrame, Reading]:
+    """Read files of texts, a piece after the other; columns that only in the end are no numbers a second time."""
+    numbers, notes = numbers_of(data), list[Note]()
+
+    def column(name: str) -> Texts:
+        return Texts(name, known.get(name), numbers, role=_role(name, data))
+
+    columns: dict[str, Texts] = {}
+    for piece in _pieces(files, options, data.rows, notes):
+        for name, texts in piece.items():
+            columns.setdefault(name, column(name)).add(texts)
+    table = {name: texts.finish() for name, texts in columns.items()}
+    if again := {name: columns[name].again() for name, values in table.items() if values is None}:
+        columns |= again
+        for piece in _pieces(files, options, data.rows, []):
+            for name, texts in again.items():
+                texts.add(piece[name])
+        table |= {name: texts.finish() for name, texts in again.items()}
+    return pd.DataFrame(table, copy=False), Reading(
+        formats={name: texts.format for name, texts in columns.items() if texts.format is not None},
+        missing_words={name: dict(texts.words.most_common()) for name, texts in columns.items() if texts.words},
+        notes=(*notes, *(note for texts in columns.values() for note in texts.notes)),
+    )
+
+
+def _pieces(files: Sequence[File], options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
+    """Yield the columns of all files as texts, at most so many rows, each with the values of its folders."""
+    first: list[str] = []
+    for file in files:
+        separator, rest = split_options(file, options)
+        as_is = separator is not None and len(separator.encode()) == 1 and rest.keys() <= _ARROW
+        read: Callable[..., Pieces] = _arrow_pieces if as_is and _is_plain(rest) else _pandas_pieces
+        with explained(file.name, file.is_local):
+            for piece in read(file, separator, rest, rows, notes):
+                count = len(next(iter(piece.values()), ()))
+                for name, value in file.partitions.items():
+                    piece.setdefault(name, pa.repeat(pa.scalar(value, pa.string()), count))
+                first = first or list(piece)
+                _check_same(file, piece, files[0], first)
+                yield piece if rows is None else {name: texts[:rows] for name, texts in piece.items()}
+                rows = None if rows is None else rows - count
+                if rows is not None and rows <= 0:
+                    return
+
+
+def _is_plain(options: dict[str, Any]) -> bool:
+    return isinstance(options.get("na_values", []), list | str) and options.get("on_bad_lines", "error") in (
+        "error",
+        "skip",
+    )
+
+
+def _arrow_pieces(file: File, separator: str, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
+    odd: list[pa.csv.InvalidRow] = []
+
+    def keep(row: pa.csv.InvalidRow) -> str:
+        odd.append(row)
+        return "skip"
+
+    given = options.get("na_values", [])
+    names = {f"f{place}": pa.string() for place in range(20_000)}
+    words = ["", *([given] if isinstance(given, str) else map(str, given))]
+    words += MISSING_WORDS if options.get("keep_default_na") is True else []
+    with file.open() as handle:
+        reader = pa.csv.open_csv(
+            handle,
+            pa.csv.ReadOptions(
+                block_size=_PIECE, encoding=options.get("encoding") or "utf-8", autogenerate_column_names=True
+            ),
+            pa.csv.ParseOptions(
+                delimiter=separator,
+                quote_char=options.get("quotechar", '"'),
+                escape_char=options.get("escapechar") or False,
+                newlines_in_values=True,
+                invalid_row_handler=keep,
+            ),
+            pa.csv.ConvertOptions(column_types=names, null_values=words, strings_can_be_null=True),
+        )
+        header, read = list[str](), 0
+        for batch in reader:
+            read += len(batch)
+            if not header and len(batch):
+                header = header_names(texts[0].as_py() for texts in batch.columns)
+                batch = batch[1:]
+            yield dict(zip(header, batch.columns, strict=True))
+    if odd and options.get("on_bad_lines", "error") == "error":
+        raise UserError(f"{file.name}: {ragged(odd, len(header), read)}")
+    if odd:
+        sentence = f"{len(odd):,} lines of {file.name} have more or fewer fields than its header; they are left out"
+        notes.append(Note(rule="doubtful_reading", count=len(odd), sentence=sentence))
+
+
+def header_names(cells: Iterator[Any]) -> list[str]:
+    """Return the columns that a first line names, one without a name by its place as pandas does."""
+    return [(cell or "").strip() or f"Unnamed: {place}" for place, cell in enumerate(cells)]
+
+
+def ragged(rows: Sequence[pa.csv.InvalidRow], expected: int, read: int) -> str:
+    """Say which lines have another number of fields than the header, and what to do about it; `read` lines have not."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row.actual_columns].append(row)
+    size, same = max(found.items(), key=lambda item: len(item[1]))
+    if size == expected + 1 and read <= 1:
+        return (
+            "all lines have one field more than the header; repair it, "
+            "or set data.options.index_col: 0 if the first field numbers the rows"
+        )
+    lines = f"{len(same):,} lines have" if len(same) > 1 else "a line has"
+    place = "" if same[0].number is None else f" (line {same[0].number} is the first)"
+    return (
+        f"{lines} {size} fields instead of {expected}{place}, e.g. {same[0].text[:60]!r}; repair it, "
+        "or set data.options.on_bad_lines: skip to leave such lines out"
+    )
+
+
+def _pandas_pieces(
+    file: File, separator: str | None, options: dict[str, Any], rows: int | None, notes: list[Note]
+) -> Pieces:
+    """Read with pandas what needs its other options, as texts all the same."""
+    given = {
+        key: value
+        for key, value in options.items()
+        if key not in ("decimal", "thousands", "true_values", "false_values")
+    }
+    engine = "c" if separator and "skipfooter" not in given else "python"
+    dtypes = given.pop("dtype", {})
+    texts: Any = defaultdict(lambda: "str", dtypes) if isinstance(dtypes, Mapping) else dtypes
+    whole: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, "dtype": texts}
+    whole |= {"keep_default_na": False, "na_values": [""]} | given
+    if whole["engine"] == "pyarrow":
+        whole.pop("nrows")
+    with file.open(plain="compression" in given) as handle:
+        table: pd.DataFrame = pd.read_csv(handle, **whole)
+    if not isinstance(table.index, pd.RangeIndex):
+        if "index_col" not in given:
+            raise UserError(
+                f"{file.name} has lines with more fields than its header; repair it, "
+                "or set data.options.index_col: 0 if the first field numbers the rows"
+            )
+        table = table.reset_index(drop=all(level is None for level in table.index.names))
+    yield {str(name).strip(): texts_of(plain(column.astype("str"))) for name, column in table.iloc[:rows].items()}
+
+
+def _check_same(file: File, columns: Any, first: File, wanted: Any) -> None:
+    if odd := sorted(map(str, set(columns) ^ set(wanted))):
+        raise UserError(f"{file.name} and {first.name} differ: only one has {', '.join(odd[:12])}")
 
 
 def _read_parquet(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not rows or options.keys() - {"columns"}:
+    if options.keys() - {"columns"}:
         return pd.read_parquet(handle, **options).iloc[:rows]
-    parquet, batches, count = pq.ParquetFile(handle), [], 0
-    for batch in parquet.iter_batches(min(rows, 65_536), columns=options.get("columns")):
-        batches.append(batch)
-        count += len(batch)
-        if count >= rows:
-            break
-    table = pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table()
-    head: pd.DataFrame = table.slice(0, rows).to_pandas()
-    return head
+    parquet, columns = pq.ParquetFile(handle), options.get("columns")
+    if rows is None:
+        table = parquet.read(columns=columns)
+    else:
+        batches, count = [], 0
+        for batch in parquet.iter_batches(min(rows, _BATCH), columns=columns):
+            batches.append(batch)
+            count += len(batch)
+            if count >= rows:
+                break
+        table = pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table()
+        table = table.slice(0, rows)
+    # Whole numbers keep their digits also where one misses.
+    exact = {
+        kind: getattr(pd, f"{str(kind).replace('int', 'Int').replace('uI', 'UI')}Dtype")() for kind in _whole(table)
+    }
+    found: pd.DataFrame = table.to_pandas(types_mapper=exact.get)
+    for column in (table.schema.pandas_metadata or {}).get("columns", ()):
+        if column["pandas_type"] == "categorical":  # Arrow forgets it where the categories are numbers
+            found[column["name"]] = found[column["name"]].astype("category")
+    return found
 
 
-def _read_csv(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    separator, options = split_options(file, options)
-    engine = "c" if separator and "skipfooter" not in options else "python"
-    given: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, **options}
-    if given["engine"] == "c":
-        # Types must not depend on how a file is cut into pieces, nor numbers on the format: pandas' quicker
-        # parser returns every third float64 one bit off.
-        given = {"low_memory": False, "float_precision": "round_trip", **given}
-    table: pd.DataFrame = pd.read_csv(handle, **given)
-    if not isinstance(table.index, pd.RangeIndex) and "index_col" not in options:
-        raise UserError(
-            f"{file.name} has lines with more fields than its header; repair it, "
-            "or set data.options.index_col: 0 if the first field numbers the rows"
-        )
-    return table
+def _whole(table: pa.Table) -> set[pa.DataType]:
+    return {field.type for field, column in zip(table.schema, table.columns, strict=True)
+            if pa.types.is_integer(field.type) and column.null_count}  # fmt: skip
 
 
 def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
+    """Read an array of objects, or one object a line; numbers keep all their digits."""
+    import json
 
+    if options.keys() - {"encoding", "encoding_errors", "lines"}:
+        return _read_json_with_pandas(file, handle, rows, options)
+    text = handle.read().decode(options.get("encoding") or "utf-8-sig", options.get("encoding_errors", "strict"))
+    is_array = options.get("lines") is not True and file.ending == "json" and text.lstrip()[:1] == "["
+    records = json.loads(text)[:rows] if is_array else []
+    if not is_array:
+        for number, line in enumerate(text.splitlines() if "\u2028" not in text else text.split("\n"), 1):
+            if line.strip():
+                try:
+                    records.append(json.loads(line))
+                except ValueError as err:
+                    raise UserError(f"cannot read {file.name}: line {number} is not JSON: {err}") from err
+                if len(records) == rows:
+                    break
+    if odd := next((place for place, record in enumerate(records, 1) if not isinstance(record, dict)), None):
+        raise UserError(f"{file.name} needs objects of named values, record {odd} is none")
+    names = list(dict.fromkeys(name for record in records for name in record))
+    if not names:
+        raise UserError(f"{file.name} is empty")
+    columns = {name: pd.Series([record.get(name) for record in records], dtype=object) for name in names}
+    return pd.DataFrame(columns)
+
+
+def _read_json_with_pandas(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
     is_array = file.ending == "json" and handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
     handle.seek(0)
     lines = {"lines": False} if is_array else {"lines": True, "nrows": rows}

@@ -19,6 +19,9 @@ from core.files import File, find_files, is_local, read_header
 if TYPE_CHECKING:  # the check before a run does without pandas
     import pandas as pd
 
+    from core.contract import DataContract
+    from core.notes import Known, Reading
+
 _BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 # What the pandas readers take that is ours to give, or that makes them return something else than a table.
@@ -28,38 +31,65 @@ _OURS = {"filepath_or_buffer", "path_or_buf", "path", "sql", "con", "typ", "chun
 class _Source(NamedTuple):
     name: str
     """For messages."""
-    read: Callable[[], pd.DataFrame]
+    read: Callable[[], pd.DataFrame] | None
     size: float = inf
     """Bytes of its files on this machine; infinite where they tell nothing of the table."""
     database: str | None = None
     """Its URL."""
+    read_files: Callable[[dict[str, Known]], tuple[pd.DataFrame, Reading]] | None = None
+    """Reads files, whose texts need to know what columns are."""
 
 
-def read_rows(data: Data, *, labelled: bool = True) -> pd.DataFrame:
-    """Return the rows of `data.source`, at most `data.rows`, under a fresh index; any fault is a UserError.
+def read_rows(data: Data, *, labelled: bool = True, contract: DataContract | None = None) -> pd.DataFrame:
+    """Return the rows of `data.source` as `read_table` does, without what reading them showed."""
+    return read_table(data, labelled=labelled, contract=contract)[0]
 
-    Rows that are not `labelled` need no target.
 
-    Types are int, float, bool (nullable `boolean` where values miss), str and datetime64[us]: they survive
-    Parquet. Strings that are all dates, in ISO 8601 or one other format that leaves no doubt about day and
-    month, become datetimes; a time zone is converted to UTC and dropped; a time span becomes seconds.
-    Numbers held as strings stay strings. Column names lose surrounding whitespace only.
+def read_table(
+    data: Data, *, labelled: bool = True, contract: DataContract | None = None
+) -> tuple[pd.DataFrame, Reading]:
+    """Return the rows of `data.source`, at most `data.rows`, under a fresh index, and what reading them showed.
+
+    Rows that are not `labelled` need no target. Any fault is a UserError.
+
+    Types say what a column is: int, float (nullable Int64 where digits would be lost), bool (nullable `boolean` where
+    values miss), datetime64[us] in UTC without a zone, else str. They survive Parquet. What a column is, `contract` or
+    `data.kinds` say; a column that neither knows is settled over all of the source (see `core.spelling`), and one whose
+    values are not all of the kind it is known to have stays str. Ids are whole numbers or str, a time span becomes
+    seconds, '' is a missing value. Column names lose surrounding whitespace only.
     """
     import pandas as pd
 
-    from core.dtypes import plain
+    from core.readers import settle_table
 
-    name, read, *_ = _find(data, labelled)
-    rows = read()
-    if not isinstance(rows.index, pd.RangeIndex):
-        rows = rows.reset_index(drop=all(level is None for level in rows.index.names))
-    columns = [str(column).strip() for column in rows.columns]
-    _check_columns(data, columns, name, labelled)
+    source, known = _find(data, labelled), _known(data, contract)
+    if source.read_files is not None:
+        rows, reading = source.read_files(known)
+    else:
+        assert source.read is not None  # noqa: S101  (a source has one of the two)
+        found = source.read()
+        if not isinstance(found.index, pd.RangeIndex):
+            found = found.reset_index(drop=all(level is None for level in found.index.names))
+        columns = [str(column).strip() for column in found.columns]
+        _check_columns(data, columns, source.name, labelled)
+        if found.empty:
+            raise UserError(f"{source.name} is empty: it has columns and no rows")
+        found = found.set_axis(columns, axis=1).head(data.rows or len(found)).reset_index(drop=True)
+        rows, reading = settle_table(found, data, known)
+    _check_columns(data, list(rows.columns), source.name, labelled)
     if rows.empty:
-        raise UserError(f"{name} is empty: it has columns and no rows")
-    rows = rows.set_axis(columns, axis=1).head(data.rows or len(rows))
-    tidy = {c: plain(rows[c], dates=data.kinds.get(c) in (None, "datetime")) for c in columns}
-    return pd.DataFrame(tidy).reset_index(drop=True)
+        raise UserError(f"{source.name} is empty: it has columns and no rows")
+    return rows, reading
+
+
+def _known(data: Data, contract: DataContract | None) -> dict[str, Known]:
+    """Return what columns are known to be: strings stay strings if either the config or a contract says so."""
+    from core.notes import Known
+
+    said = {name: Known(kind, settled=False) for name, kind in data.kinds.items()}
+    learned = contract.known if contract is not None else {}
+    strings = {name for name, column in learned.items() if column.kind in ("categorical", "text") and name in said}
+    return learned | {name: known for name, known in said.items() if name not in strings}
 
 
 def partitions(data: Data, key: str = "data.source") -> list[tuple[str, Data]]:
@@ -108,6 +138,8 @@ def check_reachable(data: Data) -> None:
 def _find(data: Data, labelled: bool = True) -> _Source:
     """Make every check that is cheap."""
     source, size = _expand(data.source, "data.source"), inf
+    read: Callable[[], pd.DataFrame] | None
+    read_files = None
     if source.startswith("sklearn:"):
         item = source.removeprefix("sklearn:")
         if item not in _BUNDLED:
@@ -125,12 +157,13 @@ def _find(data: Data, labelled: bool = True) -> _Source:
         return _Source("the query's result", partial(_read_database, data, source, query), size, source)
     else:
         files = _find_files(data, source, labelled) if is_local(source) else []
-        read = partial(_read_files, data, source, files, labelled)
+        read, read_files = None, partial(_read_files, data, source, files, labelled)
         if files and not any(file.codec for file in files):
             size = sum(file.system.size(file.path) for file in files)
     if data.query is not None:
         raise UserError(f"data.query needs a database URL as data.source, that is '{data.shown_source}'")
-    return _Source(data.shown_source.rstrip("/").rpartition("/")[2] or data.source, read, size)
+    name = data.shown_source.rstrip("/").rpartition("/")[2] or data.source
+    return _Source(name, read, size, read_files=read_files)
 
 
 def _expand(text: str, key: str) -> str:
@@ -153,11 +186,11 @@ def _is_file_url(source: str) -> bool:
 
 def _check_columns(data: Data, columns: Sequence[str], name: str, labelled: bool) -> None:
     """Refuse a name that stands twice, and one the config wants and the table lacks."""
-    twice = {column for column in columns if column and columns.count(column) > 1}
+    twice = {column for column in columns if columns.count(column) > 1}
     if twice:
         raise UserError(f"{name} has column '{min(twice)}' more than once; give each column its own name")
     times = [data.time] if data.time else []
-    named = {"id": data.id, "time": times, "drop": data.drop, "kinds": data.kinds}
+    named = {"id": data.id, "time": times} | ({"drop": data.drop, "kinds": data.kinds} if labelled else {})
     wanted = [
         *([(data.target, "")] if labelled else []),
         *((column, f" (data.{key})") for key in named for column in named[key]),
@@ -185,12 +218,14 @@ def _find_files(data: Data, source: str, labelled: bool) -> list[File]:
     return files
 
 
-def _read_files(data: Data, source: str, files: Sequence[File], labelled: bool) -> pd.DataFrame:
+def _read_files(
+    data: Data, source: str, files: Sequence[File], labelled: bool, known: dict[str, Known]
+) -> tuple[pd.DataFrame, Reading]:
     from core.readers import read_files
 
     files = files or _find_files(data, source, labelled)
     _check_options(f"pandas.{files[0].reader.__name__}", files[0].reader, data.options)
-    return read_files(data, files)
+    return read_files(data, files, known)
 
 
 def _read_database(data: Data, url: str, query: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ keep the resolved rule with the model: its time cutoff and its columns were foun
 
 from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ _UNITS = [timedelta(**{unit: 1}) for unit in ("days", "hours", "minutes", "secon
 class SplitRule(Section):
     """Say which side a row is on, from the row alone."""
 
+    version: Literal[1, 2] = 1
+    """How days are hashed: 1, as the first release did, where day and month have their order."""
     identity: tuple[str, ...]
     """Columns whose values identify a row: `data.id`, else all but the target and the dropped ones."""
     holdout: Share
@@ -52,7 +55,7 @@ class SplitRule(Section):
         return self.model_copy(update={"until": _times(rows, self.time).max().to_pydatetime() + _TICK})
 
     def _hashes(self, rows: pd.DataFrame, salt: int = 0) -> Hashes:
-        return mix(row_hashes(rows, self.identity), self.seed + salt)
+        return mix(row_hashes(rows, self.identity, first=self.version == 1), self.seed + salt)
 
 
 def resolve(rows: pd.DataFrame, data: Data, split: Split) -> SplitRule:
@@ -67,7 +70,7 @@ def resolve(rows: pd.DataFrame, data: Data, split: Split) -> SplitRule:
         raise UserError(f"a row needs a column besides the target '{data.target}' to be split by; add one")
     for name in identity:
         column(rows, name, "data.id")
-    rule = SplitRule(identity=identity, holdout=split.holdout, seed=split.seed)
+    rule = SplitRule(version=2, identity=identity, holdout=split.holdout, seed=split.seed)
     if split.by == "hash":
         return rule
     if data.time is None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from core.bundle import CARD, Bundle, Card
 from core.metrics import Predictions
-from core.table import row_hashes
+from core.table import as_features, exact_hashes, mix, row_hashes
 
 ROW = "row"
 FAULT, SCORES = "fault.txt", "scores.parquet"
@@ -69,5 +69,7 @@ class StandIn:
 
 
 def _hashes(card: Card, rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """Hash what a score belongs to: which row it is and what the model was told of it."""
-    return row_hashes(rows, list(dict.fromkeys([*card.split.identity, *card.contract.features])))
+    """Hash what a score belongs to: which row it is, and what the model was told of it to the last bit."""
+    features = as_features(rows, card.contract.features)
+    told = exact_hashes(features, list(card.contract.features))
+    return mix(row_hashes(rows, card.split.identity), 0) + mix(told, 1)

@@ -1,13 +1,16 @@
 """Say what a column is and what identifies a row, the same for CSV, Parquet, JSON and SQL."""
 
+import calendar
 import hashlib
 import json
 import math
 import numbers
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,30 @@ from config import Data, Kind, Task, UserError, known
 
 Hashes = npt.NDArray[np.uint64]
 
+MISSING_WORDS = frozenset(
+    [
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    ]
+)
+"""Words that mean a missing value among numbers, truth values and times (pandas' list); elsewhere they are values."""
+
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("integer", "floating", "integer-na", "mixed-integer-float", "decimal"), "numeric"),
     **dict.fromkeys(("datetime64", "datetime", "date"), "datetime"),
@@ -27,17 +54,31 @@ _KINDS: dict[str, Kind] = {
 _TRUTH = {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}
 _MAX_CLASSES = 20  # whole numbers with more distinct values are counts or amounts, hardly ever labels
 _EXACT = 2.0**53  # float64 holds every whole number below; larger ones hash as their digits
+_NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_COMMA = r"\s*-?\d+,\d+\s*"
+_DATE = re.compile(r"(?:(\d{4})[-/](\d\d?)[-/](\d\d?)|(\d\d?)[./-](\d\d?|[A-Za-z]{3})[./-](\d{4}))(?:[T ](.+))?")
+_ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
+_MONTHS = {name.lower(): place for place, name in enumerate(calendar.month_abbr)}
 _MISSING = np.uint64(0x9E3779B97F4A7C15)
 _TIME = np.uint64(0xD1B54A32D192ED03)
 
 
-def infer_task(target: pd.Series, task: Task | None) -> Task:
+def infer_task(target: pd.Series, task: Task | None, kind: Kind | None = None) -> Task:
     """Say what a target asks for; a given task wins if the target fits it, else UserError.
 
-    Two values are binary; numbers with fractions or more than 20 values are regression; the rest multiclass.
+    Two values are binary; numbers with fractions or more than 20 values are regression; the rest multiclass, also
+    numbers that are categories by their given kind.
     """
-    numeric = infer_kind(target, 0) == "numeric"
+    if kind not in (None, "numeric", "categorical"):
+        raise UserError(f"data.kinds.{target.name}: a target is numeric or categorical, not {kind}; correct it")
+    numeric = (kind or infer_kind(target, 0)) == "numeric"
     values = as_kind(target, "numeric" if numeric else "categorical")
+    if len(strange := target[values.isna() & as_kind(target, "categorical").notna()]):
+        raise UserError(
+            f"target '{target.name}' needs a number in every row, {len(strange)} of {len(target)} are none, "
+            f"e.g. {quoted(strange.iloc[0])}; repair them or take data.kinds.{target.name} out"
+        )
+    _check_not_nearly_numbers(target, kind)
     if missing := int(values.isna().sum()):
         raise UserError(
             f"target '{target.name}' needs a value in every row, {missing} of {len(values)} have none; "
@@ -62,9 +103,34 @@ def infer_task(target: pd.Series, task: Task | None) -> Task:
     return task or inferred
 
 
-def infer_kinds(rows: pd.DataFrame, data: Data, max_categories: int) -> dict[str, Kind]:
-    """Return the kind of every feature column; `data.kinds` wins, target, id, time and drop are no features.
+def _check_not_nearly_numbers(target: pd.Series, kind: Kind | None) -> None:
+    """Refuse strings of which nearly all are numbers, too many to be classes: somebody meant an amount."""
+    counts = spelling_counts(target)
+    if kind is not None or infer_kind(target, 0) == "numeric" or len(counts) <= _MAX_CLASSES:
+        return
+    texts = pd.Series(counts.index, dtype=object)
+    comma = texts.str.fullmatch(_COMMA).to_numpy()
+    number = comma | as_kind(texts, "numeric").notna().to_numpy()
+    if counts[number].sum() < 0.9 * counts.sum():
+        return
+    if comma.any():
+        raise UserError(
+            f"target '{target.name}' looks like numbers with a decimal comma, e.g. {quoted(texts[comma].iloc[0])}; "
+            "set data.options.decimal: ','"
+        )
+    count = int(counts[~number].sum())
+    odd = f", {count} of {len(target)} are none, e.g. {quoted(texts[~number].iloc[0])}" if count else ", not spelt so"
+    fix = f"repair them, or set data.kinds.{target.name}: categorical if they are classes"
+    raise UserError(f"target '{target.name}' looks like numbers{odd}; {fix}")
 
+
+def infer_kinds(
+    rows: pd.DataFrame, data: Data, max_categories: int, settled: Mapping[str, Kind] | None = None
+) -> dict[str, Kind]:
+    """Return the kind of every feature column; target, id, time and drop are no features.
+
+    `data.kinds` wins, then what an earlier contract settled; whether strings are few enough to be categories is
+    looked at anew.
     Strings with at most `max_categories` values are categorical, else text; a column with no value at all
     counts as categorical unless its dtype says more. A name in `data` that no column has is a UserError.
     """
@@ -75,8 +141,9 @@ def infer_kinds(rows: pd.DataFrame, data: Data, max_categories: int) -> dict[str
             if name is not None:
                 column(rows, name, f"data.{key}")
     others = {data.target, data.time, *data.id, *data.drop}
+    typed = {name: kind for name, kind in (settled or {}).items() if kind not in ("categorical", "text")}
     return {
-        name: data.kinds.get(name) or infer_kind(rows[name], max_categories)
+        name: data.kinds.get(name) or typed.get(name) or infer_kind(rows[name], max_categories)
         for name in rows.columns
         if name not in others
     }
@@ -87,6 +154,12 @@ def infer_kind(values: pd.Series, max_categories: int) -> Kind:
     if kind := _KINDS.get(types.infer_dtype(values, skipna=True)):
         return kind
     return "categorical" if len(_distinct(values)[1]) <= max_categories else "text"
+
+
+def is_called_an_id(values: pd.Series) -> bool:
+    """Say whether a column is called an id and is one: whole numbers or strings, each once."""
+    named = _ID.fullmatch(str(values.name)) or _ID.fullmatch(str(values.name).lower())
+    return bool(named) and types.infer_dtype(values) in ("integer", "string") and values.is_unique
 
 
 def column(rows: pd.DataFrame, name: str, wanted_by: str) -> pd.Series:
@@ -157,26 +230,45 @@ def quoted(value: Any) -> str:
     return repr(text if len(text) <= 40 else text[:39] + "…") if isinstance(value, str) else text[:40]
 
 
-def row_hashes(rows: pd.DataFrame, columns: Sequence[str]) -> Hashes:
-    """Hash each row's values in these columns: shape (rows,), stable over runs, machines and formats.
+def row_hashes(rows: pd.DataFrame, columns: Sequence[str], *, first: bool = False) -> Hashes:
+    """Hash who a row is by these columns, value by value: shape (rows,), stable over runs, machines and formats.
 
-    The hash depends on the values and the column names only: not on the order of rows or columns, the
-    index, or how a value is stored (int, float, nullable or digits in a string; str, object or category;
-    datetime of any unit or ISO 8601 text; None, NaN or NaT). Times count to the microsecond; fractions to
-    12 digits, since pandas' default CSV reader returns every third float64 one bit off.
+    A value hashes by what its spelling may mean, whatever the other values of its column make of it, so that no guess
+    moves a row: 7, "7", "007" and "7,0" are one, True and "true" too, NA and a gap, and a day however it is written,
+    also where nobody can tell it from the month. Times count to the microsecond, fractions to 12 digits. The order of
+    rows or columns, the index and the dtype do not count. Rows that only share their hash share their side, no more:
+    `exact_hashes` tells them apart. `first` is how the first release hashed days.
     """
-    total = np.zeros(len(rows), np.uint64)
-    for name in columns:
-        total += _mix(_cell_hashes(column(rows, name, "the row hash")) + _text_hashes([str(name)]))
-    return _mix(total)
+    return _combined(rows, columns, partial(_identities, first=first))
+
+
+def exact_hashes(rows: pd.DataFrame, columns: Sequence[str]) -> Hashes:
+    """Hash each row's values in these columns to the last bit and character; 1, 1.0 and True are the same."""
+    return _combined(rows, columns, _exact)
 
 
 def fingerprint(rows: pd.DataFrame) -> str:
-    """Return the SHA-256 of a table's column names, row order and values, however they are stored."""
-    names = list(map(str, rows.columns))
-    digest = hashlib.sha256(json.dumps([names, len(rows)]).encode())
-    digest.update(row_hashes(rows.set_axis(names, axis=1), names).astype("<u8").tobytes())
+    """Return the SHA-256 of a table's column names, what kind of values they hold, row order and values.
+
+    A table has the same in every format that it is read from; strings of digits are another table than numbers.
+    """
+    names, rows = list(map(str, rows.columns)), rows.set_axis(list(map(str, rows.columns)), axis=1)
+    digest = hashlib.sha256(json.dumps([names, [_holds(rows[name]) for name in names], len(rows)]).encode())
+    digest.update(exact_hashes(rows, names).astype("<u8").tobytes())
     return digest.hexdigest()
+
+
+def _holds(values: pd.Series) -> str:
+    if values.isna().all():
+        return "nothing"
+    return "times" if types.is_datetime64_any_dtype(values) else "numbers" if _is_number(values) else "texts"
+
+
+def _combined(rows: pd.DataFrame, columns: Sequence[str], cells: Callable[[pd.Series], Hashes]) -> Hashes:
+    total = np.zeros(len(rows), np.uint64)
+    for name in columns:
+        total += _mix(cells(column(rows, name, "the row hash")) + _plain_hashes([str(name)]))
+    return _mix(total)
 
 
 def mix(hashes: Hashes, salt: int) -> Hashes:
@@ -190,17 +282,35 @@ def _mix(hashes: Hashes) -> Hashes:
     return hashes ^ (hashes >> np.uint64(31))
 
 
-def _cell_hashes(values: pd.Series) -> Hashes:
+def _identities(values: pd.Series, *, first: bool) -> Hashes:
+    """Hash the cells of a column by what each may mean by itself."""
+    if types.is_datetime64_any_dtype(values):
+        times = _as_times(values)
+        return _time_hashes(times if first else _unordered(times))
+    if not _is_number(values):
+        codes, distinct = _distinct(values)
+        return np.append(_text_identities([as_text(value) for value in distinct], first), _MISSING)[codes]
+    floats = values.to_numpy(np.float64, na_value=np.nan)
+    return _with_large(_number_hashes(floats), floats, values)
+
+
+def _exact(values: pd.Series) -> Hashes:
+    """Hash the cells of a column as they are."""
     if types.is_datetime64_any_dtype(values):
         return _time_hashes(_as_times(values))
     if not _is_number(values):
         codes, distinct = _distinct(values)
-        return np.append(_text_hashes([as_text(value) for value in distinct]), _MISSING)[codes]
+        return np.append(_plain_hashes([as_text(value) for value in distinct]), _MISSING)[codes]
     floats = values.to_numpy(np.float64, na_value=np.nan)
-    hashes = _number_hashes(floats)
+    hashes = np.where(np.isnan(floats), _MISSING, _mix((floats + 0.0).view(np.uint64)))
+    return _with_large(hashes, floats, values)
+
+
+def _with_large(hashes: Hashes, floats: npt.NDArray[np.float64], values: pd.Series) -> Hashes:
+    """Hash numbers that float64 does not tell apart by their digits."""
     large = np.abs(floats) >= _EXACT
     if large.any():
-        hashes[large] = _text_hashes([as_text(value) for value in values[large]])
+        hashes[large] = _plain_hashes([as_text(value) for value in values[large]])
     return hashes
 
 
@@ -215,27 +325,69 @@ def _time_hashes(times: npt.NDArray[np.datetime64]) -> Hashes:
     return np.where(np.isnat(times), _MISSING, _mix(times.view(np.uint64) ^ _TIME))
 
 
-def _text_hashes(texts: list[str]) -> Hashes:
-    """Hash texts; one that spells a number or an ISO 8601 time as CSV would hashes as that."""
+def _unordered(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.datetime64]:
+    """Exchange day and month where the day is the smaller, so that 3 April and 4 March are one."""
+    day, month = times.astype("M8[D]"), times.astype("M8[M]")
+    in_month, in_year = (day - month.astype("M8[D]")).astype(np.int64), month.astype(np.int64) % 12
+    swapped = (times.astype("M8[Y]").astype("M8[M]") + in_month).astype("M8[D]") + in_year + (times - day)
+    return np.where((in_month < in_year) & ~np.isnat(times), swapped, times).astype("M8[us]")
+
+
+def _plain_hashes(texts: list[str]) -> Hashes:
     hashes: Hashes = pd.util.hash_array(np.array(texts, object), categorize=False)
-    floats = np.array([_spelt_number(text) for text in texts], np.float64)
-    hashes = np.where(np.isnan(floats), hashes, _number_hashes(floats))
-    dated = np.array([len(text) >= 10 and text[4] == text[7] == "-" for text in texts], bool)
-    if dated.any():
-        times = _as_times(pd.Series(texts, dtype=object)[dated])
-        hashes[dated] = np.where(np.isnat(times), hashes[dated], _time_hashes(times))
     return hashes
 
 
-def _spelt_number(text: str) -> float:
-    """Return the number a text spells exactly as `as_text` would, else NaN: "7" is 7, "007" is a name."""
-    if text in ("True", "False"):
-        return float(text == "True")
-    number = _as_float(text) if text[:1] in "-0123456789" else math.nan
-    return number if abs(number) < _EXACT and as_text(number) == text else math.nan
+def _text_identities(texts: list[str], first: bool) -> Hashes:
+    """Hash texts; one that spells a number, a truth value, a time or a gap hashes as that."""
+    found = [_spelt_number(text) for text in texts]
+    hashes = _plain_hashes([value if isinstance(value, str) else "" for value in found])
+    floats = np.array([math.nan if isinstance(value, str) else value for value in found], np.float64)
+    hashes = np.where(np.isnan(floats), hashes, _number_hashes(floats))
+    dated = np.array([text[:1].isdigit() and len(text) >= 8 for text in texts], bool) & np.isnan(floats)
+    if dated.any():
+        spelt = [_iso(text, first) for text, may_be in zip(texts, dated, strict=True) if may_be]
+        times = _as_times(pd.Series(spelt, dtype=object))
+        times = times if first else _unordered(times)
+        hashes[dated] = np.where(np.isnat(times), hashes[dated], _time_hashes(times))
+    hashes[[text in MISSING_WORDS for text in texts]] = _MISSING
+    return hashes
+
+
+def _spelt_number(text: str) -> float | str:
+    """Return the number that a text may mean; one that float64 cannot hold as its digits, another text as it is."""
+    if text.lower() in ("true", "false"):
+        return float(text.lower() == "true")
+    if not _NUMBER.fullmatch(text):
+        return text
+    plain = text.replace(",", ".")
+    number = float(plain)
+    if abs(number) < _EXACT:
+        return number
+    if re.fullmatch(r"\s*[+-]?\d+\s*", plain):
+        return str(int(plain)) if len(plain) < 4000 else text
+    return as_text(number) if math.isfinite(number) else text
+
+
+def _iso(text: str, first: bool) -> str | None:
+    """Spell a date in ISO 8601, the smaller of day and month as the month where their order is not known."""
+    match = _DATE.fullmatch(text.strip())
+    if match is None:
+        return None
+    year, month, day, one, other, last, clock = match.groups()
+    if year is None:
+        if first and "." not in text[:3]:
+            return None  # it was a text then, or its order was guessed
+        one = int(one)
+        two = int(other) if other.isdigit() else _MONTHS.get(other.lower(), 0)
+        year, (month, day) = last, (sorted((one, two)) if not first else (two, one))
+    return f"{year}-{int(month):02}-{int(day):02}" + (f"T{clock}" if clock else "")
 
 
 def _as_float(value: Any) -> float:
+    """Return a number, NaN for what is none: a text has to spell one in plain digits, without a comma."""
+    if isinstance(value, str) and ("," in value or not _NUMBER.fullmatch(value)):
+        return math.nan
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -265,9 +417,11 @@ def _is_number(values: pd.Series) -> bool:
 
 
 def _distinct(values: pd.Series) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.object_]]:
-    """Return each value's code (-1 when missing) and the distinct values; lists and dicts count as text."""
+    """Return each value's code (-1 when missing, as '' is) and the distinct values; lists and dicts count as text."""
     try:
         codes, distinct = pd.factorize(values)
     except TypeError:
         codes, distinct = pd.factorize(values.map(str, na_action="ignore"))
-    return codes, pd.Index(distinct).astype(object).to_numpy()
+    distinct = pd.Index(distinct).astype(object).to_numpy()
+    empty = np.flatnonzero([isinstance(value, str) and value == "" for value in distinct])
+    return np.where(np.isin(codes, empty), -1, codes) if len(empty) else codes, distinct

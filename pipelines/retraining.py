@@ -33,14 +33,23 @@ def retraining(config: Config) -> None:
     tracked = tracking.has_tracker()
     labelled_rows, _ = join_labels(config)
     decision = weigh_feedback(labelled_rows, config)
-    rows = ingest_rows(config.data)
     champion, version = fetch_champion(config.name)
+    rows, reading = ingest_rows(config.data, champion)
     train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
         rows, labelled_rows, champion, decision, config
     )
     begun = begin_retraining(decision, config.name, after=history)
     contract, contract_report = validate_rows(
-        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract, reference_rows
+        train_rows,
+        holdout_rows,
+        champion,
+        version,
+        config.name,
+        config.data,
+        config.contract,
+        None,
+        reading,
+        reference_rows,
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe, after=begun)

@@ -26,11 +26,20 @@ from steps.validate_rows import validate_rows
 def training(config: Config) -> None:
     """Read and check the rows, fit a model, judge it against the champion, and keep the record."""
     tracked = tracking.has_tracker()
-    rows = ingest_rows(config.data)
-    train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
     champion, version = fetch_champion(config.name)
+    rows, reading = ingest_rows(config.data, champion)
+    train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
     contract, contract_report = validate_rows(
-        train_rows, holdout_rows, champion, version, config.name, config.data, config.contract, None
+        train_rows,
+        holdout_rows,
+        champion,
+        version,
+        config.name,
+        config.data,
+        config.contract,
+        config.split,
+        reading,
+        None,
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)

@@ -22,5 +22,6 @@ def split_rows(
     """Send each row to the side that its identity or its time decides, now and in every later run."""
     rule = resolve(rows, data, split)
     held_out = rule.held_out(rows)
-    check_sides(rows[data.target], held_out, infer_task(rows[data.target], data.task))
+    task = infer_task(rows[data.target], data.task, data.kinds.get(data.target))
+    check_sides(rows[data.target], held_out, task)
     return rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True), rule

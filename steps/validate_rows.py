@@ -5,10 +5,11 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Contract, Data
+from config import Contract, Data, Split
 from core.bundle import Bundle
-from core.checks import ContractReport, check_rows, check_table
+from core.checks import ContractReport, check_rows, check_table, holdout_findings, reading_findings
 from core.contract import DataContract, learn_contract
+from core.notes import Reading
 from core.report import contract_page
 from core.stand_in import StandIn
 from steps.materializers import Report
@@ -23,16 +24,22 @@ def validate_rows(
     name: str,
     data: Data,
     settings: Contract,
+    split: Split | None,
+    reading: Reading,
     reference_rows: int | None,
 ) -> tuple[Annotated[DataContract, "contract"], Annotated[ContractReport, "contract_report"]]:
     """Return the contract of the training rows, and what is wrong with the rows.
 
-    The last `reference_rows` of them, or all, stand for what the model will meet.
+    `split` is what the sides were asked to be. The last `reference_rows` training rows, or all, stand for what the
+    model will meet.
     """
-    contract = learn_contract(train_rows, data, settings, reference_rows)
-    rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
-    findings = check_table(rows, data, settings, contract)
     card = None if champion is None else champion.card
+    settled = None if card is None else card.contract.known
+    contract = learn_contract(train_rows, data, settings, reference_rows, reading=reading, settled=settled)
+    rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
+    findings = reading_findings(reading, len(rows), settings.rules) + check_table(rows, data, settings, contract)
+    if split is not None:
+        findings += holdout_findings(len(train_rows), len(holdout_rows), split, settings.rules)
     if card is not None:
         findings += check_rows(rows, card.contract, settings)
     compared_with = None if card is None else champion_version

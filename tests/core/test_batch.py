@@ -12,6 +12,7 @@ import config
 from config import ROOT, UserError
 from core.batch import score_rows, score_shard
 from core.sources import partitions
+from steps.gather_shards import gather_shards
 
 
 def settings(*changes: str) -> config.Config:
@@ -68,5 +69,8 @@ def test_missing_source_and_missing_column_are_one_sentence_each(tmp_path: Path)
     with pytest.raises(UserError, match=r"inference\.source is missing: say which rows to score"):
         score_shard(model, 1, settings(), 0, str(tmp_path))
     pd.DataFrame({"a": [1.0]}).to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(UserError, match="the model needs column"):
-        score_shard(model, 1, settings(f"inference.source={tmp_path}/a.csv"), 0, str(tmp_path))
+    report = score_shard(model, 1, settings(f"inference.source={tmp_path}/a.csv"), 0, str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"1 of 1 files break the data contract .*a\.csv: column 'mean radius' is missing"
+    ):
+        gather_shards.entrypoint([report])

@@ -150,7 +150,7 @@ def test_standing_rules_need_no_earlier_contract() -> None:
     said = {finding.column: finding.sentence for finding in texts if finding.rule == "text_column"}
     assert "97 % are numbers, 12 are not, e.g. 'n/a'" in said["note"]
     assert said["essay"] == "'essay' is free text; it is left out"
-    assert "100 % are times: repair them or set data.kinds.moment: datetime" in said["moment"]
+    assert "all of it are times, not spelt as such: set data.kinds.moment: datetime" in said["moment"]
 
 
 def test_a_rule_that_is_off_is_not_looked_for() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import Data, UserError
-from core.table import as_features, as_kind, as_text, fingerprint, infer_kinds, infer_task, row_hashes
+from core.table import as_features, as_kind, as_text, exact_hashes, fingerprint, infer_kinds, infer_task, row_hashes
 
 NAN = float("nan")
 DATA = Data(source="made", target="y", id=("id",), time="at", drop=("junk",), kinds={"zip": "categorical"})
@@ -210,9 +210,12 @@ def test_a_value_hashes_alike_however_it_is_stored(variants: list[list[int]]) ->
 
 
 def test_different_values_hash_differently() -> None:
-    values = [1, 2, -1, 0, 0.5, "", "a", "A", "007", "7.0", " 7", 2**53, 2**53 + 1, 10**18, 10**18 + 1, None]
-    values += ["12345678901234567890", "12345678901234567891", "nan", "inf", pd.Timestamp(0), "2024-01-02x"]
+    values = [1, 2, -1, 0.5, "a", "A", " a", 2**53, 2**53 + 1, 10**18, 10**18 + 1, None, "inf", pd.Timestamp(0)]
+    values += ["12345678901234567890", "12345678901234567891", "2024-01-02x", "1.2.3"]
     assert len(set(hashes(values, object))) == len(values)
+    spelt = [1, "007", "7.0", " 7", "7", "nan", "NA", "true", "1e2", "100", "2024-01-02", "02.01.2024", "1,5", "1.5"]
+    exact = exact_hashes(pd.DataFrame({"x": pd.Series(values + spelt, dtype=object)}), ["x"])
+    assert len(set(exact.tolist())) == len(values) + len(spelt)
     assert hashes([1], name="a") != hashes([1], name="b")
     swapped = pd.DataFrame({"a": [1, 2], "b": [2, 1]})
     assert len(set(row_hashes(swapped, ["a", "b"]).tolist())) == 2

@@ -1,0 +1,309 @@
+"""Settle what the texts of a column are, once and over all files of a source: numbers, truth values, times or strings.
+
+Text formats tell no types, and whoever guesses them anew at each reading moves rows and scores. So a column of texts is
+numeric, boolean or a time only if every value present is spelt as only such a value is; codes (`007`, `1.10`, `1E5`)
+stay strings. Where a contract knows the column already, its texts are parsed by that and nothing is inferred.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from config import Kind
+from core.notes import Known, Note
+from core.table import MISSING_WORDS, as_text
+
+EXACT = 2**53
+"""float64 holds every whole number below."""
+
+CODES = 50
+"""Numbers with so few spellings, all with the same decimals and a zero at the end (1.10, 1.20), are taken for codes."""
+
+_PLAIN = r"-?(?:0|[1-9]\d*)(?:\.\d*)?|-?\.\d+"
+_SCIENTIFIC = r"-?\d+(?:\.\d+)?[eE][+-]\d+|-?\d\.\d+E\d+"  # as C, Python, R and Excel write them, and as Java does
+CANONICAL = rf"^(?:{_PLAIN}|{_SCIENTIFIC})$"
+LENIENT = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+"""What a column that is known to be numeric may hold."""
+_ENDLESS = re.compile(r"[+-]?(?:inf(?:inity)?|\d+(?:\.\d+)?e\+?\d{3,})", re.I)  # also what overflows: 1e400
+_ZERO_LED, _WHOLE, _TRAILING = r"^[+-]?0\d", r"^[+-]?\d+$", r"\.\d+0$"
+
+ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
+_ZONED = re.compile(r".*(Z|[+-]\d\d(:?\d\d)?)")
+# Dots put the day first everywhere; of / and - both orders are tried, and one of them must fail.
+_DAYS = ["%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y"]
+_FORMATS = [day + clock for day in _DAYS for clock in ("", " %H:%M", " %H:%M:%S")]
+
+
+TEXT_KINDS: tuple[Kind, ...] = ("numeric", "boolean", "datetime")
+"""What texts of a format without types may turn out to be."""
+
+
+class Numbers(NamedTuple):
+    """Say how `data.options` spells numbers and missing values."""
+
+    decimal: str = "."
+    thousands: str | None = None
+    words: frozenset[str] = MISSING_WORDS
+    true: frozenset[str] = frozenset({"true"})
+    false: frozenset[str] = frozenset({"false"})
+
+
+PLAIN = Numbers()
+
+
+class Texts:
+    """Gather the texts of one column, a piece after the other, and say in the end what they are."""
+
+    def __init__(
+        self,
+        name: str,
+        known: Known | None,
+        numbers: Numbers,
+        may_be: Iterable[Kind] = TEXT_KINDS,
+        *,
+        role: Literal["id", "target"] | None = None,
+    ) -> None:
+        """Take what is known of the column; what is not may only turn out to be one of `may_be`.
+
+        An id is never a fraction, and a target that looks like a number never a code.
+        """
+        self.name, self.known, self._numbers, self._role = name, known, numbers, role
+        self.words: Counter[str] = Counter()
+        self.format: str | None = None
+        self.notes: list[Note] = []
+        self._may_be = frozenset(may_be if known is None else {known.kind}.intersection(may_be))
+        self._texts: list[pa.Array] = []
+        self._parts: list[pa.Array] = []
+        self._lost = False  # only a later piece showed that these are no numbers: the earlier ones are no texts now
+        self._decimals: set[int] = set()
+        self._trailing = False
+
+    def add(self, texts: pa.Array) -> None:
+        """Take the next piece, strings in which a missing value is null."""
+        numeric = "numeric" in self._may_be
+        if numeric and (part := self._parsed(texts)) is not None:
+            self._parts.append(part)
+            return
+        if numeric:
+            self._lost, self._parts, self._may_be = bool(self._parts), [], self._may_be - {"numeric"}
+            self.words.clear()
+        if not self._lost:
+            self._texts.append(texts)
+
+    def again(self) -> "Texts":
+        """Return what gathers the same column as texts."""
+        return Texts(self.name, self.known, self._numbers, self._may_be - {"numeric"}, role=self._role)
+
+    def finish(self) -> pd.Series | None:
+        """Return the column with the type of what it is; None if it has to be read `again`, as texts."""
+        if self._parts:
+            return self._as_numbers()
+        if self._lost:
+            return None
+        texts = pa.chunked_array(self._texts or [pa.array([], pa.string())], pa.string())
+        if "boolean" in self._may_be and self._is_truth(texts):
+            return self._as_truth(texts)
+        if self.known is not None and self.known.kind == "numeric" and len(texts):
+            texts = _plain_numbers(texts, self._numbers, others=texts)
+        values = pd.Series(texts.to_pandas(), name=self.name).astype("str")
+        return self._as_times(values) if "datetime" in self._may_be else values
+
+    def _parsed(self, texts: pa.Array) -> pa.Array | None:
+        """Return the numbers of a piece: int64 if all are whole, else float64; None if one is no number."""
+        wanted = CANONICAL if self.known is None else LENIENT
+        plain = texts if self._numbers[:2] == (".", None) else _plain_numbers(texts, self._numbers)
+        fits = pc.match_substring_regex(plain, wanted)
+        if not pc.all(fits, min_count=0).as_py():
+            plain = pc.utf8_trim_whitespace(plain)
+            fits = pc.fill_null(pc.match_substring_regex(plain, wanted), True)
+            if not pc.all(fits, min_count=0).as_py():
+                if (cleared := self._cleared(plain, fits)) is None:
+                    return None
+                plain = cleared
+        if self.known is not None and self.known.settled:
+            self._note_codes(plain)
+        point = pc.find_substring(plain, ".")
+        if pc.max(point).as_py() in (-1, None) and pc.all(pc.match_substring_regex(plain, _WHOLE), min_count=0).as_py():
+            try:
+                return pc.cast(plain, pa.int64())
+            except pa.ArrowInvalid:  # beyond 64 bits: digits, not numbers
+                return None
+        if self.known is None and self._numbers.decimal == ".":
+            self._look_at_decimals(plain, point)
+        try:
+            return pc.cast(plain, pa.float64())
+        except pa.ArrowInvalid:  # Arrow knows no sign in front and no 1e-400
+            return pa.array([None if text is None else float(text) for text in plain.to_pylist()], pa.float64())
+
+    def _cleared(self, plain: pa.Array, fits: pa.Array) -> pa.Array | None:
+        """Return a piece without the words for missing values, and infinity spelt as such; None if others are left."""
+        odd = pc.filter(plain, pc.invert(fits)).to_pylist()
+        endless = {word: "-inf" if word[0] == "-" else "inf" for word in odd if _ENDLESS.fullmatch(word)}
+        if any(word not in endless and word not in self._numbers.words for word in odd):
+            return None
+        if endless and not self._parts and not pc.any(fits).as_py():
+            return None  # infinities alone are no numbers
+        self.words.update(word for word in odd if word not in endless)
+        return pc.replace_with_mask(plain, pc.invert(fits), pa.array([endless.get(word) for word in odd], pa.string()))
+
+    def _look_at_decimals(self, plain: pa.Array, point: pa.Array) -> None:
+        """Remember how many decimals there are, and whether one of several is a zero at the end."""
+        fractions = pc.filter(pc.subtract(pc.subtract(pc.utf8_length(plain), point), 1), pc.not_equal(point, -1))
+        self._decimals |= set(pc.min_max(fractions).as_py().values()) - {None}
+        if len(fractions) < len(plain) - plain.null_count:
+            self._decimals.add(0)
+        if not self._trailing:
+            ended = pc.filter(plain, pc.ends_with(plain, "0"))
+            self._trailing = bool(pc.any(pc.match_substring_regex(ended, _TRAILING)).as_py())
+
+    def _note_codes(self, plain: pa.Array) -> None:
+        odd = pc.filter(plain, pc.match_substring_regex(plain, _ZERO_LED))
+        if not len(odd):
+            return
+        shown = ", ".join(repr(text) for text in pc.unique(odd).to_pylist()[:3])
+        sentence = (
+            f"'{self.name}' was numeric in training and is spelt as codes now, e.g. {shown}; "
+            f"set data.kinds.{self.name}: categorical if they are"
+        )
+        self.notes = [Note(rule="changed_kind", column=self.name, count=len(odd), sentence=sentence)]
+
+    def _as_numbers(self) -> pd.Series | None:
+        """Return int64, Int64 where whole numbers miss a value and need it, or float64; None if these are codes."""
+        whole = all(pa.types.is_int64(part.type) for part in self._parts)
+        numbers = pa.chunked_array(self._parts if whole else [pc.cast(part, pa.float64()) for part in self._parts])
+        self._parts = []
+        if self._trailing and self._role != "target" and self._may_be_codes(numbers):
+            return None
+        if self._role == "id" and not whole:
+            return as_id(pd.Series(numbers.to_numpy(), name=self.name)) if not self._trailing else None
+        if whole:
+            return whole_numbers(
+                pd.Series(pd.arrays.IntegerArray(*_parts(numbers)), name=self.name), is_id=self._role == "id"
+            )
+        floats = numbers.to_numpy().astype(np.float64, copy=False)
+        return pd.Series(floats, name=self.name, copy=False)
+
+    def _may_be_codes(self, numbers: pa.ChunkedArray) -> bool:
+        """Say whether zeros at the end make decimals codes: they differ in length, as versions do, or are few."""
+        return len(self._decimals) > 1 or bool(pc.count_distinct(numbers).as_py() <= CODES)
+
+    def _is_truth(self, texts: pa.ChunkedArray) -> bool:
+        spelt = {text for text in pc.unique(texts).to_pylist() if text is not None}
+        present = {text.strip().lower() for text in spelt - self._numbers.words} if len(spelt) < CODES else set()
+        return bool(present) and present <= self._numbers.true | self._numbers.false
+
+    def _as_truth(self, texts: pa.ChunkedArray) -> pd.Series:
+        values = pd.Series(texts.to_pandas(), dtype=object)
+        self._count_words(values)
+        truth = values.where(~values.isin(self._numbers.words)).map(
+            lambda text: text.strip().lower() in self._numbers.true, na_action="ignore"
+        )
+        return pd.Series(truth.astype("boolean" if truth.isna().any() else "bool"), name=self.name)
+
+    def _as_times(self, values: pd.Series) -> pd.Series:
+        """Return times if the texts are that and may be, else the texts."""
+        cleared = values.where(~values.isin(self._numbers.words))
+        found = read_times(cleared, self.known.format if self.known else None)
+        if found is None:
+            return values if self.known is None else _iso_where_it_fits(values, self.known.format)
+        times, self.format = found
+        self._count_words(values)
+        self.notes += _zones(cleared)
+        return times
+
+    def _count_words(self, values: pd.Series) -> None:
+        self.words.update(values[values.isin(self._numbers.words)].tolist())
+
+
+def read_times(values: pd.Series, layout: str | None = None) -> tuple[pd.Series, str | None] | None:
+    """Return strings as datetime64[us] and their format, None for ISO 8601, or nothing where they are no times.
+
+    Every one must be a time, and exactly one format fit; `layout` is one that is known, and tried first.
+    """
+    texts = values.str.strip()
+    if layout is not None and (times := _parsed(texts, layout)) is not None:
+        return times, layout
+    start = texts.dropna().head(1)
+    if not start.str.match(r"\d+[./-]").any():
+        return None
+    if re.fullmatch(ISO, start.iloc[0]):
+        fits = texts.dropna().str.fullmatch(ISO).all()
+        times = _parsed(texts, "ISO8601") if fits else None
+        return None if times is None else (times, None)
+    layouts = [layout for layout in _FORMATS if _parsed(start, layout) is not None]
+    found = [(times, layout) for layout in layouts if (times := _parsed(texts, layout)) is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _parsed(texts: pd.Series, layout: str) -> pd.Series | None:
+    try:
+        return pd.to_datetime(texts, format=layout, utc=True).dt.tz_localize(None).dt.as_unit("us")
+    except ValueError:
+        return None
+
+
+def _iso_where_it_fits(values: pd.Series, layout: str | None) -> pd.Series:
+    """Spell texts of a known format as ISO 8601; leave others as they are, to be found wrong."""
+    if layout is None:
+        return values
+    times = pd.to_datetime(values.str.strip(), format=layout, errors="coerce", utc=True).dt.tz_localize(None)
+    return times.map(lambda time: time.isoformat(), na_action="ignore").astype("str").fillna(values)
+
+
+def _zones(texts: pd.Series) -> list[Note]:
+    """Note times of which only some have a zone: the others are taken for UTC, which nobody may have meant."""
+    zoned = texts.str.fullmatch(rf"{ISO}") & texts.str.match(r".{10}.*(Z|[+-]\d\d(:?\d\d)?)$")
+    count, present = int(zoned.fillna(False).sum()), int(texts.notna().sum())
+    if count in (0, present):
+        return []
+    name = str(texts.name)
+    sentence = f"'{name}' has a time zone in {count:,} of {present:,} values; the others are read as UTC"
+    return [Note(rule="doubtful_reading", column=name, count=present - count, sentence=sentence)]
+
+
+def whole_numbers(values: pd.Series, *, is_id: bool = False) -> pd.Series:
+    """Return nullable whole numbers as int64; with gaps as float64, or as they are where that would lose digits."""
+    if not values.isna().any():
+        return values.astype("uint64" if (values > 2**63 - 1).any() else "int64")
+    large = bool((values.dropna().abs() >= EXACT).any())
+    return values if is_id or large else values.astype("float64")
+
+
+def as_id(values: pd.Series) -> pd.Series:
+    """Return floats that identify rows as the whole numbers they are, or else as texts: an id is never a fraction."""
+    present = values.dropna()
+    if bool((present % 1 == 0).all() and (present.abs() < EXACT).all()):
+        return whole_numbers(values.astype("Int64"), is_id=True)
+    return values.map(as_text, na_action="ignore").astype("str")
+
+
+def _parts(numbers: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    mask = pc.is_null(numbers).to_numpy()
+    return pc.fill_null(numbers, 0).to_numpy().copy(), mask
+
+
+def _plain_numbers(texts: Any, numbers: Numbers, others: Any = None) -> Any:
+    """Spell the numbers among texts with a decimal point and nothing between thousands.
+
+    With another decimal mark a point is none: such texts become what is no number, or are left as in `others`.
+    """
+    decimal, group = re.escape(numbers.decimal), re.escape(numbers.thousands or "")
+    whole = rf"\d{{1,3}}(?:{group}\d{{3}})+|\d+" if group else r"\d+"
+    fits = pc.match_substring_regex(texts, rf"^\s*[+-]?(?:{whole})(?:{decimal}\d*)?(?:[eE][+-]?\d+)?\s*$")
+    plain = pc.replace_substring(texts, numbers.thousands, "") if numbers.thousands else texts
+    plain = pc.replace_substring(plain, numbers.decimal, ".")
+    if others is None:
+        dotted = pc.match_substring_regex(texts, r"^\s*[+-]?\d*\.\d")
+        others = texts if numbers.decimal == "." else pc.if_else(dotted, "no number", texts)
+    return pc.if_else(fits, plain, others)
+
+
+def texts_of(values: pd.Series) -> pa.Array:
+    """Return strings as Arrow has them; what misses is null."""
+    return pa.array(values.to_numpy(object), pa.string(), from_pandas=True)

@@ -1,0 +1,381 @@
+"""Tables that once were read wrong without a word, each with the right value."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import Config, Contract, Data, Split, UserError
+from core.batch import score_rows, score_shard
+from core.bundle import Bundle
+from core.checks import check_rows, check_table, holdout_findings, reading_findings
+from core.contract import DataContract, learn_contract
+from core.gate import judge_models
+from core.model import train
+from core.sources import read_rows, read_table
+from core.split import resolve
+from core.table import fingerprint, infer_task
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=200).round(3)
+Y = (2 * X + RANDOM.logistic(size=200) > 0).astype(int)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def csv(name: str, **columns: Any) -> str:
+    """Write columns, repeated to 200 rows, as they are spelt."""
+    tiled = [np.resize(np.array(values, dtype=object), 200) for values in columns.values()]
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*tiled, strict=True))]
+    Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return name
+
+
+def data(source: str, target: str = "y", **more: Any) -> Data:
+    return Data.model_validate({"source": source, "target": target, **more})
+
+
+def learned(source: str, **more: Any) -> tuple[DataContract, dict[tuple[str, str | None], str]]:
+    """Return the contract of a table and what is said of it, by rule and column."""
+    wanted = data(source, **more)
+    rows, reading = read_table(wanted)
+    contract = learn_contract(rows, wanted, Contract(), reading=reading)
+    found = reading_findings(reading, len(rows), Contract().rules) + check_table(rows, wanted, Contract(), contract)
+    return contract, {(finding.rule, finding.column): finding.sentence for finding in found}
+
+
+def use_case(source: str, **more: Any) -> Config:
+    model = {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 500}}
+    sections = {
+        "evaluation": {"resamples": 200},
+        "model": model,
+        "inference": {"source": more.pop("batch", None), "shards": 1},
+    }
+    given = {"name": "faults", "data": {"source": source, "target": "y", **more}, **sections}
+    return Config.model_validate(given)
+
+
+def trained(config: Config, champion: Bundle | None = None) -> tuple[Bundle, pd.DataFrame]:
+    """Train as the pipeline does; return the bundle and the holdout rows."""
+    before = champion.card.contract if champion else None
+    rows, reading = read_table(config.data, contract=before)
+    rule = resolve(rows, config.data, config.split)
+    held_out = rule.held_out(rows)
+    train_rows, holdout = (rows[side].reset_index(drop=True) for side in (~held_out, held_out))
+    settled = before.known if before else None
+    contract = learn_contract(train_rows, config.data, config.contract, reading=reading, settled=settled)
+    return train(train_rows, contract, rule, config.recipe), holdout
+
+
+def kinds(contract: DataContract) -> dict[str, str]:
+    return {column.name: column.kind for column in contract.columns}
+
+
+def test_ids_of_digits_keep_their_sides_when_one_has_a_letter() -> None:
+    sides = []
+    for last in ("000199", "A00001"):
+        source = csv("t.csv", customer=[*(f"{row:06}" for row in range(199)), last], x=X, y=Y)
+        rows = read_rows(data(source, id=["customer"]))
+        assert rows["customer"][7] == "000007"
+        sides.append(resolve(rows, data(source, id=["customer"]), Split()).held_out(rows)[:199].tolist())
+    assert sides[0] == sides[1]
+
+
+CODES, FLAGS, VERSIONS = ["007", "012", "A12", "B7"], ["true", "false", "unknown"], ["1.0", "2.0", "beta"]
+DAYS, WHEN = ["2024-01-31", "2024-02-29", "unknown"], ["08/24/2024", "03/09/2024", "06/04/2024", "07/18/2023"]
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, pd.DataFrame]:
+    """Return a model of columns that are spelt in many ways, and its rows as texts."""
+    random = np.random.default_rng(1)
+    columns = {"code": CODES, "flag": FLAGS, "ver": VERSIONS, "day": DAYS, "when": WHEN}
+    rows = pd.DataFrame({name: random.choice(values, 600) for name, values in columns.items()})
+    rows.insert(0, "row", np.arange(600))
+    score = (rows["code"] == "007") * 2 + (rows["flag"] == "true") + (rows["ver"] == "1.0") + (rows["day"] == DAYS[0])
+    rows["y"] = (score + random.logistic(size=600) > 1.5).astype(int)
+    folder = tmp_path_factory.mktemp("skewed")
+    rows.to_csv(folder / "train.csv", index=False)
+    bundle, _ = trained(use_case(str(folder / "train.csv"), id=["row"]))
+    return bundle, rows.drop(columns="y").astype(str)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "code in ('007', '012')",
+        "flag != 'unknown'",
+        "ver != 'beta'",
+        "day != 'unknown'",
+        "when == '03/09/2024'",
+        "row == '0'",
+    ],
+)
+def test_a_score_depends_on_the_row_alone(part: str, skewed: tuple[Bundle, pd.DataFrame]) -> None:
+    bundle, rows = skewed
+    rows.to_csv("all.csv", index=False)
+    rows.query(part).to_csv("part.csv", index=False)
+    scored = []
+    for name in ("all.csv", "part.csv"):
+        wanted = bundle.card.recipe.data.model_copy(update={"source": name})
+        found = read_rows(wanted, labelled=False, contract=bundle.card.contract)
+        scored.append(score_rows(bundle, found, 1).set_index("row")["score"])
+    assert scored[1].tolist() == scored[0].loc[scored[1].index].tolist()
+
+
+def test_the_champion_is_judged_on_the_spellings_it_learned(tmp_path: Path) -> None:
+    code, random = np.resize(["007", "012", "A12", "B7"], 800), np.random.default_rng(2)
+    y = ((code == "007") * 3 + random.logistic(size=800) > 1.5).astype(int)
+    pd.DataFrame({"row": range(800), "code": code, "y": y}).to_csv("t.csv", index=False)
+    champion, _ = trained(use_case("t.csv", id=["row"]))
+    digits = pd.DataFrame({"row": range(800), "code": code, "y": y})[np.isin(code, ["007", "012"])]
+    digits.to_csv("t.csv", index=False)
+    config = use_case("t.csv", id=["row"])
+    challenger, holdout = trained(config, champion)
+    verdict = judge_models(challenger, champion, 1, holdout, config.gate, config.evaluation)
+    (condition,) = (c for c in verdict.conditions if c.name == "not_worse_than_champion")
+    assert abs(condition.value) < 0.02
+    assert not check_rows(holdout, champion.card.contract, Contract())
+
+
+def test_strings_of_digits_are_another_table_than_numbers() -> None:
+    numbers = pd.DataFrame({"zip": [1, 2, 3], "y": [0, 1, 0]})
+    assert fingerprint(numbers) != fingerprint(numbers.astype({"zip": "str"}))
+    numbers.astype({"zip": "str"}).to_parquet("t.parquet")
+    assert read_rows(data("t.parquet"))["zip"].tolist() == ["1", "2", "3"]
+
+
+def test_numbers_where_codes_were_are_a_change_of_kind() -> None:
+    contract, _ = learned(csv("t.csv", code=CODES, x=X, y=Y))
+    pd.DataFrame({"code": np.resize([7, 12], 200), "x": X, "y": Y}).to_parquet("t.parquet")
+    rows, reading = read_table(data("t.parquet"), contract=contract)
+    (finding,) = reading_findings(reading, len(rows), Contract().rules)
+    assert (finding.rule, finding.severity, finding.column) == ("changed_kind", "error", "code")
+    assert (
+        "held strings in training, such as '007', '012', 'A12', and holds numbers now, e.g. 7, 12" in finding.sentence
+    )
+
+
+def test_codes_where_numbers_were_are_a_change_of_kind() -> None:
+    contract, _ = learned(csv("t.csv", code=[7, 12], x=X, y=Y))
+    rows, reading = read_table(data(csv("t.csv", code=["007", "012"], x=X, y=Y)), contract=contract)
+    (finding,) = reading_findings(reading, len(rows), Contract().rules)
+    assert "'code' was numeric in training and is spelt as codes now, e.g. '007', '012'" in finding.sentence
+    wanted = data("t.csv", kinds={"code": "categorical"})
+    rows, reading = read_table(wanted, contract=contract)  # the advice
+    assert set(rows["code"]) == {"007", "012"}
+    assert not reading.notes
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_ids_beyond_the_digits_of_a_float_keep_them(ending: str) -> None:
+    ids = [None if row == 7 else 10**18 + 97 * row for row in range(200)]
+    if ending == "csv":
+        csv("t.csv", k=["" if key is None else key for key in ids], x=X, y=Y)
+    elif ending == "parquet":
+        pd.DataFrame({"k": pd.array(ids, dtype="Int64"), "x": X, "y": Y}).to_parquet("t.parquet")
+    else:
+        records = [{"k": k, "x": x, "y": int(y)} for k, x, y in zip(ids, X, Y, strict=True)]
+        Path("t.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    wanted = data(f"t.{ending}", id=["k"])
+    rows = read_rows(wanted)
+    assert [None if pd.isna(key) else int(key) for key in rows["k"]] == ids
+    assert 20 < resolve(rows, wanted, Split()).held_out(rows).sum() < 80
+
+
+def test_decimal_ids_keep_their_digits() -> None:
+    ids = [Decimal(1700000000000000000 + row) for row in range(200)]
+    pd.DataFrame({"k": pd.Series(ids, dtype=object), "x": X, "y": Y}).to_parquet("t.parquet")
+    rows = read_rows(data("t.parquet", id=["k"]))
+    assert rows["k"].tolist() == [int(key) for key in ids]
+    wide = [2**64 + row for row in range(200)]
+    Path("t.jsonl").write_text("".join(json.dumps({"k": k, "y": 0}) + "\n" for k in wide))
+    assert read_rows(data("t.jsonl", id=["k"]))["k"].tolist() == [str(key) for key in wide]
+
+
+def test_a_kind_that_the_config_gives_is_obeyed_by_the_reader() -> None:
+    contract, _ = learned(csv("t.csv", zip=["01234", "94103", "10001"], x=X, y=Y), kinds={"zip": "categorical"})
+    assert contract.columns[0].categories == ("01234", "10001", "94103")
+    plain, _ = learned(csv("t.csv", zip=[10115, 94103, 10001], x=X, y=Y), kinds={"zip": "categorical"})
+    assert plain.columns[0].categories == ("10001", "10115", "94103")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["1E5", "2E3", "123E456", "7E1"], "categorical"),
+        (["1.10", "1.9", "2.0"], "categorical"),
+        (["007", "012"], "categorical"),
+        (["1e-05", "2.5e+20", "3"], "numeric"),
+        (["1.0E-5", "2.5E10"], "numeric"),
+        ([f"{cents / 100:.2f}" for cents in range(100, 300)], "numeric"),
+        ([" 7", "12 "], "numeric"),
+        (["true", "false", ""], "boolean"),
+        (["TRUE", "NA", "FALSE"], "boolean"),
+        (["yes", "no"], "categorical"),
+        (["31.01.2024", "01.02.2024"], "datetime"),
+        (["2024-01-31", "soon"], "categorical"),
+        (["1", "2", "x"], "categorical"),
+    ],
+)
+def test_a_column_is_what_every_spelling_says(values: list[str], kind: str) -> None:
+    contract, _ = learned(csv("t.csv", c=values, x=X, y=Y))
+    assert kinds(contract)["c"] == kind
+
+
+def test_a_wrong_spelling_far_down_brings_back_the_texts() -> None:
+    values = [f"{row}.50" for row in range(400_000)]
+    Path("t.csv").write_text("c,y\n" + "".join(f"{v},{place % 2}\n" for place, v in enumerate([*values, "x"])))
+    rows = read_rows(data("t.csv"))
+    assert rows["c"].iloc[[0, -2, -1]].tolist() == ["0.50", "399999.50", "x"]
+
+
+def test_says_which_words_were_taken_for_missing_values() -> None:
+    contract, found = learned(csv("t.csv", age=[18, "NA", 40, "null", 7], country=["NA", "DE", "None"], x=X, y=Y))
+    assert found["missing_words", "age"] == "'age' has words that were taken for missing values: 'NA' 40 ×, 'null' 40 ×"
+    assert contract.columns[0].missing_words == ("NA", "null")
+    assert contract.columns[1].categories == ("DE", "NA", "None")
+    assert "'country' has the values 'NA' 67 ×, 'None' 66 ×" in found["missing_words", "country"]
+    read, _ = learned("t.csv", options={"na_values": ["NA", "None"]})  # the advice
+    assert (read.columns[1].categories, read.columns[1].nullable) == (("DE",), True)
+
+
+def test_a_target_may_have_a_class_called_none() -> None:
+    contract, _ = learned(csv("t.csv", x=X, y=np.where(Y, "Insomnia", "None")))
+    assert contract.classes == ("Insomnia", "None")
+
+
+def test_names_of_batches_never_overwrite_the_user_s(skewed: tuple[Bundle, pd.DataFrame]) -> None:
+    bundle, _ = skewed
+    named = bundle.card.recipe.data.model_copy(update={"id": ("score", "decision", "model_version", "model_score")})
+    recipe = bundle.card.recipe.model_copy(update={"data": named})
+    odd = Bundle(bundle.card.model_copy(update={"recipe": recipe}), bundle.model_file)
+    rows = pd.DataFrame({name: ["a"] for name in (*named.id, *bundle.card.contract.features)})
+    scored = score_rows(odd, rows, 3)
+    assert list(scored) == [*named.id, "model_model_score", "model_decision", "model_model_version"]
+    assert scored["score"].tolist() == ["a"]
+
+
+def test_a_batch_is_held_to_the_contract() -> None:
+    csv("t.csv", row=range(200), x=X, y=Y)
+    config = use_case("t.csv", id=["row"], batch="new/*.csv")
+    bundle, _ = trained(config)
+    Path("new").mkdir()
+    csv("new/comma.csv", row=range(200), x=['"0,5"'])
+    csv("new/good.csv", row=range(200), x=X)
+    csv("new/gone.csv", row=range(200), z=X)
+    report = score_shard(bundle, 1, config, 0, "out")
+    assert [path.rpartition("/")[2] for path in report.files] == ["00002-good.parquet"]
+    said = [file.refused for file in report.read]
+    assert said[0] == "comma.csv: 'x' has 200 values that are not numeric, e.g. '0,5'"
+    assert (
+        "column 'x' is missing" in str(said[1]) or "renamed" in str(said[1]) or "has come in its place" in str(said[1])
+    )
+    assert said[2] is None
+
+
+def test_strings_that_nearly_all_are_numbers_are_pointed_at() -> None:
+    ages = ["?" if row % 30 == 0 else 18 + row % 43 for row in range(200)]
+    _, found = learned(csv("t.csv", age=ages, x=X, y=Y))
+    assert "96 % are numbers, 7 are not, e.g. '?': repair them, or if they mean" in found["mostly_numbers", "age"]
+    contract, _ = learned("t.csv", options={"na_values": ["?"]})  # the advice
+    assert kinds(contract)["age"] == "numeric"
+    _, found = learned(csv("t.csv", price=["1.10", "2.50"], x=X, y=Y))
+    assert found["mostly_numbers", "price"].endswith("set data.kinds.price: numeric if they are meant")
+    assert kinds(learned("t.csv", kinds={"price": "numeric"})[0])["price"] == "numeric"  # the advice
+
+
+@pytest.mark.parametrize("word", ["inf", "-Infinity", "1e400"])
+def test_infinity_is_the_same_finding_each_time(word: str) -> None:
+    source = csv("t.csv", z=[word, *X[:49]], x=X, y=Y)
+    contract, found = learned(source)
+    assert "'z' has 4 values that are not numeric" in found["wrong_type", "z"]
+    rows, _ = read_table(data(source), contract=contract)
+    assert "'z' has 4 values that are not numeric" in check_rows(rows, contract, Contract())[0].sentence
+
+
+def test_infinity_in_json_is_a_finding_too() -> None:
+    lines = (f'{{"z": {"Infinity" if row == 3 else row}, "y": {row % 2}}}\n' for row in range(50))
+    Path("t.jsonl").write_text("".join(lines))
+    _, found = learned("t.jsonl")
+    assert "'z' has 1 values that are not numeric" in found["wrong_type", "z"]
+
+
+def test_columns_that_are_called_like_ids_and_are_some_are_pointed_at() -> None:
+    pd.DataFrame({"claim_id": RANDOM.permutation(200) + 10**6, "x": X, "y": Y}).to_csv("t.csv")
+    _, found = learned("t.csv")
+    assert {column for rule, column in found if rule == "id_like"} == {"Unnamed: 0", "claim_id"}
+
+
+def test_a_dtype_of_categories_makes_strings_of_numbers() -> None:
+    pd.DataFrame({"shop": pd.Categorical(np.resize([101, 205, 309], 200)), "x": X, "y": Y}).to_parquet("t.parquet")
+    assert learned("t.parquet")[0].columns[0].categories == ("101", "205", "309")
+
+
+def test_kinds_hold_for_the_target_or_are_refused() -> None:
+    csv("t.csv", x=X, grade=range(30))
+    rows = read_rows(data("t.csv", target="grade", kinds={"grade": "categorical"}))
+    assert infer_task(rows["grade"], None, "categorical") == "multiclass"
+    with pytest.raises(UserError, match=r"data\.kinds\.grade: a target is numeric or categorical, not datetime"):
+        infer_task(rows["grade"], None, "datetime")
+    words = read_rows(data(csv("t.csv", x=X, grade=["a", 1]), target="grade", kinds={"grade": "numeric"}))
+    with pytest.raises(UserError, match=r"needs a number in every row, 100 of 200 are none, e\.g\. 'a'"):
+        infer_task(words["grade"], None, "numeric")
+
+
+@pytest.mark.parametrize(
+    "labels", [["yes", "no", "no "], ["No", "no", "YES"], [">50K", ">50K.", "<=50K"], ["\u00e9", "e\u0301", "x"]]
+)
+def test_labels_that_hardly_differ_are_pointed_at(labels: list[str]) -> None:
+    _, found = learned(csv("t.csv", x=X, y=labels))
+    assert "has labels that hardly differ" in found["similar_labels", "y"]
+
+
+def test_a_holdout_that_nobody_asked_for_is_pointed_at() -> None:
+    (finding,) = holdout_findings(80, 720, Split(by="time", holdout=0.25), Contract().rules)
+    assert finding.sentence.startswith("90% of the rows are held out, 25% was asked for (split.holdout): many share")
+    assert not holdout_findings(600, 200, Split(by="time", holdout=0.25), Contract().rules)
+
+
+def test_times_of_which_some_have_a_zone_are_pointed_at() -> None:
+    _, found = learned(csv("t.csv", t=["2024-01-31T10:00:00Z", "2024-01-31 10:00:00"], x=X, y=Y))
+    assert "'t' has a time zone in 100 of 200 values; the others are read as UTC" in found["doubtful_reading", "t"]
+
+
+def test_a_kind_that_no_value_has_names_the_values() -> None:
+    csv("t.csv", t=[1700000000], f=["Y", "N"], x=X, y=Y)
+    _, found = learned("t.csv", kinds={"t": "datetime", "f": "boolean"})
+    assert found["wrong_type", "t"] == "'t' has 200 values that are not datetime, e.g. '1700000000'"
+    assert found["wrong_type", "f"] == "'f' has 200 values that are not boolean, e.g. 'Y'"
+
+
+def test_a_target_with_decimal_commas_says_what_to_set() -> None:
+    Path("t.csv").write_text("x;price\n" + "".join(f"{x};{abs(x) * 100:.2f}\n".replace(".", ",") for x in X))
+    options = {"sep": ";"}
+    with pytest.raises(UserError, match=r"looks like numbers with a decimal comma, .* set data\.options\.decimal: ','"):
+        infer_task(read_rows(data("t.csv", target="price", options=options))["price"], None)
+    rows = read_rows(data("t.csv", target="price", options=options | {"decimal": ","}))  # the advice
+    np.testing.assert_allclose(rows["price"], np.abs(X).round(3) * 100, atol=0.01)
+
+
+def test_numbers_that_no_model_sees_to_the_last_digit_are_pointed_at() -> None:
+    _, found = learned(csv("t.csv", big=[2**53 + row for row in range(200)], wild=["1e200", "-3e+180", "5"], x=X, y=Y))
+    assert "'big' has 200 numbers from 2^53 on" in found["doubtful_reading", "big"]
+    assert "beyond 1e150" in found["doubtful_reading", "wild"]
+
+
+def test_a_query_with_columns_without_a_name_is_one_line() -> None:
+    import sqlite3
+
+    with sqlite3.connect("t.db") as connection:
+        connection.execute("create table t(a real, y int)")
+        connection.execute("insert into t values (1.5, 0)")
+    with pytest.raises(UserError, match="has column '' more than once; give each column its own name"):
+        read_rows(data("sqlite:///t.db", query="select a as '', 2 * a as '', y from t"))
