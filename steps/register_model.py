@@ -6,6 +6,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from zenml import get_step_context, step
+from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
 
 import registry
 import tracking
@@ -13,7 +14,6 @@ from core.bundle import Bundle
 from core.checks import ContractReport
 from core.gate import Decision, Verdict
 from core.metrics import Scorecard
-from core.stand_in import StandIn
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def register_model(
     holdout_rows: pd.DataFrame,
     watched_rows: pd.DataFrame,
     scorecard: Scorecard,
-    stand_in: StandIn,
+    stand_in: UnmaterializedArtifact,
     verdict: Verdict,
     contract_report: ContractReport,
     tracked: bool,
@@ -68,6 +68,8 @@ def register_model(
     if gone:
         note = f"the files of version {version} were gone; those of this run, the same, take their place"
         verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, note)})
+    if verdict.decision == "promote" and version == verdict.champion_version:  # it was lost, record and card and all
+        verdict = verdict.held(f"it is the same model as champion v{version}")
     if verdict.decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
         verdict = verdict.held(
             f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "

@@ -85,8 +85,17 @@ def test_a_better_model_is_compared_with_what_the_lost_champion_said_and_replace
 
 def test_with_its_record_lost_too_a_model_is_judged_like_a_first_one(train: Train) -> None:
     train("nothing", WEAK, "gate.minimum={}")
-    for artifact in ("model", "stand_in"):
-        shutil.rmtree(files("nothing", 1, artifact))
+
+    def lose() -> None:
+        for artifact in ("model", "stand_in"):
+            shutil.rmtree(files("nothing", 1, artifact))
+
+    lose()
+    assert train("nothing", WEAK, "gate.minimum={}").code == 0
+    assert output("registration").reasons[0] == "it is the same model as champion v1"
+    assert versions("nothing") == [1]
+    assert files("nothing", 1, "stand_in").is_dir()
+    lose()
     assert train("nothing").code == 0
     assert versions("nothing") == [1, 2]
     assert output("registration").reasons[0].endswith("judged like a first model")
