@@ -1,5 +1,6 @@
 """Answer what is asked besides running a pipeline; each function is one action of the command line."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,13 @@ def reproduce(name: str, version: int) -> int:
     return 0
 
 
-def new_config(table: str, target: str | None) -> int:
+def new_config(table: str, target: str | None, changes: Sequence[str] = ()) -> int:
     """Write configs/NAME.yaml for a table."""
     if target is None:
         raise UserError("--new-config needs --target COLUMN: the column to predict")
     from core.draft import draft_config
 
-    text = draft_config(table, target)
+    text = draft_config(table, target, changes)
     name = next(line.removeprefix("name: ") for line in text.splitlines() if line.startswith("name: "))
     path = CONFIGS / f"{name}.yaml"
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

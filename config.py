@@ -39,7 +39,8 @@ class Data(Section):
     """Say where the rows come from and what their columns mean."""
 
     source: str = Field(min_length=1)
-    """`sklearn:NAME`, a path, glob or URL of CSV, Parquet or JSON Lines, a database URL, or `module:function`.
+    """`sklearn:NAME`, a path, glob or URL of CSV, Parquet, JSON Lines or Excel, the folder of a Delta table, a database
+    URL, or `module:function`.
     `${…}` names an environment variable; it is read with the rows, so no secret stands in a file, a log or a run."""
     target: str = Field(min_length=1)
     """The column to predict."""
@@ -48,7 +49,8 @@ class Data(Section):
     rows: int | None = Field(None, ge=1)
     """Read (or generate) at most this many rows."""
     options: dict[str, Any] = {}
-    """Keyword arguments for the reader: pandas' for files, the function's own for `module:function`."""
+    """Keyword arguments for the reader: pandas' for files, `sheet_name` and `skiprows` for Excel, `version` for Delta,
+    the function's own for `module:function`."""
     task: Task | None = None
     """What to learn; inferred from the target when left out."""
     positive: Scalar | None = None
@@ -353,7 +355,7 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
     if not isinstance(raw, dict):
         raise UserError(f"{path} needs keys and values such as 'name: …', it holds {type(raw).__name__}")
     for change in changes:
-        _apply(raw, change)
+        apply_change(raw, change)
     try:
         return Config.model_validate(raw)
     except ValidationError as err:
@@ -400,7 +402,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _apply(raw: dict[str, Any], change: str) -> None:
+def apply_change(raw: dict[str, Any], change: str) -> None:
     """Set one `a.b=value` in the raw mapping; the value is read as YAML, so numbers are numbers."""
     path, equals, text = change.partition("=")
     keys = path.split(".")

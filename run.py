@@ -147,7 +147,7 @@ def act(given: argparse.Namespace) -> int:
             print(f"{what:<10} {', '.join(found)}")
         return 0
     if given.new_config:
-        return commands.new_config(given.new_config, given.target)
+        return commands.new_config(given.new_config, given.target, given.changes)
     if given.pipeline and given.pipeline not in pipelines():
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
     if given.schedule is not None:

@@ -2,14 +2,15 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from config import Contract, Data, UserError
-from core.sources import read_rows
+from config import Contract, Data, UserError, apply_change
+from core.sources import find_options, read_rows
 from core.table import infer_kinds, infer_task, is_called_an_id
 
 _TIME = re.compile(r"time|date|datetime|ts|(event|created|updated)?_?(at|time|date|timestamp)")
@@ -21,30 +22,38 @@ _ESTIMATORS = {
 }
 
 
-def draft_config(path: str, target: str) -> str:
+def draft_config(path: str, target: str, changes: Sequence[str] = ()) -> str:
     """Read a table and return a use case as YAML that `config.load` takes, with what it inferred as comments.
 
-    `path` is any `data.source` that needs no query. Knobs most wanted next stand there commented out: they
-    hold as they are when `# ` is removed. A UserError says what cannot be read or learned.
+    `path` is any `data.source` that needs no query, `changes` are `data.KEY=VALUE`. What a file needs to be read
+    (separator, decimal comma, encoding, sheet) is found and written down. Knobs most wanted next stand there commented
+    out: they hold as they are when `# ` is removed. A UserError says what cannot be read or learned.
     """
+    raw: dict[str, Any] = {"data": {"source": path, "target": target}}
+    for change in changes:
+        if not change.startswith("data."):
+            raise UserError(f"--new-config takes --set data.KEY=VALUE; write '{change}' into the file it makes")
+        apply_change(raw, change)
+    given: dict[str, Any] = raw["data"]
     try:
-        data = Data.model_validate({"source": path, "target": target})
+        data = Data.model_validate(given)
     except ValidationError as err:
         raise UserError(f"cannot draft a config: {err.errors()[0]['msg'].removeprefix('Value error, ')}") from err
+    if options := find_options(data):
+        given["options"] = {**data.options, **options}
+        data = Data.model_validate(given)
     rows = read_rows(data)
-    task = infer_task(rows[target], None)
-    ids = tuple(name for name in rows.columns if name != target and is_called_an_id(rows[name]))
-    times = [name for name in rows.columns if name not in (target, *ids) and _is_time(rows[name])]
-    time = times[0] if len(times) == 1 else None
+    task = infer_task(rows[target], data.task)
+    free = [name for name in rows.columns if name not in (target, data.time, *data.id, *data.drop)]
+    ids = data.id or tuple(name for name in free if is_called_an_id(rows[name]))
+    times = [name for name in free if name not in ids and _is_time(rows[name])]
+    time = data.time or (times[0] if len(times) == 1 else None)
     data = data.model_copy(update={"id": ids, "time": time})
     kinds = infer_kinds(rows, data, Contract.model_validate({}).max_categories)
 
+    given |= ({"id": list(ids)} if ids else {}) | ({"time": time} if time else {})
     lines = ["# yaml-language-server: $schema=schema.json", f"name: {_name(path)}", "", "data:"]
-    lines += [f"  source: {_scalar(path)}", f"  target: {_scalar(target)}"]
-    if ids:
-        lines.append(f"  id: [{', '.join(map(_scalar, ids))}]")
-    if time:
-        lines.append(f"  time: {_scalar(time)}")
+    lines += [f"  {key}: {_scalar(value)}" for key, value in given.items()]
     if task == "binary":
         rarer = rows[target].value_counts().index[-1]
         lines.append(f"  # positive: {_scalar(_native(rarer))}   # the class to find; else the last sorted")
@@ -89,7 +98,7 @@ def _name(source: str) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Return a YAML scalar that holds in a flow list, in a comment and on one line."""
+    """Return a YAML value that holds in a flow list, in a comment and on one line."""
     text: str = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**9)
     if len(text.splitlines()) > 1:
         text = yaml.safe_dump([value], default_flow_style=True, default_style='"', width=10**9)

@@ -84,7 +84,8 @@ def plain_objects(table: pd.DataFrame) -> pd.DataFrame:
 
 def _strings(values: pd.Series) -> pd.Series:
     texts = values.astype("str")
-    return texts.mask(texts == "")
+    empty = texts == ""
+    return texts.mask(empty) if empty.any() else texts
 
 
 def _exact(values: pd.Series) -> pd.Series:

@@ -8,19 +8,28 @@ from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from config import Data, UserError
+from core.commas import number_notes
+from core.delta import read_delta
 from core.dtypes import Settled, plain, settle
-from core.files import File, explained, split_options
+from core.excel import read_excel
+from core.files import File, explained
 from core.notes import Known, Note, Reading
 from core.spelling import Numbers, Texts, texts_of
 from core.table import MISSING_WORDS
+from core.text import separator_of, swallowed_lines
 
 _PIECE = 8 * 2**20  # bytes of CSV looked at together: some ten thousand rows, few enough to stay in a cache
-_ARROW = {"encoding", "quotechar", "escapechar", "on_bad_lines", "na_values", "keep_default_na", "thousands", "decimal"}
+_ARROW = {
+    "sep", "delimiter", "encoding", "encoding_errors", "quotechar", "escapechar", "on_bad_lines", "na_values",
+    "keep_default_na", "thousands", "decimal",
+}  # fmt: skip
 """Options of pandas' CSV reader that Arrow's, which takes an eighth of the time, has too."""
 _BATCH = 65_536
+_SAMPLE = 200  # values that tell how the numbers of a column are spelt
 
 Pieces = Iterator[dict[str, pa.Array]]
 
@@ -33,12 +42,12 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     options = {key: value for key, value in data.options.items() if key != "storage_options"}
     if files[0].ending in ("csv", "tsv"):
         return _read_texts(data, files, options, known)
-    read = _read_parquet if files[0].ending == "parquet" else _read_json
     frames: list[pd.DataFrame] = []
+    notes = list[Note]()
     left = data.rows
     for file in files:
-        with explained(file.name, file.is_local), file.open() as handle:
-            frame = read(file, handle, left, options)
+        with explained(file.name, file.is_local):
+            frame = _read_typed(file, left, options, notes)
         frame.columns = [str(name).strip() for name in frame.columns]
         for name, value in file.partitions.items():
             if name not in frame.columns:
@@ -47,9 +56,26 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
         frames.append(frame)
         if left is not None and (left := left - len(frame)) <= 0:
             break
-    rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=len(frames) > 1)
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
     spelt = set().union(*(file.partitions for file in files))
-    return settle_table(rows, data, known, spelt.difference(frames[0].attrs.get("typed", ())))
+    table, reading = settle_table(rows, data, known, spelt.difference(frames[0].attrs.get("typed", ())))
+    return table, reading.model_copy(update={"notes": (*notes, *reading.notes)})
+
+
+def _read_typed(file: File, rows: int | None, options: dict[str, Any], notes: list[Note]) -> pd.DataFrame:
+    """Read a file of a format that has types."""
+    if file.ending == "xlsx":
+        table, seen = read_excel(file, nrows=rows, **options)
+        notes += seen
+        return table
+    if file.ending == "delta":
+        return _to_pandas(read_delta(file, nrows=rows, **options))
+    if file.ending == "parquet":
+        with file.open() as handle:
+            return _read_parquet(handle, rows, options)
+    with file.open(plain=True) if "compression" in options else file.open_text(options) as handle:
+        return _read_json(file, handle, rows, options)
 
 
 def settle_table(
@@ -67,7 +93,7 @@ def settle_table(
                 settled[name] = Settled(values.set_axis(rows.index), gathered.format)
                 continue
         settled[name] = settle(column, known.get(name), numbers, is_id=name in data.id)
-    table = pd.concat([found.values for found in settled.values()], axis=1, keys=list(settled)) if settled else rows
+    table = pd.DataFrame({name: found.values for name, found in settled.items()}, copy=False)
     return table, Reading(
         formats={name: found.format for name, found in settled.items() if found.format is not None},
         missing_words={name: dict(found.words) for name, found in settled.items() if found.words},
@@ -105,8 +131,11 @@ def _read_texts(
         return Texts(name, known.get(name), numbers, role=_role(name, data))
 
     columns: dict[str, Texts] = {}
+    samples: dict[str, list[str]] = {}
     for piece in _pieces(files, options, data.rows, notes):
         for name, texts in piece.items():
+            if name not in samples:
+                samples[name] = texts[:_SAMPLE].drop_null().to_pylist()
             columns.setdefault(name, column(name)).add(texts)
     table = {name: texts.finish() for name, texts in columns.items()}
     if again := {name: columns[name].again() for name, values in table.items() if values is None}:
@@ -115,6 +144,8 @@ def _read_texts(
             for name, texts in again.items():
                 texts.add(piece[name])
         table |= {name: texts.finish() for name, texts in again.items()}
+    spelt = {name: texts for name, texts in samples.items() if columns[name].format is None}
+    notes += number_notes(spelt, options)
     return pd.DataFrame(table, copy=False), Reading(
         formats={name: texts.format for name, texts in columns.items() if texts.format is not None},
         missing_words={name: dict(texts.words.most_common()) for name, texts in columns.items() if texts.words},
@@ -126,11 +157,11 @@ def _pieces(files: Sequence[File], options: dict[str, Any], rows: int | None, no
     """Yield the columns of all files as texts, at most so many rows, each with the values of its folders."""
     first: list[str] = []
     for file in files:
-        separator, rest = split_options(file, options)
-        as_is = separator is not None and len(separator.encode()) == 1 and rest.keys() <= _ARROW
-        read: Callable[..., Pieces] = _arrow_pieces if as_is and _is_plain(rest) else _pandas_pieces
+        separator = separator_of(file.ending, options)
+        as_is = separator is not None and len(separator.encode()) == 1 and options.keys() <= _ARROW
+        read: Callable[..., Pieces] = _arrow_pieces if as_is and _is_plain(options) else _pandas_pieces
         with explained(file.name, file.is_local):
-            for piece in read(file, separator, rest, rows, notes):
+            for piece in read(file, options, rows, notes):
                 count = len(next(iter(piece.values()), ()))
                 for name, value in file.partitions.items():
                     piece.setdefault(name, pa.repeat(pa.scalar(value, pa.string()), count))
@@ -149,7 +180,7 @@ def _is_plain(options: dict[str, Any]) -> bool:
     )
 
 
-def _arrow_pieces(file: File, separator: str, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
+def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
     odd: list[pa.csv.InvalidRow] = []
 
     def keep(row: pa.csv.InvalidRow) -> str:
@@ -160,12 +191,12 @@ def _arrow_pieces(file: File, separator: str, options: dict[str, Any], rows: int
     names = {f"f{place}": pa.string() for place in range(20_000)}
     words = ["", *([given] if isinstance(given, str) else map(str, given))]
     words += MISSING_WORDS if options.get("keep_default_na") is True else []
-    with file.open() as handle:
+    with file.open_text(options) as lines:
+        notes += lines.layout.notes(file.name)
+        separator = lines.layout.separator or ","
         reader = pa.csv.open_csv(
-            handle,
-            pa.csv.ReadOptions(
-                block_size=_PIECE, encoding=options.get("encoding") or "utf-8", autogenerate_column_names=True
-            ),
+            lines,
+            pa.csv.ReadOptions(block_size=_PIECE, autogenerate_column_names=True),
             pa.csv.ParseOptions(
                 delimiter=separator,
                 quote_char=options.get("quotechar", '"'),
@@ -181,12 +212,26 @@ def _arrow_pieces(file: File, separator: str, options: dict[str, Any], rows: int
             if not header and len(batch):
                 header = header_names(texts[0].as_py() for texts in batch.columns)
                 batch = batch[1:]
+            if lines.quotes:
+                notes += _swallowed(header, batch, separator)
             yield dict(zip(header, batch.columns, strict=True))
+        if len(odd) == 1 and lines.is_unfinished and odd[0].number == read + 1 and odd[0].actual_columns < len(header):
+            found = f"its last line has {odd[0].actual_columns} fields instead of {len(header)}"
+            raise UserError(f"{file.name} is cut off: {found}")
     if odd and options.get("on_bad_lines", "error") == "error":
         raise UserError(f"{file.name}: {ragged(odd, len(header), read)}")
     if odd:
         sentence = f"{len(odd):,} lines of {file.name} have more or fewer fields than its header; they are left out"
         notes.append(Note(rule="doubtful_reading", count=len(odd), sentence=sentence))
+
+
+def _swallowed(header: Sequence[str], batch: pa.RecordBatch, separator: str) -> list[Note]:
+    """Look among values of several lines for lines of the file."""
+    notes: list[Note] = []
+    for name, texts in zip(header, batch.columns, strict=True):
+        several = texts.filter(pc.match_substring(texts, "\n")).to_pylist()
+        notes += swallowed_lines(name, several, separator, len(header))
+    return notes
 
 
 def header_names(cells: Iterator[Any]) -> list[str]:
@@ -213,24 +258,29 @@ def ragged(rows: Sequence[pa.csv.InvalidRow], expected: int, read: int) -> str:
     )
 
 
-def _pandas_pieces(
-    file: File, separator: str | None, options: dict[str, Any], rows: int | None, notes: list[Note]
-) -> Pieces:
+def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
     """Read with pandas what needs its other options, as texts all the same."""
     given = {
         key: value
         for key, value in options.items()
-        if key not in ("decimal", "thousands", "true_values", "false_values")
+        if key not in ("sep", "delimiter", "decimal", "thousands", "true_values", "false_values")
     }
-    engine = "c" if separator and "skipfooter" not in given else "python"
+    separator = separator_of(file.ending, options)
+    engine = "c" if separator and len(separator) == 1 and "skipfooter" not in given else "python"
     dtypes = given.pop("dtype", {})
     texts: Any = defaultdict(lambda: "str", dtypes) if isinstance(dtypes, Mapping) else dtypes
     whole: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, "dtype": texts}
     whole |= {"keep_default_na": False, "na_values": [""]} | given
     if whole["engine"] == "pyarrow":
         whole.pop("nrows")
-    with file.open(plain="compression" in given) as handle:
-        table: pd.DataFrame = pd.read_csv(handle, **whole)
+    if "compression" in given:
+        with file.open(plain=True) as handle:
+            table: pd.DataFrame = pd.read_csv(handle, **whole)
+    else:
+        with file.open_text(options) as lines:
+            notes += lines.layout.notes(file.name)
+            recoded = {"encoding": "utf-8", "encoding_errors": "strict", "sep": lines.layout.separator or separator}
+            table = pd.read_csv(lines, **(whole | recoded))
     if not isinstance(table.index, pd.RangeIndex):
         if "index_col" not in given:
             raise UserError(
@@ -246,7 +296,7 @@ def _check_same(file: File, columns: Any, first: File, wanted: Any) -> None:
         raise UserError(f"{file.name} and {first.name} differ: only one has {', '.join(odd[:12])}")
 
 
-def _read_parquet(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
+def _read_parquet(handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     if options.keys() - {"columns"}:
@@ -263,6 +313,10 @@ def _read_parquet(file: File, handle: Any, rows: int | None, options: dict[str, 
                 break
         table = pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table()
         table = table.slice(0, rows)
+    return _to_pandas(table)
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
     # Whole numbers keep their digits also where one misses.
     exact = {
         kind: getattr(pd, f"{str(kind).replace('int', 'Int').replace('uI', 'UI')}Dtype")() for kind in _whole(table)
@@ -285,7 +339,7 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
 
     if options.keys() - {"encoding", "encoding_errors", "lines"}:
         return _read_json_with_pandas(file, handle, rows, options)
-    text = handle.read().decode(options.get("encoding") or "utf-8-sig", options.get("encoding_errors", "strict"))
+    text = handle.read().decode()
     is_array = options.get("lines") is not True and file.ending == "json" and text.lstrip()[:1] == "["
     records = json.loads(text)[:rows] if is_array else []
     if not is_array:
@@ -312,7 +366,8 @@ def _read_json_with_pandas(file: File, handle: Any, rows: int | None, options: d
     lines = {"lines": False} if is_array else {"lines": True, "nrows": rows}
     # pandas would read "007" as 7, guess dates by a column's name and miss most fractions by some bits.
     honest = {"dtype": False, "convert_dates": False, "convert_axes": False, "precise_float": True}
-    table: pd.DataFrame = pd.read_json(handle, **{**lines, **honest, **options})
+    recoded = {} if "compression" in options else {"encoding": "utf-8", "encoding_errors": "strict"}
+    table: pd.DataFrame = pd.read_json(handle, **{**lines, **honest, **options, **recoded})
     if not len(table.columns):
         raise UserError(f"{file.name} is empty")
     return table

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import ROOT, Config, Data, UserError, known
 from core.databases import check_connection, check_database, read_query
-from core.files import File, find_files, is_local, read_header
+from core.files import File, find_files, is_local, read_header, suggest
 
 if TYPE_CHECKING:  # the check before a run does without pandas
     import pandas as pd
@@ -94,15 +94,23 @@ def _known(data: Data, contract: DataContract | None) -> dict[str, Known]:
 
 def partitions(data: Data, key: str = "data.source") -> list[tuple[str, Data]]:
     """Return the parts of a source that can be read by themselves, each with a name: its files, else all of it."""
-    source = _expand(data.source, key)
-    is_file = not source.startswith("sklearn:") and not _FUNCTION.fullmatch(source)
-    if not is_file or ("://" in source and not _is_file_url(source)):
-        return [("rows", data)]
+    files = {file.system.unstrip_protocol(file.path): file for file in _files(data, key)}  # an archive is one part
     return [
         (f"{place:05}-{file.name.partition('.')[0]}", data.model_copy(update={"source": url}))
-        for place, file in enumerate(find_files(data, source, key))
-        for url in [file.system.unstrip_protocol(file.path)]
-    ]
+        for place, (url, file) in enumerate(files.items())
+    ] or [("rows", data)]
+
+
+def find_options(data: Data) -> dict[str, Any]:
+    """Return what a source's first file needs in `data.options` besides those given; see `core.files.suggest`."""
+    return suggest(files[0], data.options) if (files := _files(data)) else {}
+
+
+def _files(data: Data, key: str = "data.source") -> list[File]:
+    """Return a source's files; none where it is something else."""
+    source = _expand(data.source, key)
+    is_file = not source.startswith("sklearn:") and not _FUNCTION.fullmatch(source)
+    return find_files(data, source, key) if is_file and ("://" not in source or _is_file_url(source)) else []
 
 
 def batch_parts(config: Config) -> list[tuple[str, Data]]:

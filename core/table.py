@@ -76,7 +76,7 @@ def infer_task(target: pd.Series, task: Task | None, kind: Kind | None = None) -
     if len(strange := target[values.isna() & as_kind(target, "categorical").notna()]):
         raise UserError(
             f"target '{target.name}' needs a number in every row, {len(strange)} of {len(target)} are none, "
-            f"e.g. {quoted(strange.iloc[0])}; repair them or take data.kinds.{target.name} out"
+            f"e.g. {quoted(strange.iloc[0])}; repair them{f' or take data.kinds.{target.name} out' if kind else ''}"
         )
     _check_not_nearly_numbers(target, kind)
     if missing := int(values.isna().sum()):

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import commands
+import run
 from config import Config, UserError, load
 from core.draft import draft_config
 from core.fraud import card_transactions
+from core.sources import read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -16,8 +19,8 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def drafted(source: str, target: str) -> tuple[str, Config]:
-    text = draft_config(source, target)
+def drafted(source: str, target: str, *changes: str) -> tuple[str, Config]:
+    text = draft_config(source, target, changes)
     Path("draft.yaml").write_text(text, encoding="utf-8")
     return text, load(Path("draft.yaml"))
 
@@ -76,6 +79,45 @@ def test_any_column_name_and_class_is_quoted_right(columns: list[str], classes: 
     _, config = drafted("t.parquet", target)
     assert config.data.target == target
     assert key in config.data.id
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("x;word;y\n1,5;Köln;0\n2,5;Ulm;1\n", {"sep": ";", "decimal": ","}),
+        ("x|word|y\n1.5|Köln|0\n2.5|Ulm|1\n", {"sep": "|"}),
+        ("x\tword\ty\n1.5\tKöln\t0\n2.5\tUlm\t1\n", {"sep": "\t"}),
+        ("x,word,y\n1.5,Köln,0\n2.5,Ulm,1\n", {}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_draft_names_what_the_file_needs(text: str, options: dict[str, str], encoding: str) -> None:
+    Path("t.csv").write_bytes(text.encode(encoding))
+    _, config = drafted("t.csv", "y")
+    assert config.data.options == ({} if encoding == "utf-8" else {"encoding": "cp1252"}) | options
+    rows = read_rows(config.data)
+    assert rows.x.tolist() == [1.5, 2.5]
+    assert rows.word.tolist() == ["Köln", "Ulm"]
+
+
+def test_a_draft_keeps_what_is_set() -> None:
+    Path("t.csv").write_text("# made today\nrow;when;x;y\n1;a;2,5;0\n2;b;3,5;1\n", encoding="utf-8")
+    changes = ("data.options.comment='#'", "data.id=[row, when]", "data.kinds.x=categorical", "data.task=binary")
+    _, config = drafted("t.csv", "y", *changes)
+    assert config.data.options == {"comment": "#", "sep": ";", "decimal": ","}
+    assert (config.data.id, config.data.kinds, config.data.task) == (("row", "when"), {"x": "categorical"}, "binary")
+    _, config = drafted("t.csv", "y", "data.options.comment='#'", "data.options.decimal='.'")
+    assert config.data.options == {"comment": "#", "decimal": ".", "sep": ";"}
+    with pytest.raises(UserError, match=r"takes --set data\.KEY=VALUE; write 'gate\.metric=f1' into the file it makes"):
+        draft_config("t.csv", "y", ["gate.metric=f1"])
+
+
+def test_the_command_line_hands_on_what_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "CONFIGS", tmp_path)
+    Path("t.csv").write_text("a;x;y\n1;2,5;0\n2;3,5;1\n", encoding="utf-8")
+    assert run.main(["--new-config", "t.csv", "--target", "y", "--set", "data.drop=[a]"]) == 0
+    config = load(tmp_path / "t.yaml")
+    assert (config.data.drop, config.data.options) == (("a",), {"sep": ";", "decimal": ","})
 
 
 def test_says_why_there_is_no_draft() -> None:
