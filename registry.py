@@ -6,6 +6,7 @@ time one is told that the other was first. Stages, tags and MLflow aliases are d
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -18,6 +19,7 @@ import tracking
 from config import UserError
 from core.bundle import Bundle
 from core.metrics import Scorecard
+from core.stand_in import StandIn
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -68,25 +70,50 @@ def champion(name: str) -> Promotion | None:
 
 def load(name: str, version: int) -> Bundle:
     """Return the bundle of a registered version; its file must be the one that was registered."""
-    stored = _version(name, version)
-    artifact = stored.get_artifact("model")
-    if artifact is None:
-        raise UserError(f"version {version} of '{name}' has no model: its run stopped before registering it")
-    bundle: Bundle = artifact.load()
-    if bundle.fingerprint != stored.run_metadata.get("fingerprint"):
-        raise UserError(f"the model of version {version} of '{name}' was changed after it was registered")
+    bundle, fault = _bundle(name, version)
+    if bundle is None or fault:
+        raise UserError(f"version {version} of '{name}' cannot be loaded ({fault}); bring back what it lacks")
     return bundle
 
 
 def load_champion(name: str) -> tuple[int, Bundle] | None:
     """Return the champion's version and bundle; a bundle that is not the promoted one is refused."""
+    found = find_rival(name)
+    if found is None:
+        return None
+    version, champion = found
+    if isinstance(champion, StandIn):
+        raise UserError(
+            f"champion version {version} of '{name}' cannot be loaded ({champion.fault}); bring back what it lacks, or "
+            "train again, which goes on without it; an earlier champion comes back by python run.py --rollback VERSION"
+        )
+    return version, champion
+
+
+def find_rival(name: str) -> tuple[int, Bundle | StandIn] | None:
+    """Return the champion's version and its bundle or, where that cannot be loaded, what is on record of it.
+
+    A bundle or a record that is not of the promoted model is refused.
+    """
     entry = champion(name)
     if entry is None:
         return None
-    bundle = load(name, entry.version)
-    if bundle.fingerprint != entry.fingerprint:
+    found: Bundle | StandIn
+    bundle, fault = _bundle(name, entry.version)
+    if bundle is None or fault:
+        artifact = _version(name, entry.version).get_artifact("stand_in")
+        record = None if artifact is None else _content(artifact)
+        found = replace(record or StandIn.without_record(bundle.card if bundle else None), fault=fault)
+    else:
+        found = bundle
+    if found.card is not None and found.card.fingerprint != entry.fingerprint:
         raise UserError(f"champion version {entry.version} of '{name}' is not the model that was promoted")
-    return entry.version, bundle
+    return entry.version, found
+
+
+def is_gone(name: str, version: int) -> bool:
+    """Say whether the files of a registered version's model are there no more."""
+    return _bundle(name, version)[0] is None
 
 
 def evidence(name: str, version: int) -> tuple[Scorecard, pd.DataFrame]:
@@ -94,7 +121,8 @@ def evidence(name: str, version: int) -> tuple[Scorecard, pd.DataFrame]:
     from zenml.client import Client
 
     stored = _version(name, version)
-    scorecard = stored.get_artifact("scorecard")
+    artifact = stored.get_artifact("scorecard")
+    scorecard = None if artifact is None else _content(artifact)
     if scorecard is None:
         raise UserError(f"version {version} of '{name}' has no scorecard; train again")
     try:
@@ -103,7 +131,7 @@ def evidence(name: str, version: int) -> tuple[Scorecard, pd.DataFrame]:
         raise UserError(
             f"the holdout rows of version {version} of '{name}' are gone, which traffic is compared with; train again"
         ) from err
-    return scorecard.load(), rows.head(10_000)
+    return scorecard, rows.head(10_000)
 
 
 def find(name: str, fingerprint: str) -> int | None:
@@ -116,8 +144,10 @@ def find(name: str, fingerprint: str) -> int | None:
     return page.items[0].number if page.items else None
 
 
-def register(name: str, fingerprint: str, artifacts: list[UUID], metadata: Mapping[str, Any]) -> int:
-    """Create the next version, link its artifacts, and return its number."""
+def register(
+    name: str, fingerprint: str, artifacts: list[UUID], metadata: Mapping[str, Any], version: int | None = None
+) -> int:
+    """Create the next version, or complete one whose files are gone; link its artifacts, and return its number."""
     from zenml import log_metadata
     from zenml.client import Client
     from zenml.exceptions import EntityExistsError
@@ -127,12 +157,12 @@ def register(name: str, fingerprint: str, artifacts: list[UUID], metadata: Mappi
     if name not in _model_names():
         with suppress(EntityExistsError):  # another run was first, which is as good
             client.create_model(name)
-    version = client.create_model_version(name)
+    stored = client.create_model_version(name) if version is None else client.get_model_version(name, version)
     for artifact in artifacts:
-        link_artifact_version_to_model_version(client.get_artifact_version(artifact), version)
+        link_artifact_version_to_model_version(client.get_artifact_version(artifact), stored)
     # The fingerprint comes last: it marks the version as whole.
-    log_metadata(metadata={**metadata, "fingerprint": fingerprint}, model_version_id=version.id)
-    return version.number
+    log_metadata(metadata={**metadata, "fingerprint": fingerprint}, model_version_id=stored.id)
+    return stored.number
 
 
 def promote(
@@ -253,7 +283,9 @@ def reproduce(name: str, version: int) -> Reproduction:
         artifact = stored.get_artifact(side)
         if artifact is None:
             raise UserError(f"version {version} of '{name}' has no {side}: its run stopped before registering them")
-        found[side] = artifact.load()
+        if (rows := _content(artifact)) is None:
+            raise UserError(f"the {side} of version {version} of '{name}' are gone, so it cannot be trained again")
+        found[side] = rows
         if fingerprint(found[side]) != artifact.content_hash:
             raise UserError(f"the rows stored for version {version} of '{name}' were changed after the run")
     train_rows, holdout_rows = found.values()
@@ -278,6 +310,35 @@ def reproduce(name: str, version: int) -> Reproduction:
     if changed:
         notes.append(f"the environment has changed since: {', '.join(changed)}")
     return Reproduction(rows=len(holdout_rows), differences=tuple(differences), notes=tuple(notes))
+
+
+def _bundle(name: str, version: int) -> tuple[Bundle | None, str]:
+    """Return a version's bundle, unless its files are gone, and why it cannot be used, if it cannot.
+
+    One that was changed after it was registered is a UserError: tampering is no reason to go on.
+    """
+    stored = _version(name, version)
+    artifact = stored.get_artifact("model")
+    if artifact is None:
+        return None, "it has no model: its run stopped before registering it, or it was deleted"
+    bundle: Bundle | None = _content(artifact)
+    if bundle is None:
+        return None, f"{artifact.uri} is gone"
+    if bundle.fingerprint != stored.run_metadata.get("fingerprint"):
+        raise UserError(f"the model of version {version} of '{name}' was changed after it was registered")
+    return bundle, bundle.fault
+
+
+def _content(artifact: Any) -> Any | None:
+    """Load an artifact, or nothing where its files are gone; then its step is not served from cache again."""
+    from zenml.client import Client
+
+    try:
+        return artifact.load()
+    except FileNotFoundError:
+        if artifact.producer_step_run_id is not None:
+            Client().update_step_run(artifact.producer_step_run_id, cache_expires_at=datetime.now(UTC))
+        return None
 
 
 def _version(name: str, version: int) -> Any:

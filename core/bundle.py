@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from config import ROOT, Recipe, UserError
 from core.contract import DataContract, encode_target
@@ -48,6 +49,23 @@ class Card(BaseModel):
     environment: dict[str, str]
     """Versions of Python and of the packages that decide the numbers."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Return what makes two models the same: the file and how its scores are read."""
+        return sha256(f"{self.model} {self.threshold!r}".encode())
+
+    def beside(self, labels: pd.Series, scores: np.ndarray) -> Predictions:
+        """Return scores of this model, whenever they were given, beside the labels that came."""
+        threshold = self.recipe.model.threshold
+        return Predictions(
+            task=self.contract.task,
+            truth=encode_target(labels, self.contract),
+            scores=scores,
+            threshold=self.threshold,
+            labels=self.contract.classes,
+            costs=(threshold.false_positive, threshold.false_negative),
+        )
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -56,9 +74,22 @@ class Bundle:
     card: Card
     model_file: bytes
 
-    @cached_property
+    @property
     def pipeline(self) -> Any:
-        """Return the fitted scikit-learn pipeline."""
+        """Return the fitted scikit-learn pipeline; one that the libraries here refuse is a UserError."""
+        pipeline, fault = self._opened
+        if fault:
+            raise UserError(f"the model '{self.card.recipe.name}' {fault}; install what it needs or train again")
+        return pipeline
+
+    @property
+    def fault(self) -> str:
+        """Say why the libraries here refuse the model: `needs scikit-learn 1.9.1, here is 1.9.2`; empty if not."""
+        return self._opened[1]
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        """Return the fitted pipeline, or why the libraries refuse it; a file that was changed is a UserError."""
         from sklearn.exceptions import InconsistentVersionWarning
 
         found = sha256(self.model_file)
@@ -70,22 +101,35 @@ class Bundle:
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
             try:
-                return pickle.loads(self.model_file)  # noqa: S301  (our own: its hash has just been checked)
+                return pickle.loads(self.model_file), ""  # noqa: S301  (our own: its hash has just been checked)
             except InconsistentVersionWarning as err:
-                raise UserError(
-                    f"the model '{self.card.recipe.name}' needs scikit-learn {err.original_sklearn_version}, "
-                    f"here is {err.current_sklearn_version}; install that version or train again"
-                ) from err
+                needed, here = err.original_sklearn_version, err.current_sklearn_version
+                return None, f"needs scikit-learn {needed}, here is {here}"
+            except Exception as err:  # the file is as it was written, so the packages it was written with are not here
+                said = f"{type(err).__name__}: {' '.join(str(err).split())[:200]}"
+                return None, f"needs the packages it was trained with, here it ends in {said}"
 
     @property
     def fingerprint(self) -> str:
-        """Return what makes two models the same: the file and how its scores are read."""
-        return sha256(f"{self.card.model} {self.card.threshold!r}".encode())
+        """Return what makes two models the same."""
+        return self.card.fingerprint
 
     @property
     def content_hash(self) -> str:
-        """Return the SHA-256 of card and model file: a stored bundle with another one was tampered with."""
+        """Return the SHA-256 of card and model file."""
         return sha256(self.card.model_dump_json().encode() + self.model_file)
+
+    @property
+    def hash_as_read(self) -> str:
+        """Return the content hash that it was stored under; with another one it was tampered with.
+
+        A card of an earlier version has no values for fields that came later, and had none when it was hashed.
+        """
+        return sha256(self.card.model_dump_json(exclude_unset=True).encode() + self.model_file)
+
+    def unseen(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Return which rows the model has not learned from, shape (rows,)."""
+        return self.card.split.held_out(rows)
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
@@ -103,19 +147,7 @@ class Bundle:
 
     def predictions(self, rows: pd.DataFrame) -> Predictions:
         """Return the scores of labelled rows beside their truth."""
-        return self.beside(rows[self.card.contract.target], self.scores(rows))
-
-    def beside(self, labels: pd.Series, scores: np.ndarray) -> Predictions:
-        """Return scores of this model, whenever they were given, beside the labels that came."""
-        threshold = self.card.recipe.model.threshold
-        return Predictions(
-            task=self.card.contract.task,
-            truth=encode_target(labels, self.card.contract),
-            scores=scores,
-            threshold=self.card.threshold,
-            labels=self.card.contract.classes,
-            costs=(threshold.false_positive, threshold.false_negative),
-        )
+        return self.card.beside(rows[self.card.contract.target], self.scores(rows))
 
     def write(self, folder: Path) -> None:
         """Write `card.json` and `model.pkl` into a folder."""
@@ -125,7 +157,10 @@ class Bundle:
     @classmethod
     def read(cls, folder: Path) -> "Bundle":
         """Read what `write` wrote; the model file is checked when it is opened."""
-        card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        try:
+            card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        except ValidationError as err:
+            raise UserError(f"{folder / CARD} was changed, or written by a later version of this project") from err
         return cls(card=card, model_file=(folder / MODEL).read_bytes())
 
 
@@ -134,8 +169,13 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def cache_key() -> str:
+    """Return the key under which steps are cached: all code and all packages that can change a result."""
+    return sha256(f"{code_fingerprint()} {environment()}".encode())
+
+
 def code_fingerprint() -> str:
-    """Return one hash of all code that can change a result; also the key under which steps are cached."""
+    """Return one hash of all code that can change a result."""
     return hash_files("config.py", "requirements.txt", "core/**/*.py", "core/templates/*.html", "steps/*.py")
 
 

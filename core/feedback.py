@@ -1,6 +1,7 @@
 """Turn what was answered and labelled into rows to learn from."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,11 @@ from core.features import preprocessing
 from core.gate import Group, compare_group
 from core.metrics import Predictions, default_metric, estimate_difference, measure
 from core.model import make_estimator
+from core.notes import Known
 from core.records import TRUTH, TRUTH_TIME
 from core.split import SplitRule, check_sides, folds
-from core.table import as_features, as_kind, as_text, quoted, row_hashes
+from core.stand_in import StandIn
+from core.table import as_features, as_kind, as_text, exact_hashes, quoted
 
 DOUBT = 0.2
 """Chance that is taken of dropping old rows that do no harm."""
@@ -146,7 +149,13 @@ def as_source_rows(
 
 
 def choose_history(
-    old: pd.DataFrame, new: pd.DataFrame, rule: SplitRule, recipe: Recipe, settings: Feedback, metric: str | None
+    old: pd.DataFrame,
+    new: pd.DataFrame,
+    rule: SplitRule,
+    recipe: Recipe,
+    settings: Feedback,
+    metric: str | None,
+    settled: Mapping[str, Known] | None = None,
 ) -> History:
     """Say whether old training rows mislead about new ones: cross-validated on new training rows alone.
 
@@ -157,7 +166,7 @@ def choose_history(
     if settings.history != "auto":
         return History(keep=settings.history == "keep", **counts, reason=f"feedback.history is {settings.history}")
     both = pd.concat([old, new], ignore_index=True)
-    contract = learn_contract(both, recipe.data, recipe.contract)
+    contract = learn_contract(both, recipe.data, recipe.contract, settled=settled)
     place = folds(new, rule, recipe.model.folds)
     truth = encode_target(new[contract.target], contract)
     if contract.classes and any(len(np.unique(truth[place != f])) < len(contract.classes) for f in np.unique(place)):
@@ -188,7 +197,7 @@ class Sides:
 
 def compare_sides(
     challenger: Bundle,
-    champion: Bundle,
+    champion: Bundle | StandIn,
     holdout: pd.DataFrame,
     old_holdout: pd.DataFrame,
     history: History,
@@ -200,7 +209,7 @@ def compare_sides(
     return tuple(
         compare_group(name, challenger.predictions(part), champion.predictions(part), gate, evaluation)
         for name, rows in sides
-        if len(part := rows[champion.card.split.held_out(rows)])
+        if len(part := rows[champion.unseen(rows)])
     )
 
 
@@ -210,11 +219,16 @@ def new_rows(holdout: pd.DataFrame, old_holdout: pd.DataFrame, history: History)
 
 
 def split_feedback(
-    source: pd.DataFrame, served: pd.DataFrame, drifted: npt.NDArray[np.bool_], rule: SplitRule, config: Config
+    source: pd.DataFrame,
+    served: pd.DataFrame,
+    drifted: npt.NDArray[np.bool_],
+    rule: SplitRule,
+    config: Config,
+    settled: Mapping[str, Known] | None = None,
 ) -> Sides:
     """Split the source as ever and served rows by their hash; say what the model learns from and is judged on.
 
-    `drifted` says which served rows came since the drift began; the others are old rows, as those of the source.
+    `settled` says what the champion's contract knows of the columns, `drifted` which served rows came since the drift began; the others are old rows, as those of the source.
     Where old rows no longer help, the model is judged on new ones alone: the old ones describe a world that is gone.
     """
     if not drifted.any():
@@ -222,14 +236,15 @@ def split_feedback(
     rule = rule.for_feedback(source)
     old = pd.concat([source, served[~drifted]], ignore_index=True)
     (old_train, old_holdout), (new_train, new_holdout) = (_sides(rows, rule) for rows in (old, served[drifted]))
-    history = choose_history(old_train, new_train, rule, config.recipe, config.feedback, config.gate.metric)
+    metric = config.gate.metric
+    history = choose_history(old_train, new_train, rule, config.recipe, config.feedback, metric, settled)
     train, holdout = new_train, new_holdout
     if history.keep:
         train = pd.concat([old_train, new_train], ignore_index=True)
         holdout = pd.concat([old_holdout, new_holdout], ignore_index=True)
     target = pd.concat([train[config.data.target], holdout[config.data.target]], ignore_index=True)
     held_out = np.arange(len(target)) >= len(train)
-    check_sides(target, held_out, learn_contract(train, config.data, config.contract).task)
+    check_sides(target, held_out, learn_contract(train, config.data, config.contract, settled=settled).task)
     enough = len(new_holdout) >= WATCHED_ROWS
     return Sides(
         train=train,
@@ -338,4 +353,4 @@ def _whole(text: str) -> int | None:
 
 def _identities(rows: pd.DataFrame, data: Data) -> npt.NDArray[np.uint64]:
     others = {data.target, *data.drop}
-    return row_hashes(rows, data.id or [name for name in rows.columns if name not in others])
+    return exact_hashes(rows, data.id or [name for name in rows.columns if name not in others])

@@ -25,6 +25,7 @@ from core.metrics import (
     greater_is_better,
 )
 from core.paged import Paged
+from core.stand_in import StandIn
 
 Decision = Literal["promote", "hold", "reject"]
 Outcome = Literal["passed", "failed", "inconclusive"]
@@ -80,6 +81,10 @@ class Verdict(Paged):
     rows: int
     groups: tuple[Group, ...] = ()
 
+    def held(self, reason: str) -> "Verdict":
+        """Return the verdict as a hold for one more reason, which comes first."""
+        return self.model_copy(update={"decision": "hold", "reasons": (reason, *self.reasons)})
+
 
 def judge(
     challenger: Predictions,
@@ -90,12 +95,13 @@ def judge(
     *,
     champion_version: int | None = None,
     same_model: bool = False,
+    notes: tuple[str, ...] = (),
 ) -> Verdict:
     """Compare the challenger with the minimum bounds, a constant and the champion, on the same rows.
 
     `prior` holds the training class shares in label order, or the training mean. Any failed condition
     rejects, else any inconclusive one holds, else the model is promoted; beside a champion it is enough not to
-    fail against the constant. An unknown metric is a UserError.
+    fail against the constant. `notes` are reasons that decide nothing. An unknown metric is a UserError.
     """
     task, n = challenger.task, len(challenger.truth)
     metric = check_metric(gate.metric or default_metric(task), task, "gate.metric")
@@ -106,7 +112,7 @@ def judge(
     if obstacle is None and champion is not None and not np.array_equal(champion.truth, challenger.truth):
         obstacle = f"{rival} and the challenger do not name the same classes, so they cannot be compared"
     if obstacle:
-        return Verdict(decision="hold", reasons=(obstacle,), champion_version=champion_version, rows=n)
+        return Verdict(decision="hold", reasons=(obstacle, *notes), champion_version=champion_version, rows=n)
 
     # Both ends of a two-sided interval at 2c - 1 are one-sided bounds at c.
     one_sided = evaluation.model_copy(update={"confidence": 2 * evaluation.confidence - 1})
@@ -118,9 +124,8 @@ def judge(
     constant = constant_predictions(challenger, prior)
     lead = estimate_difference(metric, challenger, constant, one_sided)
     conditions.append(_condition("beats_constant", metric, f"{metric} against a constant", lead, 0, True, evaluation))
-    notes: tuple[str, ...] = ()
     if champion is None:
-        notes = ("first model: no champion to compare with, only minimum bounds",)
+        notes = notes or ("first model: no champion to compare with, only minimum bounds",)
     else:
         lead = estimate_difference(metric, challenger, champion, one_sided)
         subject = f"{metric} against {rival}"
@@ -147,22 +152,40 @@ def judge(
 
 def judge_models(
     challenger: Bundle,
-    champion: Bundle | None,
+    champion: Bundle | StandIn | None,
     champion_version: int | None,
     holdout_rows: pd.DataFrame,
     gate: Gate,
     evaluation: Evaluation,
 ) -> Verdict:
-    """Let both models predict those holdout rows that the champion has not seen either, and judge."""
-    rows = holdout_rows if champion is None else holdout_rows[champion.card.split.held_out(holdout_rows)]
+    """Let both models predict those holdout rows that the champion has not seen either, and judge.
+
+    A champion that cannot be loaded is held to what it said of these rows when it was registered. Where nothing is
+    known of that, the challenger is judged like a first model: a model that is lost must not block all later ones.
+    """
+    rows = holdout_rows if champion is None else holdout_rows[champion.unseen(holdout_rows)]
+    known, n = champion, len(rows)
+    notes: tuple[str, ...] = ()
+    if isinstance(champion, StandIn):
+        lost = f"champion v{champion_version} cannot be loaded ({champion.fault})"
+        notes = (f"{lost}: compared with its recorded predictions on {n:,} common rows",)
+        if not n:
+            rows, known = holdout_rows, None
+            notes = (f"{lost} and no prediction of these rows is on record: judged like a first model",)
+        elif n < gate.min_rows:
+            few = f"{lost} and its predictions are on record for {n:,} of these {len(holdout_rows):,} rows only"
+            fix = f"bring back what it lacks, or have them compared on those: gate.min_rows: {n}"
+            return Verdict(decision="hold", reasons=(f"{few}; {fix}",), champion_version=champion_version, rows=n)
+    same = champion is not None and champion.card is not None and champion.card.fingerprint == challenger.fingerprint
     return judge(
         challenger.predictions(rows),
-        None if champion is None else champion.predictions(rows),
+        None if known is None else known.predictions(rows),
         challenger.card.prior,
         gate,
         evaluation,
         champion_version=champion_version,
-        same_model=champion is not None and champion.fingerprint == challenger.fingerprint,
+        same_model=same,
+        notes=notes,
     )
 
 

@@ -7,7 +7,7 @@ from zenml.enums import ExecutionMode
 import deployer
 import tracking
 from config import Config
-from core.bundle import code_fingerprint
+from core.bundle import cache_key
 from steps.accept_rows import accept_rows
 from steps.begin_retraining import begin_retraining
 from steps.compare_on_feedback import compare_on_feedback
@@ -23,7 +23,7 @@ from steps.weigh_feedback import weigh_feedback
 
 
 @pipeline(
-    cache_policy=CachePolicy(cache_func=code_fingerprint),
+    cache_policy=CachePolicy(cache_func=cache_key),
     execution_mode=ExecutionMode.FAIL_FAST,
     enable_artifact_metadata=False,
 )
@@ -53,10 +53,10 @@ def retraining(config: Config) -> None:
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe, after=begun)
-    scorecard = evaluate_model(model, holdout_rows, config.evaluation)
+    scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
     verdict = compare_on_feedback(
         model, champion, version, holdout_rows, old_holdout_rows, history, config.gate, config.evaluation
     )
     register_model.with_options(experiment_tracker=tracked)(
-        model, train_rows, holdout_rows, watched_rows, scorecard, verdict, contract_report, tracked
+        model, train_rows, holdout_rows, watched_rows, scorecard, stand_in, verdict, contract_report, tracked
     )

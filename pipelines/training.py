@@ -6,7 +6,7 @@ from zenml.enums import ExecutionMode
 
 import tracking
 from config import Config
-from core.bundle import code_fingerprint
+from core.bundle import cache_key
 from steps.accept_rows import accept_rows
 from steps.compare_models import compare_models
 from steps.evaluate_model import evaluate_model
@@ -19,7 +19,7 @@ from steps.validate_rows import validate_rows
 
 
 @pipeline(
-    cache_policy=CachePolicy(cache_func=code_fingerprint),  # a step's own text is not all that decides its result
+    cache_policy=CachePolicy(cache_func=cache_key),  # a step's own text is not all that decides its result
     execution_mode=ExecutionMode.FAIL_FAST,
     enable_artifact_metadata=False,  # 10 ms an artifact; the steps that read the table and fit the model turn it on
 )
@@ -43,8 +43,8 @@ def training(config: Config) -> None:
     )
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)
-    scorecard = evaluate_model(model, holdout_rows, config.evaluation)
+    scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
     verdict = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation)
     register_model.with_options(experiment_tracker=tracked)(
-        model, train_rows, holdout_rows, holdout_rows, scorecard, verdict, contract_report, tracked
+        model, train_rows, holdout_rows, holdout_rows, scorecard, stand_in, verdict, contract_report, tracked
     )

@@ -9,13 +9,14 @@ from config import Evaluation, Gate
 from core.bundle import Bundle
 from core.gate import Verdict, judge_models
 from core.report import verdict_page
+from core.stand_in import StandIn
 from steps.materializers import Report
 
 
 @step(output_materializers=Report)
 def compare_models(
     model: Bundle,
-    champion: Bundle | None,
+    champion: Bundle | StandIn | None,
     champion_version: int | None,
     holdout_rows: pd.DataFrame,
     gate: Gate,

@@ -10,13 +10,14 @@ from core.bundle import Bundle
 from core.feedback import History, compare_sides
 from core.gate import Verdict, judge_models
 from core.report import verdict_page
+from core.stand_in import StandIn
 from steps.materializers import Report
 
 
 @step(output_materializers=Report)
 def compare_on_feedback(
     model: Bundle,
-    champion: Bundle,
+    champion: Bundle | StandIn,
     champion_version: int,
     holdout_rows: pd.DataFrame,
     old_holdout_rows: pd.DataFrame,

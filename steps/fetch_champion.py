@@ -6,13 +6,17 @@ from zenml import step
 
 import registry
 from core.bundle import Bundle
-from steps.materializers import ModelBundle  # noqa: F401  (registers itself for bundles)
+from core.stand_in import StandIn
+from steps.materializers import ModelBundle, Record  # noqa: F401  (register themselves for bundles and records)
 
 
 @step(enable_cache=False)
 def fetch_champion(
     name: str,
-) -> tuple[Annotated[Bundle | None, "champion"], Annotated[int | None, "champion_version"]]:
-    """Return the champion's bundle and version, or nothing before the first promotion."""
-    version, bundle = registry.load_champion(name) or (None, None)
-    return bundle, version
+) -> tuple[Annotated[Bundle | StandIn | None, "champion"], Annotated[int | None, "champion_version"]]:
+    """Return the champion and its version, or nothing before the first promotion.
+
+    A champion that cannot be loaded is what is on record of it.
+    """
+    version, champion = registry.find_rival(name) or (None, None)
+    return champion, version

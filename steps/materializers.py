@@ -1,6 +1,7 @@
 """Store tables, bundles and reports, each with a hash of its content: equal content is served from cache."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +11,9 @@ from zenml.materializers import PydanticMaterializer
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from config import UserError
-from core.bundle import CARD, MODEL, Bundle
+from core.bundle import CARD, MODEL, Bundle, sha256
 from core.paged import Paged
+from core.stand_in import FAULT, SCORES, StandIn
 from core.table import fingerprint
 from serving.deployment import Bento
 
@@ -60,7 +62,7 @@ class ModelBundle(BaseMaterializer):
                 with self.artifact_store.open(f"{self.uri}/{name}", "rb") as source:
                     (Path(folder) / name).write_bytes(source.read())
             bundle = Bundle.read(Path(folder))
-        if self.expected_content_hash not in (None, bundle.content_hash):
+        if self.expected_content_hash not in (None, bundle.hash_as_read):
             raise UserError(f"the model stored in {self.uri} was changed after it was stored")
         return bundle
 
@@ -85,6 +87,33 @@ class ModelBundle(BaseMaterializer):
             "code": card.code,
             "environment": card.environment,
         }
+
+
+class Record(BaseMaterializer):
+    """Store what a model said of its holdout rows; a record that was changed since is refused."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (StandIn,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
+
+    def load(self, data_type: type[Any]) -> StandIn:
+        """Read the record and compare it with the hash that ZenML's database holds."""
+        files = {}
+        for name in (CARD, FAULT, SCORES):
+            with self.artifact_store.open(f"{self.uri}/{name}", "rb") as source:
+                files[name] = source.read()
+        if self.expected_content_hash not in (None, _hash(files)):
+            raise UserError(f"the predictions stored in {self.uri} were changed after they were stored")
+        return StandIn.read(files)
+
+    def save(self, data: StandIn) -> None:
+        """Write the record's files."""
+        for name, content in data.files().items():
+            with self.artifact_store.open(f"{self.uri}/{name}", "wb") as target:
+                target.write(content)
+
+    def compute_content_hash(self, data: StandIn) -> str:
+        """Return one hash of all files."""
+        return _hash(data.files())
 
 
 class BentoArchive(BaseMaterializer):
@@ -151,3 +180,7 @@ class Report(PydanticMaterializer):
     @property
     def _page(self) -> str:
         return f"{self.uri}/page.html"
+
+
+def _hash(files: Mapping[str, bytes]) -> str:
+    return sha256(b"".join(files.values()))

@@ -6,6 +6,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from zenml import get_step_context, step
+from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
 
 import registry
 import tracking
@@ -36,6 +37,7 @@ def register_model(
     holdout_rows: pd.DataFrame,
     watched_rows: pd.DataFrame,
     scorecard: Scorecard,
+    stand_in: UnmaterializedArtifact,
     verdict: Verdict,
     contract_report: ContractReport,
     tracked: bool,
@@ -43,12 +45,13 @@ def register_model(
     """Register the model once, whatever the verdict; promote it if its rival is still champion.
 
     Its rows are put on record with it: what it learned from, what it was judged on, and the holdout rows that stand
-    for what it will meet.
+    for what it will meet; also what it said of the holdout, for the day when it cannot be loaded any more.
     """
     context = get_step_context()
     name = model.card.recipe.name
     version = registry.find(name, model.fingerprint)
-    if version is None:
+    gone = version is not None and registry.is_gone(name, version)
+    if version is None or gone:
         metadata = {
             "metrics": {metric: estimate.value for metric, estimate in scorecard.estimates.items()},
             "verdict": verdict.decision,
@@ -58,32 +61,39 @@ def register_model(
         }
         inputs = {key: listed[0].id for key, listed in context.step_run.inputs.items()}
         metadata["watched_rows"] = str(inputs["watched_rows"])
-        version = registry.register(name, model.fingerprint, [*inputs.values()], metadata)
+        version = registry.register(name, model.fingerprint, [*inputs.values()], metadata, version)
     if tracked and not tracking.is_registered(name, version):
         pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
         tracking.record(name, version, model, train_rows, scorecard, pages)
-    decision, reasons = verdict.decision, verdict.reasons
-    if decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
-        decision = "hold"
-        reasons = (
+    if gone:
+        note = f"the files of version {version} were gone; those of this run, the same, take their place"
+        verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, note)})
+    if verdict.decision == "promote" and version == verdict.champion_version:  # it was lost, record and card and all
+        verdict = verdict.held(f"it is the same model as champion v{version}")
+    if verdict.decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
+        verdict = verdict.held(
             f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
-            f"only a person brings it back: python run.py --rollback {version}",
+            f"only a person brings it back: python run.py --rollback {version}"
         )
-    if decision == "promote":
+    if verdict.decision == "promote":
         try:
             registry.promote(
                 name,
                 version,
                 model.fingerprint,
                 replaces=verdict.champion_version,
-                reasons=reasons,
+                reasons=verdict.reasons,
                 run=context.pipeline_run.name,
             )
         except registry.ChampionChanged:
-            decision = "hold"
-            reasons = ("another run promoted its model while this one was judged; run again to be compared with it",)
+            verdict = verdict.held(
+                "another run promoted its model while this one was judged; run again to be compared with it"
+            )
     registry.draw(name)
     current = registry.champion(name)
     return Registration(
-        version=version, decision=decision, reasons=reasons, champion=current.version if current else None
+        version=version,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        champion=current.version if current else None,
     )

@@ -8,10 +8,12 @@ from zenml import step
 
 from config import Config
 from core.bundle import Bundle
+from core.contract import learn_contract
 from core.feedback import History, as_source_rows
 from core.feedback import split_feedback as split
 from core.policy import Decision
 from core.split import SplitRule, resolve
+from core.stand_in import StandIn
 from steps.materializers import Table
 
 
@@ -26,7 +28,7 @@ from steps.materializers import Table
 def split_feedback(
     rows: pd.DataFrame,
     labelled_rows: pd.DataFrame,
-    champion: Bundle,
+    champion: Bundle | StandIn,
     retraining_decision: Decision,
     config: Config,
 ) -> tuple[
@@ -39,10 +41,12 @@ def split_feedback(
     Annotated[History, "history"],
 ]:
     """Return what to learn from and to be judged on, and whether the rows of before still help."""
-    served, times, unusable = as_source_rows(labelled_rows, rows, champion.card.contract, config)
+    card = champion.card
+    contract = learn_contract(rows, config.data, config.contract) if card is None else card.contract
+    served, times, unusable = as_source_rows(labelled_rows, rows, contract, config)
     since = pd.Timestamp(retraining_decision.since or datetime.min)
     drifted = (times >= since).to_numpy()
-    sides = split(rows, served, drifted, resolve(rows, config.data, config.split), config)
+    sides = split(rows, served, drifted, resolve(rows, config.data, config.split), config, contract.known)
     return (
         sides.train,
         sides.holdout,

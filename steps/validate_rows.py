@@ -11,6 +11,7 @@ from core.checks import ContractReport, check_rows, check_table, holdout_finding
 from core.contract import DataContract, learn_contract
 from core.notes import Reading
 from core.report import contract_page
+from core.stand_in import StandIn
 from steps.materializers import Report
 
 
@@ -18,7 +19,7 @@ from steps.materializers import Report
 def validate_rows(
     train_rows: pd.DataFrame,
     holdout_rows: pd.DataFrame,
-    champion: Bundle | None,
+    champion: Bundle | StandIn | None,
     champion_version: int | None,
     name: str,
     data: Data,
@@ -32,13 +33,15 @@ def validate_rows(
     `split` is what the sides were asked to be. The last `reference_rows` training rows, or all, stand for what the
     model will meet.
     """
-    settled = champion.card.contract.known if champion is not None else None
+    card = None if champion is None else champion.card
+    settled = None if card is None else card.contract.known
     contract = learn_contract(train_rows, data, settings, reference_rows, reading=reading, settled=settled)
     rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
     findings = reading_findings(reading, len(rows), settings.rules) + check_table(rows, data, settings, contract)
     if split is not None:
         findings += holdout_findings(len(train_rows), len(holdout_rows), split, settings.rules)
-    if champion is not None:
-        findings += check_rows(rows, champion.card.contract, settings)
-    report = ContractReport(findings=findings, rows=len(rows), compared_with=champion_version)
+    if card is not None:
+        findings += check_rows(rows, card.contract, settings)
+    compared_with = None if card is None else champion_version
+    report = ContractReport(findings=findings, rows=len(rows), compared_with=compared_with)
     return contract, report.with_page(contract_page(name, report, contract))

@@ -1,5 +1,7 @@
 import pickle
 import shutil
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import sklearn
 from tables import mixed, recipe, trained
 
 from config import ROOT, UserError
-from core.bundle import CARD, MODEL, Bundle, code_fingerprint, sha256
+from core.bundle import CARD, MODEL, Bundle, cache_key, code_fingerprint, sha256
 
 BUNDLE, HOLDOUT = trained(mixed(), recipe())
 
@@ -56,6 +58,32 @@ def test_a_model_of_another_scikit_learn_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sklearn.base, "__version__", "9.9")
     with pytest.raises(UserError, match=rf"needs scikit-learn {sklearn.__version__}, here is 9\.9; install"):
         _ = replace(BUNDLE).pipeline
+
+
+def test_a_model_whose_package_is_not_here_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("gone_package")
+    package.Model = type("Model", (), {"__module__": "gone_package"})  # type: ignore[attr-defined]
+    with monkeypatch.context() as installed:
+        installed.setitem(sys.modules, "gone_package", package)
+        content = pickle.dumps(package.Model())
+    lost = Bundle(BUNDLE.card.model_copy(update={"model": sha256(content)}), content)
+    assert lost.fault.endswith("ModuleNotFoundError: No module named 'gone_package'")
+    with pytest.raises(UserError, match="gone_package"):
+        _ = lost.pipeline
+
+
+def test_steps_are_cached_for_the_packages_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = cache_key()
+    assert here == cache_key()
+    monkeypatch.setattr("core.bundle.environment", lambda: {"scikit-learn": "9.9"})
+    assert cache_key() != here
+
+
+def test_a_card_of_a_later_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    BUNDLE.write(tmp_path)
+    (tmp_path / CARD).write_text((tmp_path / CARD).read_text().replace('"threshold"', '"later": 1, "threshold"', 1))
+    with pytest.raises(UserError, match="written by a later version"):
+        Bundle.read(tmp_path)
 
 
 def test_the_fingerprint_is_of_the_model_and_its_threshold() -> None:

@@ -1,6 +1,7 @@
 """Monitoring, feedback and retraining, run as a user runs them on a served model."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -210,6 +211,24 @@ def test_a_person_retrains_from_feedback_and_the_version_can_be_reproduced(loop:
     assert (call("--history").out != before) == promoted
     again = call("--pipeline", "feedback")
     assert "24 h between retrainings" in again.out
+
+
+def test_retraining_goes_on_without_a_champion_whose_files_are_gone(loop: Callable[..., Loop]) -> None:
+    from zenml.client import Client
+
+    call = loop("orphan")
+    call("--simulate", "--rows", "1200")
+    for artifact in ("model", "stand_in"):
+        shutil.rmtree(Client().get_model_version("orphan", 1).get_artifact(artifact).uri)  # type: ignore[union-attr]
+    result = call("--pipeline", "monitoring")
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    result = call("--pipeline", "retraining", "--set", "feedback.history=keep", "--set", "model.params.max_iter=30")
+    assert result.code == 0, result.err
+    verdict = output("verdict", named("orphan", "retraining"))
+    assert verdict.reasons[0].endswith("no prediction of these rows is on record: judged like a first model")
+    assert registry.champion("orphan").version == 2  # type: ignore[union-attr]
+    assert call("--status").out.split()[:4] == ["orphan", "running,", "version", "2,"]
 
 
 def named(name: str, pipeline: str) -> Any:
