@@ -228,8 +228,9 @@ def split_feedback(
 ) -> Sides:
     """Split the source as ever and served rows by their hash; say what the model learns from and is judged on.
 
-    `settled` says what the champion's contract knows of the columns, `drifted` which served rows came since the drift began; the others are old rows, as those of the source.
+    `drifted` says which served rows came since the drift began; the others are old rows, as those of the source.
     Where old rows no longer help, the model is judged on new ones alone: the old ones describe a world that is gone.
+    `settled` says what the champion's contract knows of the columns.
     """
     if not drifted.any():
         raise UserError("retraining needs new labelled rows that the source does not hold, there are none")

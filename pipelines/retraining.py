@@ -55,7 +55,15 @@ def retraining(config: Config) -> None:
     model = train_model(train_rows, accepted, split_rule, config.recipe, after=begun)
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
     verdict = compare_on_feedback(
-        model, champion, version, holdout_rows, old_holdout_rows, history, config.gate, config.evaluation
+        model,
+        champion,
+        version,
+        holdout_rows,
+        old_holdout_rows,
+        history,
+        config.gate,
+        config.evaluation,
+        config.serving,
     )
     register_model.with_options(experiment_tracker=tracked)(
         model, train_rows, holdout_rows, watched_rows, scorecard, stand_in, verdict, contract_report, tracked

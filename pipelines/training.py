@@ -44,7 +44,7 @@ def training(config: Config) -> None:
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
-    verdict = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation)
+    verdict = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation, config.serving)
     register_model.with_options(experiment_tracker=tracked)(
         model, train_rows, holdout_rows, holdout_rows, scorecard, stand_in, verdict, contract_report, tracked
     )

@@ -13,6 +13,7 @@ import pandas as pd
 from config import Section, Serving, UserError
 from core.bundle import Bundle
 from core.compiled import TOLERANCE, difference
+from core.gate import Verdict
 from core.records import check_names
 from serving.release import Served
 from serving.schema import Refused, Row, Schema, check_personal
@@ -89,6 +90,12 @@ def undeployable(bundle: Bundle, rows: pd.DataFrame, serving: Serving) -> str | 
     features = pd.DataFrame([row[: len(contract.features)] for row in found.values], columns=list(contract.features))
     apart = difference(bundle.scores(found.table), bundle.scores(features), contract)
     return None if apart <= TOLERANCE else f"a service would score holdout rows otherwise, by up to {apart:.3g}"
+
+
+def hold_undeployable(verdict: Verdict, model: Bundle, rows: pd.DataFrame, serving: Serving) -> Verdict:
+    """Return a verdict to promote as a hold if the model could not be deployed, with the reason."""
+    fault = undeployable(model, rows, serving) if verdict.decision == "promote" else None
+    return verdict if fault is None else verdict.held(f"it could not be deployed: {fault}")
 
 
 def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | None) -> Check:

@@ -5,12 +5,13 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Evaluation, Gate
+from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
 from core.feedback import History, compare_sides
 from core.gate import Verdict, judge_models
 from core.report import verdict_page
 from core.stand_in import StandIn
+from serving.check import hold_undeployable
 from steps.materializers import Report
 
 
@@ -24,9 +25,14 @@ def compare_on_feedback(
     history: History,
     gate: Gate,
     evaluation: Evaluation,
+    serving: Serving,
 ) -> Annotated[Verdict, "verdict"]:
-    """Let both models predict the holdout, which neither has seen, and say how each does on old and on new rows."""
+    """Let both models predict the holdout, which neither has seen, and say how each does on old and on new rows.
+
+    One that could not be deployed is not promoted.
+    """
     verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
+    verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     groups = compare_sides(model, champion, holdout_rows, old_holdout_rows, history, gate, evaluation)
     judged = "old and new rows" if history.keep else "new rows alone"
     reasons = (*verdict.reasons, f"judged on {judged}, since the rows of before are {history.sentence}")

@@ -29,7 +29,19 @@ def test_judges_on_rows_held_out_from_both(changed: str) -> None:
     champion, challenger = trained(before), trained(after)
     rows = read_rows(after.data)
     holdout = rows[challenger.card.split.held_out(rows)]
-    verdict = compare_models.entrypoint(challenger, champion, 1, holdout, after.gate, after.evaluation)
+    verdict = compare_models.entrypoint(challenger, champion, 1, holdout, after.gate, after.evaluation, after.serving)
     unseen = challenger.card.split.held_out(rows) & champion.card.split.held_out(rows)
     assert verdict.rows == unseen.sum()
     assert verdict.rows < len(holdout)
+
+
+def test_holds_a_model_that_could_not_be_deployed() -> None:
+    config = load(ROOT / "configs/breast_cancer.yaml", ["evaluation.resamples=200", "gate.minimum={}"])
+    model, rows = trained(config), read_rows(config.data)
+    holdout = rows[model.card.split.held_out(rows)]
+    settings = (config.gate, config.evaluation)
+    assert compare_models.entrypoint(model, None, None, holdout, *settings, config.serving).decision == "promote"
+    serving = config.serving.model_copy(update={"personal": {"mean radios": "omit"}})
+    verdict = compare_models.entrypoint(model, None, None, holdout, *settings, serving)
+    assert verdict.decision == "hold"
+    assert verdict.reasons[0].startswith("it could not be deployed: serving.personal: no column 'mean radios'")
