@@ -142,7 +142,7 @@ LARGE_CASES = (
     Case("mae", 0.5, LARGE, freedom=5),
     Case("r2", 0.6, LARGE),
 )
-_WIDTHS = 10  # draws whose interval is resampled too
+_WIDTHS = 4  # draws whose interval is resampled too
 
 
 def draw(case: Case, lead: float, rng: np.random.Generator) -> tuple[Predictions, Predictions]:

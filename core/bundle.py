@@ -89,10 +89,18 @@ class Bundle:
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
+        return self.estimate(self.prepare(rows))
+
+    def prepare(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return the matrix (n, m) that the estimator sees of rows."""
         features = as_features(rows, self.card.contract.features)
+        return np.asarray(self.pipeline[:-1].transform(features))
+
+    def estimate(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the scores of prepared rows, shaped as `scores`."""
         if self.card.contract.task == "regression":
-            return np.asarray(self.pipeline.predict(features), dtype=np.float64)
-        probabilities = np.asarray(self.pipeline.predict_proba(features), dtype=np.float64)
+            return np.asarray(self.pipeline[-1].predict(matrix), dtype=np.float64)
+        probabilities = np.asarray(self.pipeline[-1].predict_proba(matrix), dtype=np.float64)
         return probabilities[:, 1] if self.card.contract.task == "binary" else probabilities
 
     def predictions(self, rows: pd.DataFrame) -> Predictions:
