@@ -106,7 +106,7 @@ class Metric:
         """Return the metric under each row of weights, (B, n) to (B,)."""
 
         def total(of: npt.NDArray[Any] | None) -> Floats:
-            return weights.sum(axis=1) if of is None else weights @ of.astype(float)
+            return np.asarray(weights.sum(axis=1) if of is None else weights @ of.astype(float))
 
         return self.compute(predictions, total)
 
@@ -196,8 +196,9 @@ def estimate(predictions: Predictions, names: Iterable[str], evaluation: Evaluat
     ends = {}
     for name in names:
         low, high = (pessimist, optimist) if greater_is_better(name) else (optimist, pessimist)
-        ends[name] = _smooth_ends(name, [(1.0, low)], [(1.0, high)], evaluation)
-    uneven = [name for name in names if ends[name] is None]
+        if smooth := _smooth_ends(name, [(1.0, low)], [(1.0, high)], evaluation):
+            ends[name] = smooth
+    uneven = [name for name in names if name not in ends]
     for name, (low, high) in zip(uneven, _resample(uneven, (pessimist, optimist), evaluation), strict=True):
         ends[name] = _quantiles(*((low, high) if greater_is_better(name) else (high, low)), evaluation)
     return {
@@ -287,7 +288,8 @@ def _smooth_quantile(name: str, cases: Sequence[tuple[float, Predictions]], shar
     if abs(skew) > _SKEW:
         return None
     z = NormalDist().inv_cdf(share)
-    return sum(sign * value for sign, (value, _) in derived) + variance**0.5 * (z + skew * (z * z - 1) / 6)
+    value = sum(sign * value for sign, (value, _) in derived)
+    return float(value + np.sqrt(variance) * (z + skew * (z * z - 1) / 6))
 
 
 def _quantiles(low: Floats, high: Floats, evaluation: Evaluation) -> tuple[float, float]:

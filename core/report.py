@@ -87,7 +87,11 @@ class Importance(NamedTuple):
 
 def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictions) -> Importance:
     """Return which columns the model looks at, on a sample of the rows and of wide tables the columns that matter."""
-    metric, random, names = default_metric(predictions.task), np.random.default_rng(0), bundle.card.contract.features
+    metric, random, names = (
+        default_metric(predictions.task),
+        np.random.default_rng(0),
+        list(bundle.card.contract.features),
+    )
     parts: dict[str, list[int]] = {name: [] for name in names}
     owners = sources(bundle.pipeline["prepare"])
     for place, owner in enumerate(owners):

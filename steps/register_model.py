@@ -3,9 +3,9 @@
 import logging
 from typing import Annotated
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from zenml import get_step_context, step
+from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
 
 import registry
 import tracking
@@ -32,9 +32,9 @@ class Registration(BaseModel):
 @step(enable_cache=False)
 def register_model(
     model: Bundle,
-    train_rows: pd.DataFrame,
-    holdout_rows: pd.DataFrame,
-    watched_rows: pd.DataFrame,
+    train_rows: UnmaterializedArtifact,
+    holdout_rows: UnmaterializedArtifact,
+    watched_rows: UnmaterializedArtifact,
     scorecard: Scorecard,
     verdict: Verdict,
     contract_report: ContractReport,
@@ -42,8 +42,8 @@ def register_model(
 ) -> Annotated[Registration, "registration"]:
     """Register the model once, whatever the verdict; promote it if its rival is still champion.
 
-    Its rows are put on record with it: what it learned from, what it was judged on, and the holdout rows that stand
-    for what it will meet.
+    Its rows are put on record with it, unread: what it learned from, what it was judged on, and the holdout rows that
+    stand for what it will meet.
     """
     context = get_step_context()
     name = model.card.recipe.name
@@ -61,7 +61,7 @@ def register_model(
         version = registry.register(name, model.fingerprint, [*inputs.values()], metadata)
     if tracked and not tracking.is_registered(name, version):
         pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
-        tracking.record(name, version, model, train_rows, scorecard, pages)
+        tracking.record(name, version, model, scorecard, pages)
     decision, reasons = verdict.decision, verdict.reasons
     if decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
         decision = "hold"
