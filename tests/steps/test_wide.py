@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from console import WARNINGS, few
 from core.drift import ColumnDrift
 from steps.draw_drift import COLUMNS, drawn_columns
 from steps.materializers import NAMED, Table
@@ -26,3 +27,9 @@ def test_the_dashboard_names_the_first_columns_of_a_wide_table() -> None:
     assert wide["columns"] == [*map(str, range(NAMED)), f"and {3000 - NAMED:,} more"]
     two = Table.extract_metadata(None, pd.DataFrame({"a": [1], "b": [2]}))  # type: ignore[arg-type]
     assert two == {"rows": 1, "columns": ["a", "b"]}
+
+
+def test_of_thousands_of_warnings_the_first_are_printed_and_the_page_is_named() -> None:
+    sentences = [f"'x{number}' holds one value" for number in range(3000)]
+    assert few(sentences, "contract.html") == [*sentences[:WARNINGS], f"and {3000 - WARNINGS:,} more: contract.html"]
+    assert few(sentences[:WARNINGS], "contract.html") == sentences[:WARNINGS]
