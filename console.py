@@ -21,6 +21,7 @@ MARKS = {
     "failed": ("✗", "red"),
     "running": ("›", "yellow"),
 }
+WARNINGS = 20  # printed; more scroll the verdict away
 WAITING = ("·", "dim")
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
@@ -87,7 +88,8 @@ def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, s
     for index, (metric, e) in enumerate(scorecard.estimates.items()):
         value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)})"
         pairs.append(("" if index else "holdout", value))
-    pairs += [("" if index else "warnings", finding.sentence) for index, finding in enumerate(report.warnings)]
+    warnings = few([finding.sentence for finding in report.warnings], f"{pages}/contract.html")
+    pairs += [("" if index else "warnings", sentence) for index, sentence in enumerate(warnings)]
     pairs += [("report", f"{pages}/evaluation.html, also verdict.html and contract.html")]
     return [*pairs, ("next", then if promoted else f"read {pages}/verdict.html")]
 
@@ -241,6 +243,12 @@ def fields(pairs: list[tuple[str, str]]) -> None:
     for name, value in pairs:
         table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
     Console().print(table)
+
+
+def few(sentences: list[str], page: str) -> list[str]:
+    """Return the sentences; of many, as a table of thousands of columns has, the first and where the rest are."""
+    more = len(sentences) - WARNINGS
+    return sentences if more <= 0 else [*sentences[:WARNINGS], f"and {more:,} more: {page}"]
 
 
 def _shown(folder: Path) -> Path:

@@ -3,22 +3,24 @@
 MLflow follows ZenML and is never asked who is champion. On a stack without a tracker nothing here is called.
 """
 
-import warnings
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from config import ROOT
+from config import ROOT, Section
 from core.bundle import Bundle
+from core.contract import DataContract
 from core.metrics import Scorecard
 from core.table import as_features
 
 ZENML_VERSION = "zenml_version"
 """Tag of an MLflow version: the number of the ZenML version it mirrors."""
 
-EXAMPLE_ROWS = 3
+RECIPE = "recipe.json"
+_LONGEST = 6000  # characters of a parameter's value in MLflow
 
 
 def has_tracker() -> bool:
@@ -49,32 +51,34 @@ def record(
     name: str,
     version: int,
     bundle: Bundle,
-    train_rows: pd.DataFrame,
     scorecard: Scorecard,
     pages: Mapping[str, str],
 ) -> None:
-    """Log params, metrics, data, pages and model to the step's MLflow run, and register the model."""
+    """Log params, metrics, data, pages and model to the step's MLflow run, and register the model.
+
+    What MLflow tells of the columns comes from the contract: it would read every row for it, and show some.
+    """
     import mlflow
     import skops.io
     from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.pandas_dataset import from_pandas
+    from mlflow.data.meta_dataset import MetaDataset
     from mlflow.exceptions import MlflowException
 
     card = bundle.card
     mlflow.set_tags({ZENML_VERSION: version, "data": card.data, "code": card.code, "model": card.model})
-    mlflow.log_params(_flat(card.recipe.model_dump(mode="json")))
+    mlflow.log_params(_parameters(card.recipe))
+    mlflow.log_text(card.recipe.model_dump_json(indent=1), RECIPE)
     metrics = {f"cv_{metric}": value for metric, value in card.cross_validation.items()}
     for metric, found in scorecard.estimates.items():
         metrics |= {metric: found.value, f"{metric}_low": found.low, f"{metric}_high": found.high}
     mlflow.log_metrics(metrics)
-    # Whole numbers may miss a value one day; the model's own signature takes them as floats.
-    warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
-    data = from_pandas(
-        train_rows,
-        source=CodeDatasetSource(tags={"source": card.recipe.data.shown_source}),
-        targets=card.contract.target,
+    example = _example(card.contract)
+    signature = mlflow.models.infer_signature(as_features(example, card.contract.features), bundle.scores(example))
+    data = MetaDataset(  # type: ignore[abstract]  # MLflow annotates a property that has a default
+        source=CodeDatasetSource(tags={"source": card.recipe.data.shown_source, "rows": card.contract.rows}),
         name=name,
         digest=card.data[:32],
+        schema=signature.inputs,
     )
     try:
         mlflow.log_input(data, context="training")
@@ -84,13 +88,11 @@ def record(
         mlflow.log_input(data, context="training")  # a run at the same time was first with the same rows
     for page, text in pages.items():
         mlflow.log_text(text, f"{page}.html")
-    features = as_features(train_rows, card.contract.features)
-    example = train_rows.iloc[:EXAMPLE_ROWS]
     logged = mlflow.sklearn.log_model(
         bundle.pipeline,
         name="model",
-        signature=mlflow.models.infer_signature(features, bundle.scores(example)),
-        input_example=features.iloc[:EXAMPLE_ROWS],
+        signature=signature,
+        input_example=as_features(example, card.contract.features),
         pip_requirements=[f"{p}=={v}" for p, v in card.environment.items() if p != "python"],
         code_paths=[str(ROOT / "core"), str(ROOT / "config.py")],  # so that it loads away from this clone
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(bundle.pipeline)),  # made here
@@ -133,12 +135,31 @@ def _mirrored(name: str) -> dict[int, str]:
     return {int(v.tags[ZENML_VERSION]): v.version for v in found if ZENML_VERSION in v.tags}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested sections into dotted keys: {"gate": {"margin": 1}} → {"gate.margin": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def _example(contract: DataContract) -> pd.DataFrame:
+    """Make a row such as training had, and one with a gap wherever it had one."""
+    columns = {}
+    for column in contract.columns:
+        value: Any = column.minimum
+        if column.kind == "categorical":
+            value = max(zip(column.shares, column.categories, strict=True))[1]
+        elif column.kind == "datetime":
+            value = pd.Timestamp(str(value))
+        dtype = {"categorical": "object", "datetime": "datetime64[us]"}.get(column.kind, "float64")
+        columns[column.name] = pd.Series([value, None if column.nullable else value], dtype=dtype)
+    return pd.DataFrame(columns)
+
+
+def _parameters(section: Section, prefix: str = "") -> dict[str, str]:
+    """Name each value of the recipe by its dotted key; a mapping is one JSON value, since MLflow restricts names.
+
+    MLflow would cut what is longer than it takes, so `recipe.json` has that alone.
+    """
+    found: dict[str, str] = {}
+    dumped = section.model_dump(mode="json")
+    for key, value in section:
+        if isinstance(value, Section):
+            found |= _parameters(value, f"{prefix}{key}.")
+            continue
+        text = json.dumps(dumped[key], ensure_ascii=False) if isinstance(dumped[key], dict) else str(dumped[key])
+        found[prefix + key] = text if len(text) <= _LONGEST else f"{len(text):,} characters, see {RECIPE}"
+    return found

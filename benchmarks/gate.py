@@ -5,14 +5,19 @@ At exactly -margin a promotion is an error, allowed in at most 1 - confidence of
 errors of the measured difference it is wanted. A promotion asks for a lead over a constant too, so the draws
 that passed against the champion alone are counted beside it: where few rows tell the challenger from a
 constant, that condition decides. The naive rule promotes when the measured difference is above -margin.
+
+`--large` is about holdouts whose intervals are computed from slopes instead of resamples: how often each one-sided
+bound of a difference misses the true one, which is 0, and how wide the interval is beside the resampled one.
 """
 
 import argparse
+import math
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, cast
+from unittest.mock import patch
 
 if __name__ == "__main__":
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one process a core; more threads only wait for each other
@@ -26,7 +31,7 @@ from scipy.stats.qmc import Sobol
 
 from config import Evaluation, Gate, Task
 from core.gate import judge
-from core.metrics import METRICS, Floats, Predictions, evaluate, greater_is_better, measure
+from core.metrics import LARGE, METRICS, Floats, Predictions, estimate_difference, evaluate, greater_is_better, measure
 
 EVEN, FEW, RARE = (0.5, 0.5), (0.85, 0.15), (0.98, 0.02)
 THREE, SKEWED = (0.3, 0.3, 0.4), (0.1, 0.3, 0.6)
@@ -117,6 +122,27 @@ CASES = (
     Case("r2", 0.6, 170),
     Case("r2", 0.6, 500, freedom=5),
 )
+
+LARGE_CASES = (
+    Case("roc_auc", 0.80, LARGE),
+    Case("roc_auc", 0.90, LARGE, shares=RARE),
+    Case("average_precision", 0.60, LARGE),
+    Case("average_precision", 0.30, 2 * LARGE, shares=RARE),
+    Case("accuracy", 0.97, LARGE, correlation=0.9),
+    Case("balanced_accuracy", 0.85, LARGE, shares=RARE),
+    Case("recall", 0.80, LARGE, shares=FEW),
+    Case("precision", 0.80, LARGE, shares=FEW),
+    Case("f1", 0.60, 2 * LARGE, shares=RARE),
+    Case("cost", 0.30, LARGE, shares=FEW, costs=(1, 10)),
+    Case("log_loss", 0.15, LARGE, shares=FEW),
+    Case("brier", 0.03, LARGE),
+    Case("macro_f1", 0.80, LARGE, shares=SKEWED),
+    Case("roc_auc_ovr", 0.95, LARGE, shares=THREE),
+    Case("rmse", 0.5, LARGE),
+    Case("mae", 0.5, LARGE, freedom=5),
+    Case("r2", 0.6, LARGE),
+)
+_WIDTHS = 4  # draws whose interval is resampled too
 
 
 def draw(case: Case, lead: float, rng: np.random.Generator) -> tuple[Predictions, Predictions]:
@@ -238,16 +264,39 @@ def _line(case: Case, runs: int) -> str:
     )
 
 
+def _large_line(case: Case, runs: int) -> str:
+    evaluation, rng = Evaluation(confidence=0.9, resamples=2000), np.random.default_rng(1)
+    too_high = too_low = smooth = resampled = 0.0
+    for run in range(runs):
+        models = draw(case, 0.0, rng)
+        found = estimate_difference(case.metric, *models, evaluation)
+        too_high += found.low > 0
+        too_low += found.high < 0
+        if run < _WIDTHS:
+            with patch("core.metrics.LARGE", math.inf):
+                exact = estimate_difference(case.metric, *models, evaluation)
+            smooth, resampled = smooth + found.high - found.low, resampled + exact.high - exact.low
+    shares = "/".join(f"{100 * share:g}" for share in case.shares)
+    return (
+        f"{case.metric + f' {case.level:g}':23} {shares:15} {case.n:6} {too_high / runs:7.1%} {too_low / runs:7.1%}"
+        f" {smooth / resampled:9.3f}  {runs}"
+    )
+
+
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=500, help="draws for a case of up to 250 rows; fewer for more")
     parser.add_argument("--metric", help="only the cases of this metric")
+    parser.add_argument("--large", action="store_true", help="bounds on holdouts that are not resampled")
     given = parser.parse_args()
-    cases = [case for case in CASES if given.metric in (None, case.metric)]
-    print(f"{'':45} {'at -margin':22} {'naive':>6} {'at +3 SE':>9} {'promoted':>8} {'not worse':>9}  draws")
+    cases = [c for c in (LARGE_CASES if given.large else CASES) if given.metric in (None, c.metric)]
+    if given.large:
+        print(f"{'':46} {'too high':>7} {'too low':>7} {'width':>8}  draws")
+    else:
+        print(f"{'':45} {'at -margin':22} {'naive':>6} {'at +3 SE':>9} {'promoted':>8} {'not worse':>9}  draws")
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for line in pool.map(_line, cases, [given.runs] * len(cases)):
+        for line in pool.map(_large_line if given.large else _line, cases, [given.runs] * len(cases)):
             print(line, flush=True)
 
 

@@ -61,7 +61,7 @@ def plain(folder: Path) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{folder}/plain.db")
     experiment = mlflow.create_experiment("plain", artifact_location=f"file:{folder}/plain")
     with mlflow.start_run(experiment_id=experiment):
-        tracking.record(config.name, 1, bundle, train_rows, Scorecard(estimates=estimates), pages)
+        tracking.record(config.name, 1, bundle, Scorecard(estimates=estimates), pages)
 
 
 def timed(code: str, environment: dict[str, str]) -> tuple[float, float]:

@@ -133,16 +133,22 @@ class Bundle:
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
+        matrix = self.prepare(rows)
+        if len(matrix) == 1:  # a product of one row sums up in another order than one of many
+            return self.estimate(np.concatenate([matrix, matrix]))[:1]
+        return self.estimate(matrix)
+
+    def prepare(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return the matrix (n, m) that the estimator sees of rows."""
         contract = self.card.contract
         features = as_features(rows, contract.features, contract.categories)
-        if len(features) == 1:  # a product of one row sums up in another order than one of many
-            return self._scores(pd.concat([features, features]))[:1]
-        return self._scores(features)
+        return np.asarray(self.pipeline[:-1].transform(features))
 
-    def _scores(self, features: pd.DataFrame) -> np.ndarray:
+    def estimate(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the scores of prepared rows, shaped as `scores`."""
         if self.card.contract.task == "regression":
-            return np.asarray(self.pipeline.predict(features), dtype=np.float64)
-        probabilities = np.asarray(self.pipeline.predict_proba(features), dtype=np.float64)
+            return np.asarray(self.pipeline[-1].predict(matrix), dtype=np.float64)
+        probabilities = np.asarray(self.pipeline[-1].predict_proba(matrix), dtype=np.float64)
         return probabilities[:, 1] if self.card.contract.task == "binary" else probabilities
 
     def predictions(self, rows: pd.DataFrame) -> Predictions:

@@ -30,9 +30,13 @@ FAMILIES = 5
 """Of checks that may alarm: columns, missing values, the classifier, label and concept drift."""
 
 CLASSIFIER_ROWS = 5000
-"""Rows of each side that the classifier sees, drawn with a fixed seed."""
+"""Rows of each side that the classifier sees, drawn with a fixed seed; fewer, but not below 500, where that would be
+more than `CLASSIFIER_CELLS`: a table of thousands of columns would take minutes."""
+
+CLASSIFIER_CELLS = 1_500_000
 
 _FEW = 5  # expected rows below which a bin's chi-square is not to be trusted (Cochran 1954)
+_FEWEST = 500  # as many as a window needs at least, unless told otherwise
 _Z = 3.09  # one-sided 0.1 %
 
 
@@ -142,7 +146,8 @@ def separation(
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    sides = [_sample(side) for side in (reference_rows, rows)]
+    size = min(CLASSIFIER_ROWS, max(CLASSIFIER_CELLS // len(shown), _FEWEST))
+    sides = [side.sample(size, random_state=0) if len(side) > size else side for side in (reference_rows, rows)]
     values = np.concatenate([_codes(side, shown) for side in sides])
     truth = np.repeat([0, 1], [len(side) for side in sides])
     guess = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=0)
@@ -201,10 +206,6 @@ def _expected(window: Counts, reference: Counts) -> Floats:
     """Return the rows that each bin of the smaller side would have if the sides did not differ."""
     total = window + reference
     return np.asarray(total * min(window.sum(), reference.sum()) / max(total.sum(), 1))
-
-
-def _sample(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.sample(CLASSIFIER_ROWS, random_state=0) if len(rows) > CLASSIFIER_ROWS else rows
 
 
 def _codes(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:

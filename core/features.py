@@ -54,6 +54,21 @@ class Categories(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         return X.astype(object).where(X.notna(), "(missing)")
 
 
+def sources(prepare: ColumnTransformer) -> list[str]:
+    """Return, for each column of the matrix that a fitted `preprocessing` makes, the feature it comes from."""
+    found: list[str] = []
+    for name, step, columns in prepare.transformers_:
+        if name == "categories" and len(columns):
+            rare = [0 if texts is None else len(texts) for texts in step[-1].infrequent_categories_]
+            for column, texts, count in zip(columns, step[-1].categories_, rare, strict=True):
+                found += [column] * (len(texts) - max(count - 1, 0))
+        elif name in ("numbers", "times") and len(columns):
+            impute = step[-2]
+            parts = np.repeat(columns, len(impute.statistics_) // len(columns)).tolist()
+            found += [*parts, *(parts[place] for place in impute.indicator_.features_)]
+    return found
+
+
 def preprocessing(features: Mapping[str, Kind]) -> ColumnTransformer:
     """Return the transformer for these columns: impute and scale numbers, encode categories, unfold times.
 

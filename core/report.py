@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -15,10 +15,15 @@ import pandas as pd
 from core.bundle import Bundle
 from core.checks import ContractReport
 from core.contract import Column, DataContract
+from core.features import sources
 from core.gate import Condition, Verdict
 from core.metrics import Estimate, Predictions, default_metric, measure
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 5
+IMPORTANCE_COLUMNS = 50
+"""Columns shuffled one by one; each costs five predictions of a matrix that is as wide as the table."""
+_CELLS = 10_000_000  # of a matrix that the estimator scores in one call: 80 MB
+_FIRST_LOOKS = 500_000_000  # cells to score for a first look at all columns: 3,000 numbers on 50 rows
 _ENTRIES = 50  # of the log of decisions, on one page
 _CATEGORIES = 8  # named in the contract's table; the JSON holds them all
 
@@ -29,7 +34,6 @@ def evaluation_page(
     """Show metrics with intervals, the plots of the task, column importance, and the model's origin."""
     from core.plots import draw_plots  # with scikit-learn, which other pages do without
 
-    sample = _sample(predictions)
     return _page(
         "evaluation.html",
         card=bundle.card,
@@ -37,9 +41,8 @@ def evaluation_page(
         rows=len(rows),
         estimates=estimates,
         plots=draw_plots(predictions),
-        importance=column_importance(bundle, rows.iloc[sample], predictions.take(sample)),
+        importance=column_importance(bundle, rows, predictions),
         importance_metric=default_metric(predictions.task),
-        importance_rows=len(sample),
         importance_repeats=IMPORTANCE_REPEATS,
     )
 
@@ -69,32 +72,82 @@ def decision_page(name: str, decision: Any, entries: Sequence[Any]) -> str:
     return _page("decision.html", name=name, d=decision, entries=list(entries)[-_ENTRIES:][::-1])
 
 
-def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictions) -> list[tuple[str, float]]:
-    """Return (column, loss of the default metric when it is shuffled), greatest first (Breiman 2001).
+class Importance(NamedTuple):
+    """Say what the default metric loses when a column is shuffled (Breiman 2001)."""
 
-    Nothing where the metric is undefined on these rows.
-    """
-    metric, random = default_metric(predictions.task), np.random.default_rng(0)
+    losses: list[tuple[str, float]]
+    """Column and loss, greatest first; nothing where the metric is undefined on these rows."""
+    rows: int
+    columns: int
+    """All of the model's; where there are more than `IMPORTANCE_COLUMNS`, those are shuffled that moved the scores most
+    when shuffled on a few rows."""
+    first_rows: int
+    """So many; 0 where every column was shuffled."""
+
+
+def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictions) -> Importance:
+    """Return which columns the model looks at, on a sample of the rows and of wide tables the columns that matter."""
+    metric, random, names = (
+        default_metric(predictions.task),
+        np.random.default_rng(0),
+        list(bundle.card.contract.features),
+    )
+    parts: dict[str, list[int]] = {name: [] for name in names}
+    owners = sources(bundle.pipeline["prepare"])
+    for place, owner in enumerate(owners):
+        parts[owner].append(place)
+    sample = _sample(predictions, min(IMPORTANCE_ROWS, max(_CELLS // len(owners), 2)))
+    predictions = predictions.take(sample)
     whole = measure(metric, predictions)
     if math.isnan(whole):
-        return []
-    losses, repeated = {}, pd.concat([rows] * IMPORTANCE_REPEATS, ignore_index=True)  # one call scores all repeats
-    for name in bundle.card.contract.features:
-        orders = [random.permutation(len(rows)) for _ in range(IMPORTANCE_REPEATS)]
-        shuffled = repeated.assign(**{name: rows[name].array[np.concatenate(orders)]})
-        scores = np.split(bundle.scores(shuffled), IMPORTANCE_REPEATS)
+        return Importance([], len(sample), len(names), 0)
+    # Rows are prepared once: of a row, a column decides its own part of the matrix alone.
+    matrix = bundle.prepare(rows.iloc[sample])
+    first_rows = 0
+    if len(names) > IMPORTANCE_COLUMNS:
+        first_rows = min(len(matrix), max(_FIRST_LOOKS // (len(names) * matrix.shape[1]), 10))
+        moved = _movements(bundle, matrix[np.linspace(0, len(matrix) - 1, first_rows).astype(int)], parts, random)
+        names = sorted(names, key=lambda name: -moved[name])[:IMPORTANCE_COLUMNS]
+    losses = {}
+    for name in names:
+        before = matrix[:, parts[name]]
+        scores = []
+        for _ in range(IMPORTANCE_REPEATS):
+            matrix[:, parts[name]] = before[random.permutation(len(matrix))]
+            scores.append(bundle.estimate(matrix))
+        matrix[:, parts[name]] = before
         left = [measure(metric, replace(predictions, scores=each)) for each in scores]
         losses[name] = whole - float(np.mean(left))
-    return sorted(losses.items(), key=lambda loss: -loss[1])
+    return Importance(sorted(losses.items(), key=lambda loss: -loss[1]), len(sample), len(parts), first_rows)
 
 
-def _sample(predictions: Predictions) -> npt.NDArray[np.intp]:
+def _movements(
+    bundle: Bundle,
+    matrix: npt.NDArray[np.float64],
+    parts: dict[str, list[int]],
+    random: np.random.Generator,
+) -> dict[str, float]:
+    """Return how far the scores move when each part of the matrix is shuffled; one call scores many parts."""
+    known, moved = bundle.estimate(matrix), {}
+    ordered, size = list(parts), max(_CELLS // matrix.size, 1)
+    for start in range(0, len(ordered), size):
+        names = ordered[start : start + size]
+        copies = np.tile(matrix, (len(names), 1, 1))
+        for copy, name in zip(copies, names, strict=True):
+            copy[:, parts[name]] = matrix[random.permutation(len(matrix))][:, parts[name]]
+        scores = bundle.estimate(copies.reshape(-1, matrix.shape[1]))
+        for name, found in zip(names, np.split(scores, len(names)), strict=True):
+            moved[name] = float(np.abs(found - known).sum())
+    return moved
+
+
+def _sample(predictions: Predictions, size: int) -> npt.NDArray[np.intp]:
     """Return rows for shuffling; if binary as many of each class, since ROC AUC does not mind their mix."""
     order = np.random.default_rng(0).permutation(len(predictions.truth))
     if predictions.task != "binary":
-        return order[:IMPORTANCE_ROWS]
+        return order[:size]
     classes = [order[predictions.truth[order] == code] for code in (0, 1)]
-    return np.concatenate([rows[: IMPORTANCE_ROWS // 2] for rows in classes])
+    return np.concatenate([rows[: size // 2] for rows in classes])
 
 
 def number(value: float) -> str:

@@ -1,6 +1,7 @@
 """Let Evidently draw what changed, for people; nothing is decided by it."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Annotated
 
 import pandas as pd
@@ -9,8 +10,12 @@ from zenml.types import HTMLString
 
 from config import Kind, Monitoring
 from core.bundle import Bundle
+from core.drift import ColumnDrift
 from core.monitor import WindowReport
 from core.table import as_features
+
+COLUMNS = 50
+"""Columns drawn at most: each takes a tenth of a second and 50 KB."""
 
 
 @step(enable_cache=False)
@@ -26,14 +31,24 @@ def draw_drift(
     if not wanted or not window_report.enough:
         why = "monitoring.report" if window_report.enough else "there were too few rows"
         return HTMLString(f"<p>Not drawn: {why}.</p>")
-    columns = [column.name for column in window_report.columns if column.rows]
+    columns = drawn_columns(window_report.columns)
     features = {name: kind for name, kind in promoted_model.card.contract.features.items() if name in columns}
     window, reference = (
         as_features(_sample(side, settings.report_rows), features) for side in (window_rows, check_rows)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Evidently and what it imports use much that is deprecated elsewhere
-        return HTMLString(_draw(window, reference, features))
+        html = _draw(window, reference, features)
+    present = sum(column.rows > 0 for column in window_report.columns)
+    note = f"<p>Of {present:,} columns, the {len(columns)} that moved most.</p>" if present > len(columns) else ""
+    return HTMLString(html.replace("<body>", f"<body>{note}", 1))
+
+
+def drawn_columns(drifts: Sequence[ColumnDrift]) -> set[str]:
+    """Return the columns to draw: all that have values or, of many, those that moved most."""
+    present = [drift for drift in drifts if drift.rows]
+    present.sort(key=lambda drift: (not (drift.drifted or drift.missing_drifted), -(drift.psi or 0)))
+    return {drift.name for drift in present[:COLUMNS]}
 
 
 def _draw(window: pd.DataFrame, reference: pd.DataFrame, features: dict[str, Kind]) -> str:

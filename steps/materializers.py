@@ -18,6 +18,8 @@ from core.table import fingerprint
 from serving.deployment import Bento
 
 ARCHIVE = "release.bento"
+NAMED = 100
+"""Columns of a table that the dashboard names."""
 
 
 class Table(BaseMaterializer):
@@ -42,7 +44,9 @@ class Table(BaseMaterializer):
 
     def extract_metadata(self, data: pd.DataFrame) -> dict[str, Any]:
         """Show the size in the dashboard."""
-        return {"rows": len(data), "columns": list(map(str, data.columns))}
+        names = list(map(str, data.columns))
+        shown = names if len(names) <= NAMED else [*names[:NAMED], f"and {len(names) - NAMED:,} more"]
+        return {"rows": len(data), "columns": shown}
 
     @property
     def _path(self) -> str:

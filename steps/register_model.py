@@ -3,7 +3,6 @@
 import logging
 from typing import Annotated
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from zenml import get_step_context, step
 from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
@@ -33,9 +32,9 @@ class Registration(BaseModel):
 @step(enable_cache=False)
 def register_model(
     model: Bundle,
-    train_rows: pd.DataFrame,
-    holdout_rows: pd.DataFrame,
-    watched_rows: pd.DataFrame,
+    train_rows: UnmaterializedArtifact,
+    holdout_rows: UnmaterializedArtifact,
+    watched_rows: UnmaterializedArtifact,
     scorecard: Scorecard,
     stand_in: UnmaterializedArtifact,
     verdict: Verdict,
@@ -44,8 +43,8 @@ def register_model(
 ) -> Annotated[Registration, "registration"]:
     """Register the model once, whatever the verdict; promote it if its rival is still champion.
 
-    Its rows are put on record with it: what it learned from, what it was judged on, and the holdout rows that stand
-    for what it will meet; also what it said of the holdout, for the day when it cannot be loaded any more.
+    Its rows are put on record with it, unread: what it learned from, what it was judged on, and the holdout rows that
+    stand for what it will meet; also what it said of the holdout, for the day when it cannot be loaded any more.
     """
     context = get_step_context()
     name = model.card.recipe.name
@@ -64,7 +63,7 @@ def register_model(
         version = registry.register(name, model.fingerprint, [*inputs.values()], metadata, version)
     if tracked and not tracking.is_registered(name, version):
         pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
-        tracking.record(name, version, model, train_rows, scorecard, pages)
+        tracking.record(name, version, model, scorecard, pages)
     if gone:
         note = f"the files of version {version} were gone; those of this run, the same, take their place"
         verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, note)})

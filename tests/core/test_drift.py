@@ -137,6 +137,13 @@ def test_the_classifier_sees_a_sample_of_a_large_window_and_no_times():
     assert separation(later, rows.head(0), columns, SETTINGS) is None
 
 
+@pytest.mark.parametrize(("cells", "rows_a_side"), [(6000, 600), (60, 500), (10**9, 1500)])
+def test_the_classifier_sees_fewer_rows_of_a_wide_table(monkeypatch, cells, rows_a_side):
+    monkeypatch.setattr("core.drift.CLASSIFIER_CELLS", cells)
+    rows = pd.DataFrame(random(0).normal(size=(1500, 10)), columns=list("abcdefghij"))
+    assert separation(rows, rows, reference(**rows), SETTINGS).rows == 2 * rows_a_side
+
+
 def test_times_move_on_and_are_not_tested():
     before = pd.Series(pd.date_range("2025-01-01", periods=N, freq="h"))
     drift = one(before + pd.Timedelta(days=365), before=before)

@@ -112,6 +112,60 @@ def test_intervals_hold_their_value_and_do_not_depend_on_company(task):
         assert estimate(predictions, [name], QUICK)[name] == found
 
 
+@pytest.mark.parametrize("task", REFERENCE)
+def test_slopes_are_what_a_metric_gains_by_a_row(task):
+    predictions, rng = some_predictions(task, 60, np.random.default_rng(0)), np.random.default_rng(1)
+    weights = rng.exponential(size=60)
+    for name, metric in METRICS[task].items():
+        value, slopes = metric.slopes(predictions, weights)
+        step = 1e-5 * np.eye(60)
+        up, down = (evaluate(name, predictions, weights + sign * step) for sign in (1, -1))
+        assert value == pytest.approx(evaluate(name, predictions, weights[None])[0]), name
+        assert slopes == pytest.approx((up - down) / 2e-5, abs=1e-7), name
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("average_precision", 0.8, 2500),
+        Case("macro_f1", 0.8, 2500, shares=(0.3, 0.3, 0.4)),
+        Case("rmse", 0.5, 2500),
+    ],
+    ids=lambda c: c.task + c.metric,
+)
+def test_a_large_holdout_has_the_intervals_that_many_resamples_give(case, monkeypatch):
+    models, found = draw(case, 0.0, np.random.default_rng(0)), {}
+    # Quantiles of 8,000 resamples are known to 1 % of the interval, give or take as much.
+    evaluation, names = Evaluation(resamples=8000, confidence=0.9), metric_names(case.task)
+    monkeypatch.setattr("core.metrics._SKEW", 0.3)
+    for large in (1000, 10**9):
+        monkeypatch.setattr("core.metrics.LARGE", large)
+        found[large] = estimate(models[0], names, evaluation)
+        found[large]["difference"] = estimate_difference(case.metric, *models, evaluation)
+    for name, resampled in found[10**9].items():
+        computed = found[1000][name]
+        assert computed != resampled, "computed by drawing too"
+        width = resampled.high - resampled.low
+        assert computed.low == pytest.approx(resampled.low, abs=0.03 * width), name
+        assert computed.high == pytest.approx(resampled.high, abs=0.03 * width), name
+
+
+@pytest.mark.parametrize("few", ["errors", "positives", "outliers"])
+def test_a_large_holdout_is_resampled_where_few_rows_decide(few, monkeypatch):
+    rng, n = np.random.default_rng(0), 2000
+    truth = rng.random(n) < (0.01 if few == "positives" else 0.5)
+    scores = np.clip(truth * 0.6 + 0.4 * rng.random(n) - (few == "positives") * 0.2 * rng.random(n), 0, 1)
+    if few == "errors":
+        scores[:10] = 1 - truth[:10]
+    name = {"errors": "accuracy", "positives": "recall", "outliers": "rmse"}[few]
+    made = Predictions("binary", truth.astype(int), scores)
+    if few == "outliers":
+        made = Predictions("regression", scores, scores + rng.standard_t(2, n))
+    resampled = estimate(made, [name], QUICK)
+    monkeypatch.setattr("core.metrics.LARGE", 1000)
+    assert estimate(made, [name], QUICK) == resampled
+
+
 @pytest.mark.parametrize(("name", "sign"), [("rmse", -1), ("r2", 1)])
 def test_a_positive_difference_is_a_better_challenger(name, sign):
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from config import Contract, Evaluation, Gate, Recipe
 from core.bundle import Bundle
 from core.checks import ContractReport, check_rows, check_table
 from core.contract import DataContract, learn_contract
+from core.features import sources
 from core.gate import Condition, Verdict, judge
 from core.metrics import Predictions, estimate, metric_names
 from core.plots import draw_plots
@@ -89,11 +90,50 @@ def test_a_source_is_shown_without_what_may_be_secret() -> None:
 
 def test_the_column_that_decides_is_the_most_important_and_idle_ones_are_not() -> None:
     bundle, holdout = trained(mixed(1000), recipe())
-    importance = dict(column_importance(bundle, holdout, bundle.predictions(holdout)))
+    importance = dict(column_importance(bundle, holdout, bundle.predictions(holdout)).losses)
     assert next(iter(importance)) == "größe"
     assert importance["größe"] > 0.1 > importance["alter"]
     alone = holdout[holdout["ja"] == "ja"]
-    assert column_importance(bundle, alone, bundle.predictions(alone)) == []
+    assert column_importance(bundle, alone, bundle.predictions(alone)).losses == []
+
+
+def test_of_a_wide_table_the_columns_that_move_the_scores_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, holdout = trained(mixed(1000), recipe())
+    predictions = bundle.predictions(holdout)
+    assert column_importance(bundle, holdout, predictions).first_rows == 0
+    monkeypatch.setattr("core.report.IMPORTANCE_COLUMNS", 2)
+    monkeypatch.setattr("core.report._FIRST_LOOKS", 5000)
+    found = column_importance(bundle, holdout, predictions)
+    assert found.losses[0][0] == "größe"
+    assert len(found.losses) == 2
+    assert found.columns == 5
+    assert 10 <= found.first_rows < 200
+    said = "Of 5 columns, to look at all of which would take too long, these 2 moved the scores most when shuffled on"
+    assert f"{said} {found.first_rows} rows." in Page(evaluated(bundle, holdout)).text
+
+
+@pytest.mark.parametrize("target", ["ja", "art", "preis"])
+def test_every_part_of_the_matrix_is_known_to_come_from_its_column(target: str) -> None:
+    bundle, holdout = trained(mixed(), recipe(target))
+    matrix, owners = bundle.prepare(holdout), np.array(sources(bundle.pipeline["prepare"]))
+    assert len(owners) == matrix.shape[1]
+    for name in bundle.card.contract.features:
+        shuffled = holdout.copy()
+        shuffled[name] = holdout[name].sample(frac=1, random_state=0).array
+        changed = (bundle.prepare(shuffled) != matrix).any(axis=0)
+        assert changed.any()
+        assert set(owners[changed]) == {name}
+
+
+@pytest.mark.parametrize("name", ["self", "", "index", "assign", 'a"b', "x" * 400])
+def test_any_name_of_a_column_trains_and_has_its_pages(name: str) -> None:
+    rows, wanted = mixed().rename(columns={"größe": name}), recipe()
+    bundle, holdout = trained(rows, wanted)
+    text = Page(evaluated(bundle, holdout)).text
+    assert f"{name} " in text
+    contract = bundle.card.contract
+    report = ContractReport(findings=check_table(rows, wanted.data, wanted.contract, contract), rows=len(rows))
+    assert name in Page(contract_page("a", report, contract)).text
 
 
 def nasty(target: str) -> tuple[pd.DataFrame, Recipe]:

@@ -1,5 +1,6 @@
 """The training pipeline, run as a user runs it; each test asks what came of it, never what was logged."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_mlflow_holds_params_metrics_data_and_a_model_that_predicts_alike(champi
         assert info.saved_input_example_info is not None
     finally:
         mlflow.set_tracking_uri("")
+
+
+def test_mlflow_holds_a_recipe_of_any_names_and_any_length(train: Train, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+    from zenml.client import Client
+
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"income (€)": random.normal(size=300), "x": random.normal(size=300)})
+    table["größe=1"] = random.choice(["x", "y"], 300)
+    table["y"] = (table["income (€)"] + table["x"] + random.normal(size=300) > 0) * 1
+    idle = [f"idle {number}" for number in range(1000)]
+    pd.concat([table, pd.DataFrame(0, index=table.index, columns=idle)], axis=1).to_parquet(tmp_path / "odd.parquet")
+    kinds = {"income (€)": "numeric", "größe=1": "categorical"}
+    config = tmp_path / "odd.yaml"
+    data = {"source": str(tmp_path / "odd.parquet"), "target": "y", "drop": idle, "kinds": kinds}
+    config.write_text(json.dumps({"name": "odd_names", "data": data}))
+    result = train("odd_names", options=("--config", str(config)))
+    assert result.code == 0, result.err
+    mlflow = MlflowClient(Client().active_stack.experiment_tracker.get_tracking_uri())
+    run = mlflow.get_run(mlflow.get_model_version_by_alias("odd_names", "champion").run_id)
+    assert json.loads(run.data.params["data.kinds"]) == kinds
+    assert run.data.params["data.drop"].endswith("characters, see recipe.json")
+    recipe = mlflow.download_artifacts(run.info.run_id, "recipe.json", str(tmp_path))
+    assert json.loads(Path(recipe).read_text(encoding="utf-8"))["data"]["drop"] == idle
 
 
 def test_works_on_the_bare_default_stack_with_one_line_about_tracking(train: Train) -> None:
