@@ -6,6 +6,7 @@ it, and monitoring measures drift from its reference statistics, so nobody needs
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +54,9 @@ class Column(Section):
         """Widen the learned range by `slack` times its width on each side; what was never negative stays so."""
         if self.kind == "datetime":
             first, last = pd.Timestamp(str(self.minimum)), pd.Timestamp(str(self.maximum))
-            return first - slack * (last - first), last + slack * (last - first)
+            earliest, latest = (pd.Timestamp(end).as_unit("us") for end in (datetime.min, datetime.max))
+            span = slack * (last.as_unit("us") - first.as_unit("us"))
+            return max(first - span, earliest), min(last + span, latest)
         low, high = float(self.minimum or 0), float(self.maximum or 0)
         widened = low - slack * (high - low)
         return (max(widened, 0.0) if low >= 0 else widened), high + slack * (high - low)
