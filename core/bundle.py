@@ -23,8 +23,8 @@ from core.table import as_features
 
 CARD, MODEL = "card.json", "model.pkl"
 _TOGETHER = 8
-"""Rows that a matrix product takes at once: of fewer, left over at its end, it sums up in another order, and a row alone
-would score otherwise, by a last bit, than among others."""
+"""Rows that a matrix product takes at once: of fewer, left over at its end, it sums up in another order, and a row
+alone would score otherwise, by a last bit, than among others."""
 
 PACKAGES = ("scikit-learn", "numpy", "scipy", "pandas")
 

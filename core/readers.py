@@ -20,7 +20,7 @@ from core.excel import read_excel
 from core.files import File, explained
 from core.notes import Known, Note, Reading
 from core.spelling import Numbers, Texts, texts_of
-from core.table import MISSING_WORDS
+from core.table import missing_words
 from core.text import separator_of, swallowed_lines
 
 _PIECE = 8 * 2**20  # bytes of CSV looked at together: some ten thousand rows, few enough to stay in a cache
@@ -109,17 +109,18 @@ def _role(name: str, data: Data) -> Literal["id", "target"] | None:
 
 def numbers_of(data: Data) -> Numbers:
     """Return how `data.options` spells numbers, truth values and what misses."""
-    options = data.options
+    options, (anywhere, words) = data.options, missing_words(data.options)
 
-    def words(key: str) -> frozenset[str]:
+    def listed(key: str) -> frozenset[str]:
         return frozenset(str(word).lower() for word in options.get(key) or ())
 
     return Numbers(
         decimal=options.get("decimal") or ".",
         thousands=options.get("thousands"),
-        words=frozenset() if options.get("keep_default_na") is False else MISSING_WORDS,
-        true=words("true_values") | {"true"},
-        false=words("false_values") | {"false"},
+        anywhere=anywhere,
+        words=words,
+        true=listed("true_values") | {"true"},
+        false=listed("false_values") | {"false"},
     )
 
 
@@ -189,10 +190,7 @@ def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: 
         odd.append(row)
         return "skip"
 
-    given = options.get("na_values", [])
     names = {f"f{place}": pa.string() for place in range(_WIDEST)}
-    words = ["", *([given] if isinstance(given, str) else map(str, given))]
-    words += MISSING_WORDS if options.get("keep_default_na") is True else []
     with file.open_text(options) as lines:
         notes += lines.layout.notes(file.name)
         separator = lines.layout.separator or ","
@@ -206,7 +204,7 @@ def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: 
                 newlines_in_values=True,
                 invalid_row_handler=keep,
             ),
-            pa.csv.ConvertOptions(column_types=names, null_values=words, strings_can_be_null=True),
+            pa.csv.ConvertOptions(column_types=names, null_values=[""], strings_can_be_null=True),
         )
         header, read = list[str](), 0
         for batch in reader:
@@ -267,14 +265,17 @@ def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes:
     given = {
         key: value
         for key, value in options.items()
-        if key not in ("sep", "delimiter", "decimal", "thousands", "true_values", "false_values")
+        if key not in ("sep", "delimiter", "decimal", "thousands", "true_values", "false_values", "keep_default_na")
     }
     separator = separator_of(file.ending, options)
     engine = "c" if separator and len(separator) == 1 and "skipfooter" not in given else "python"
     dtypes = given.pop("dtype", {})
     texts: Any = defaultdict(lambda: "str", dtypes) if isinstance(dtypes, Mapping) else dtypes
     whole: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, "dtype": texts}
+    by_column = given.pop("na_values", None)
     whole |= {"keep_default_na": False, "na_values": [""]} | given
+    if isinstance(by_column, dict):
+        whole["na_values"] = by_column
     if whole["engine"] == "pyarrow":
         whole.pop("nrows")
     if "compression" in given:

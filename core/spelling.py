@@ -49,7 +49,10 @@ class Numbers(NamedTuple):
 
     decimal: str = "."
     thousands: str | None = None
+    anywhere: frozenset[str] = frozenset()
+    """Words that are a missing value in any column."""
     words: frozenset[str] = MISSING_WORDS
+    """Those that are one among numbers, truth values and times."""
     true: frozenset[str] = frozenset({"true"})
     false: frozenset[str] = frozenset({"false"})
 
@@ -86,13 +89,16 @@ class Texts:
 
     def add(self, texts: pa.Array) -> None:
         """Take the next piece, strings in which a missing value is null."""
+        texts, found = self._without_words(texts)
         numeric = "numeric" in self._may_be
         if numeric and (part := self._parsed(texts)) is not None:
             self._parts.append(part)
+            self.words.update(found)
             return
         if numeric:
             self._lost, self._parts, self._may_be = bool(self._parts), [], self._may_be - {"numeric"}
             self.words.clear()
+        self.words.update(found)
         if not self._lost:
             self._texts.append(texts)
 
@@ -113,6 +119,13 @@ class Texts:
             texts = _plain_numbers(texts, self._numbers, others=texts)
         values = pd.Series(texts.to_pandas(), name=self.name).astype("str")
         return self._as_times(values) if "datetime" in self._may_be else values
+
+    def _without_words(self, texts: pa.Array) -> tuple[pa.Array, list[str]]:
+        """Return a piece without the words that are a missing value anywhere, and those that it had."""
+        if not self._numbers.anywhere:
+            return texts, []
+        is_word = pc.is_in(texts, pa.array(sorted(self._numbers.anywhere)))
+        return pc.if_else(is_word, None, texts), pc.filter(texts, is_word).to_pylist()
 
     def _parsed(self, texts: pa.Array) -> pa.Array | None:
         """Return the numbers of a piece: int64 if all are whole, else float64; None if one is no number."""

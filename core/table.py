@@ -65,6 +65,15 @@ _MISSING = np.uint64(0x9E3779B97F4A7C15)
 _TIME = np.uint64(0xD1B54A32D192ED03)
 
 
+def missing_words(options: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the words that `data.options` make a missing value of in any column, and among numbers and times."""
+    given = options.get("na_values", ())
+    always = frozenset({given} if isinstance(given, str) else map(str, given) if isinstance(given, list) else ())
+    if options.get("keep_default_na") is True:
+        always |= MISSING_WORDS
+    return always, always if options.get("keep_default_na") is False else always | MISSING_WORDS
+
+
 def infer_task(target: pd.Series, task: Task | None, kind: Kind | None = None) -> Task:
     """Say what a target asks for; a given task wins if the target fits it, else UserError.
 

@@ -136,11 +136,12 @@ class Schema:
         return describe(self, title, version, explained=explained, token=token)
 
     def _fields(self, card: Card) -> list[Field]:
-        contract, decimal = card.contract, str(card.recipe.data.options.get("decimal", "."))
+        contract, options = card.contract, card.recipe.data.options
+        decimal = str(options.get("decimal") or ".")
         others = {other.name: other for other in contract.others}
         slack = card.recipe.contract.range_slack
         return [
-            *(feature(column, self.serving, slack, decimal) for column in contract.columns),
+            *(feature(column, self.serving, slack, options) for column in contract.columns),
             *(companion(name, others.get(name), name in contract.id, decimal) for name in self.extras),
         ]
 

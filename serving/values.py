@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from config import Kind, Serving
 from core.categories import category_of
 from core.contract import Column, Other
 from core.records import Rule
-from core.table import as_text, quoted
+from core.table import as_text, missing_words, quoted
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # a longer one is no number to anybody else
 Scalar = str | Whole | float | bool | None
@@ -82,6 +82,8 @@ class Field:
     """A number that is an id."""
     words: frozenset[str] = frozenset()
     """Texts that stand for a missing value, as an empty one does."""
+    cell_words: frozenset[str] = frozenset()
+    """Those that do so in a CSV, as in training."""
     categories: frozenset[str] = frozenset()
     decimal: str = "."
     """What stands before the fraction of a number in a CSV."""
@@ -103,7 +105,7 @@ class Field:
 
     def read(self, cell: str) -> Any:
         """Return what a cell of a CSV means, as `meant`."""
-        if cell == "" or cell in self.words:
+        if cell == "" or cell in self.cell_words:
             return None
         if self.kind == "boolean":
             return _TRUTH.get(cell.lower(), cell)
@@ -116,7 +118,7 @@ class Field:
         if self.kind != "numeric":
             means = {cell: self.read(cell) for cell in set(cells)}
             return [means[cell] for cell in cells]
-        plain = None if self.whole or self.words or self.decimal != "." else _floats(cells)
+        plain = None if self.whole or self.decimal != "." else _floats(cells)
         return [self.read(cell) for cell in cells] if plain is None else plain
 
     def take(self, value: Any) -> Any:
@@ -157,9 +159,11 @@ class Field:
         return cell if numbers is None else numbers[0]
 
 
-def feature(column: Column, serving: Serving, slack: float, decimal: str) -> Field:
-    """Return what a feature of the contract needs, where `slack` widens its range."""
-    words, categories = frozenset(column.missing_words), frozenset(column.categories) - {""}
+def feature(column: Column, serving: Serving, slack: float, options: Mapping[str, Any]) -> Field:
+    """Return what a feature of the contract needs, where `slack` widens its range and `options` read the table."""
+    anywhere, typed = missing_words(options)
+    words = anywhere.union(column.missing_words)
+    categories = frozenset(column.categories) - {""}
     kind, needs, expects = _loose(column, words), _words(column), None
     if column.kind == "categorical":
         if serving.unseen_category == "refuse":
@@ -181,8 +185,9 @@ def feature(column: Column, serving: Serving, slack: float, decimal: str) -> Fie
         nullable=column.nullable,
         anywhere=_loose(column, words),
         words=words,
+        cell_words=words | typed if column.nullable and column.kind != "categorical" else words,
         categories=categories,
-        decimal=decimal,
+        decimal=options.get("decimal") or ".",
         expects=expects,
     )
 
