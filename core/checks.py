@@ -34,6 +34,8 @@ _LARGE = {
 }
 _FEW = 0.1  # so many that are none, and a column still is one of numbers for whoever looks at it
 _SHARE_SLACK = 0.05  # of the rows held out, beside four standard errors
+_ANY: tuple[Kind, ...] = ("categorical", "text")  # any value can be one
+_PAIRS = 2500
 _SIMILAR_NAME = 0.6  # difflib's own default for a close match
 _SAME_SHARES = 0.1  # total variation distance; sampling alone gives about 1.2 / sqrt(rows) in ten bins
 _SAME_SHARES_ROWS = 200
@@ -101,11 +103,11 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
     broken: list[_Broken] = []
     if repeats := len(rows) - len(np.unique(exact_hashes(rows, compared))):
         broken.append(("duplicate_rows", None, repeats, f"{repeats} of {len(rows)} rows repeat another row"))
-    kinds = {name: kind for name, kind in (contract.features | data.kinds).items() if name != data.target}
+    kinds = {name: kind for name, kind in (contract.features | data.kinds).items() if kind not in _ANY}
     wrong = {
         name: list(_wrong_type(rows[name], as_kind(rows[name], kind), kind))
         for name, kind in kinds.items()
-        if name in compared
+        if name in compared and name != data.target
     }
     for name, reason in contract.left_out.items():
         if name in rows.columns and reason in ("constant", "empty", "text") and not wrong.get(name):
@@ -222,6 +224,8 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
 def _renamed(rows: pd.DataFrame, missing: Sequence[Column], extra: Sequence[str], settings: Contract) -> dict[str, str]:
     """Pair missing with extra columns of one kind whose names, or else values, are nearly the same."""
     candidates = []
+    if len(missing) * len(extra) > _PAIRS:  # of two tables with nothing in common, each pair would be looked at
+        return {}
     for old in missing:
         for new in extra:
             if infer_kind(rows[new], settings.max_categories) == old.kind:
