@@ -137,7 +137,7 @@ class Bundle:
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
-        matrix = self.prepare(rows)
+        matrix = np.ascontiguousarray(self.prepare(rows))
         whole = len(matrix) - len(matrix) % _TOGETHER
         parts = [matrix[:whole]] if whole or not len(matrix) else []
         if whole < len(matrix):
