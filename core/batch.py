@@ -81,7 +81,8 @@ def score_shard(bundle: Bundle, version: int, config: Config, shard: int, folder
     written, read, count, positive = [], [], 0, 0
     contract = bundle.card.contract
     for name, part in batch_parts(config)[shard :: config.inference.shards]:
-        rows, reading = read_table(part, labelled=False, contract=contract)
+        # What a column is, the model decides: another kind today needs another model.
+        rows, reading = read_table(part.model_copy(update={"kinds": {}}), labelled=False, contract=contract)
         unlabelled = rows.drop(columns=contract.target, errors="ignore")
         findings = reading_findings(reading, len(rows), config.contract.rules)
         findings += check_rows(unlabelled, contract, config.contract)

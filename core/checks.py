@@ -178,7 +178,7 @@ def _how_many(name: str, counts: pd.Series, odd: npt.NDArray[np.bool_], kind: Ki
     shown = ", ".join(quoted(text) for text in others.index[:3])
     return (
         f"{share:.0f} % are {called}, {int(others.sum()):,} are not, e.g. {shown}: repair them, or if they mean a "
-        f"missing value set data.options.na_values: [{shown}]"
+        f"missing value set data.options.na_values: [{shown}] (of a CSV)"
     )
 
 

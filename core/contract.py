@@ -141,14 +141,16 @@ def learn_contract(
         left_out[data.time] = "time"
     columns = []
     kind: Kind
-    earlier = {name: known.kind for name, known in (settled or {}).items()}
+    settled = settled or {}
+    earlier = {name: known.kind for name, known in settled.items()}
     kinds = infer_kinds(train_rows, data, contract.max_categories, earlier)
     for name, kind in kinds.items():
         values = as_kind(train_rows[name], kind)
         if reason := _useless(values, kind):
             left_out[name] = reason
         else:
-            spelt = {"format": reading.formats.get(name), "missing_words": tuple(reading.missing_words.get(name, ()))}
+            layout = reading.formats.get(name) or (settled[name].format if name in settled else None)
+            spelt = {"format": layout, "missing_words": tuple(reading.missing_words.get(name, ()))}
             columns.append(_learn_column(values, kind, last=reference_rows).model_copy(update=spelt))
     if not columns:
         why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())

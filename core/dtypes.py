@@ -1,5 +1,6 @@
 """Give a column of a format that has types one of seven plain ones, which survive Parquet."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import pandas as pd
 
 from core.categories import category_of
 from core.notes import Known, Note
-from core.spelling import PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
+from core.spelling import EXACT, PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
 from core.table import as_text
 
 _STRINGS = ("categorical", "text")
@@ -55,8 +56,11 @@ def plain(values: pd.Series) -> pd.Series:
         return values
     if isinstance(values.dtype, np.dtype) and values.dtype.kind == "M":
         return pd.Series(values.dt.as_unit("us"))
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        return pd.Series(values.dt.tz_convert("UTC").dt.tz_localize(None).dt.as_unit("us"))
     if isinstance(values.dtype, pd.CategoricalDtype):
-        return _strings(values.astype(object).map(as_text, na_action="ignore"))
+        spelt = {category: as_text(category) for category in values.cat.categories}  # once each, not in every row
+        return _strings(values.astype(object).map(spelt, na_action="ignore"))
     if isinstance(values.dtype, pd.StringDtype):
         return _strings(values)
     if pd.api.types.is_integer_dtype(values.dtype):
@@ -65,6 +69,8 @@ def plain(values: pd.Series) -> pd.Series:
         return values.astype("float64")
     values = values.astype(object).where(values.notna(), None)
     holds = pd.api.types.infer_dtype(values, skipna=True)
+    if holds == "mixed-integer-float" and any(isinstance(v, int) and abs(v) >= EXACT for v in values):
+        return _strings(values.map(as_text, na_action="ignore"))  # digits that a float would lose
     if holds in ("floating", "mixed-integer-float", "empty"):
         return values.astype("float64")
     if holds in ("integer", "decimal"):
@@ -91,7 +97,7 @@ def _strings(values: pd.Series) -> pd.Series:
 
 def _exact(values: pd.Series) -> pd.Series:
     """Return whole numbers exactly, as strings beyond 64 bits, and decimal fractions as floats."""
-    if not all(value is None or value == int(value) for value in values):
+    if not all(value is None or (math.isfinite(value) and value == int(value)) for value in values):
         return values.astype("float64")
     whole = [None if value is None else int(value) for value in values]
     if all(value is None or -(2**63) <= value < 2**63 for value in whole):
@@ -136,7 +142,9 @@ def _called(column: pd.Series) -> str:
 
 
 def _fitted(column: pd.Series, kind: str) -> pd.Series:
-    """Return 0 and 1 as truth values, and truth values as numbers, where the column is known to be of that kind."""
+    """Return 0 and 1 as truth values where a column is known to hold such; among numbers truth values are none."""
+    if kind == "numeric" and pd.api.types.is_bool_dtype(column):
+        return column.astype(object).map(as_text, na_action="ignore").astype("str")
     if kind == "boolean" and column.dtype.kind in "iuf" and column.dropna().isin([0, 1]).all():
         return column.astype("boolean" if column.isna().any() else "bool")
     return column

@@ -289,6 +289,8 @@ def _usable(
     usable = labelled[ids].notna().all(axis=1).to_numpy()
     faults = [] if usable.all() else [f"{(~usable).sum():,} without {' or '.join(map(quoted, ids))}"]
     for name in source.columns:
+        if contract.left_out.get(name) in ("dropped", "empty"):
+            continue  # nothing is known of what it holds, and nothing is learned from it
         given = _given(TRUTH if name == contract.target else name, labelled)
         bad = given.notna().to_numpy() & _column(name, labelled, source, contract, config).isna().to_numpy() & usable
         if bad.any():

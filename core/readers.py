@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -50,7 +50,8 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     for file in files:
         with explained(file.name, file.is_local):
             frame = _read_typed(file, left, options, notes)
-        frame.columns = [str(name).strip() for name in frame.columns]
+        frame.columns = header_names(frame.columns)
+        _check_once(file, list(frame.columns))
         for name, value in file.partitions.items():
             if name not in frame.columns:
                 frame[name] = pd.Series([value] * len(frame), index=frame.index, dtype="str")
@@ -59,10 +60,22 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
         if left is not None and (left := left - len(frame)) <= 0:
             break
     filled = [frame for frame in frames if len(frame)] or frames[:1]
-    rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
+    rows = filled[0] if len(filled) == 1 else _joined(filled)
     spelt = set().union(*(file.partitions for file in files))
-    table, reading = settle_table(rows, data, known, spelt.difference(frames[0].attrs.get("typed", ())))
+    with explained(files[0].name, files[0].is_local):
+        table, reading = settle_table(rows, data, known, spelt)
     return table, reading.model_copy(update={"notes": (*notes, *reading.notes)})
+
+
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join tables; columns of several types as objects, since pandas would make floats of whole numbers."""
+    unlike = [name for name in frames[0] if len({frame[name].dtype for frame in frames}) > 1]
+    return pd.concat([frame.astype(dict.fromkeys(unlike, object)) for frame in frames], ignore_index=True)
+
+
+def _check_once(file: File, names: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{file.name} has column '{twice[0]}' more than once; give each column its own name")
 
 
 def _read_typed(file: File, rows: int | None, options: dict[str, Any], notes: list[Note]) -> pd.DataFrame:
@@ -115,8 +128,8 @@ def numbers_of(data: Data) -> Numbers:
         return frozenset(str(word).lower() for word in options.get(key) or ())
 
     return Numbers(
-        decimal=options.get("decimal") or ".",
-        thousands=options.get("thousands"),
+        decimal=str(options.get("decimal") or "."),
+        thousands=str(options["thousands"]) if options.get("thousands") else None,
         anywhere=anywhere,
         words=words,
         true=listed("true_values") | {"true"},
@@ -211,6 +224,7 @@ def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: 
             read += len(batch)
             if not header and len(batch):
                 header = header_names(texts[0].as_py() for texts in batch.columns)
+                _check_once(file, header)
                 if len(header) > _WIDEST:
                     raise UserError(f"{file.name} has {len(header):,} columns, at most {_WIDEST:,} can be read")
                 batch = batch[1:]
@@ -236,9 +250,9 @@ def _swallowed(header: Sequence[str], batch: pa.RecordBatch, separator: str) -> 
     return notes
 
 
-def header_names(cells: Iterator[Any]) -> list[str]:
+def header_names(cells: Iterable[Any]) -> list[str]:
     """Return the columns that a first line names, one without a name by its place as pandas does."""
-    return [(cell or "").strip() or f"Unnamed: {place}" for place, cell in enumerate(cells)]
+    return [str("" if cell is None else cell).strip() or f"Unnamed: {place}" for place, cell in enumerate(cells)]
 
 
 def ragged(rows: Sequence[pa.csv.InvalidRow], expected: int, read: int) -> str:
@@ -348,7 +362,7 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
     is_array = options.get("lines") is not True and file.ending == "json" and text.lstrip()[:1] == "["
     records = json.loads(text)[:rows] if is_array else []
     if not is_array:
-        for number, line in enumerate(text.splitlines() if "\u2028" not in text else text.split("\n"), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     records.append(json.loads(line))

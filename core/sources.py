@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import ROOT, Config, Data, UserError, known
 from core.databases import check_connection, check_database, read_query
-from core.files import File, find_files, is_local, read_header, suggest
+from core.files import File, explained, find_files, is_local, read_header, suggest
 
 if TYPE_CHECKING:  # the check before a run does without pandas
     import pandas as pd
@@ -75,7 +76,8 @@ def read_table(
         if found.empty:
             raise UserError(f"{source.name} is empty: it has columns and no rows")
         found = found.set_axis(columns, axis=1).head(data.rows or len(found)).reset_index(drop=True)
-        rows, reading = settle_table(found, data, known)
+        with explained(source.name, source.database is None):
+            rows, reading = settle_table(found, data, known)
     _check_columns(data, list(rows.columns), source.name, labelled)
     if rows.empty:
         raise UserError(f"{source.name} is empty: it has columns and no rows")
@@ -196,7 +198,7 @@ def _is_file_url(source: str) -> bool:
 
 def _check_columns(data: Data, columns: Sequence[str], name: str, labelled: bool) -> None:
     """Refuse a name that stands twice, and one the config wants and the table lacks."""
-    twice = {column for column in columns if columns.count(column) > 1}
+    twice = {column for column, count in Counter(columns).items() if count > 1}
     if twice:
         raise UserError(f"{name} has column '{min(twice)}' more than once; give each column its own name")
     times = [data.time] if data.time else []

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from config import Kind
 from core.notes import Known, Note
-from core.table import MISSING_WORDS, as_text
+from core.table import ISO, LAST_YEAR, MISSING_WORDS, as_kind, as_text
 
 EXACT = 2**53
 """float64 holds every whole number below."""
@@ -33,7 +33,6 @@ LENIENT = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 _ENDLESS = re.compile(r"[+-]?(?:inf(?:inity)?|\d+(?:\.\d+)?e\+?\d{3,})", re.I)  # also what overflows: 1e400
 _ZERO_LED, _WHOLE, _TRAILING = r"^[+-]?0\d", r"^[+-]?\d+$", r"\.\d+0$"
 
-ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
 _STARTS_AS_TIME = re.compile(r"\s*\d+[./-]")
 # Dots put the day first everywhere; of / and - both orders are tried, and one of them must fail.
 _DAYS = ["%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y"]
@@ -86,6 +85,10 @@ class Texts:
         self._lost = False  # only a later piece showed that these are no numbers: the earlier ones are no texts now
         self._decimals: set[int] = set()
         self._trailing: str | None = None
+        self._whole = True
+        self._beyond = False  # whole numbers of more than 64 bits: digits, if all are whole
+        self._endless = self._finite = False
+        self._codes = 0
 
     def add(self, texts: pa.Array) -> None:
         """Take the next piece, strings in which a missing value is null."""
@@ -115,9 +118,11 @@ class Texts:
         texts = pa.chunked_array(self._texts or [pa.array([], pa.string())], pa.string())
         if "boolean" in self._may_be and self._is_truth(texts):
             return self._as_truth(texts)
-        if self.known is not None and self.known.kind == "numeric" and len(texts):
-            texts = _plain_numbers(texts, self._numbers, others=texts)
+        if self._numbers[:2] != (".", None):  # an option, no guess: a number is spelt alike, whatever stands beside it
+            texts = _plain_numbers(texts, self._numbers)
         values = pd.Series(texts.to_pandas(), name=self.name).astype("str")
+        if self._numbers.true | self._numbers.false != PLAIN.true | PLAIN.false or self._may_be == {"boolean"}:
+            values = self._spelt_truth(values)
         return self._as_times(values) if "datetime" in self._may_be else values
 
     def _without_words(self, texts: pa.Array) -> tuple[pa.Array, list[str]]:
@@ -139,19 +144,23 @@ class Texts:
                 if (cleared := self._cleared(plain, fits)) is None:
                     return None
                 plain = cleared
-        if self.known is not None and self.known.settled:
+        self._finite = self._finite or bool(pc.any(fits).as_py())
+        if self.known is not None:
             self._note_codes(plain)
+            plain = pc.utf8_ltrim(plain, "+")
         point = pc.find_substring(plain, ".")
         if pc.max(point).as_py() in (-1, None) and pc.all(pc.match_substring_regex(plain, _WHOLE), min_count=0).as_py():
             try:
                 return pc.cast(plain, pa.int64())
-            except pa.ArrowInvalid:  # beyond 64 bits: digits, not numbers
-                return None
+            except pa.ArrowInvalid:
+                self._beyond = True
+        else:
+            self._whole = False
         if self.known is None and self._numbers.decimal == ".":
             self._look_at_decimals(plain, point)
         try:
             return pc.cast(plain, pa.float64())
-        except pa.ArrowInvalid:  # Arrow knows no sign in front and no 1e-400
+        except pa.ArrowInvalid:  # Arrow knows no 1e-400
             return pa.array([None if text is None else float(text) for text in plain.to_pylist()], pa.float64())
 
     def _cleared(self, plain: pa.Array, fits: pa.Array) -> pa.Array | None:
@@ -160,8 +169,7 @@ class Texts:
         endless = {word: "-inf" if word[0] == "-" else "inf" for word in odd if _ENDLESS.fullmatch(word)}
         if any(word not in endless and word not in self._numbers.words for word in odd):
             return None
-        if endless and not self._parts and not pc.any(fits).as_py():
-            return None  # infinities alone are no numbers
+        self._endless = self._endless or bool(endless)
         self.words.update(word for word in odd if word not in endless)
         return pc.replace_with_mask(plain, pc.invert(fits), pa.array([endless.get(word) for word in odd], pa.string()))
 
@@ -178,20 +186,25 @@ class Texts:
 
     def _note_codes(self, plain: pa.Array) -> None:
         odd = pc.filter(plain, pc.match_substring_regex(plain, _ZERO_LED))
-        if not len(odd):
+        if not len(odd) or self.known is None or not self.known.settled:
             return
+        self._codes += len(odd)
         shown = ", ".join(repr(text) for text in pc.unique(odd).to_pylist()[:3])
         sentence = (
             f"'{self.name}' was numeric in training and is spelt as codes now, e.g. {shown}; "
             f"set data.kinds.{self.name}: categorical if they are"
         )
-        self.notes = [Note(rule="changed_kind", column=self.name, count=len(odd), sentence=sentence)]
+        self.notes = [Note(rule="changed_kind", column=self.name, count=self._codes, sentence=sentence)]
 
     def _as_numbers(self) -> pd.Series | None:
         """Return int64, Int64 where whole numbers miss a value and need it, or float64; None if these are codes."""
+        if (self._endless and not self._finite) or (self._whole and self._beyond and self.known is None):
+            return None  # infinities alone are no numbers, and digits beyond 64 bits are a code
         whole = all(pa.types.is_int64(part.type) for part in self._parts)
-        numbers = pa.chunked_array(self._parts if whole else [pc.cast(part, pa.float64()) for part in self._parts])
-        self._parts = []
+        if self._role == "id" and not whole and (self._beyond or any(map(_is_large, self._parts))):
+            return None
+        parts = self._parts if whole else [pc.cast(part, pa.float64(), safe=False) for part in self._parts]
+        numbers, self._parts = pa.chunked_array(parts), []
         if self._trailing and self._role != "target" and self._may_be_codes(numbers):
             return None
         if self._role == "id" and not whole:
@@ -218,7 +231,7 @@ class Texts:
     def _is_truth(self, texts: pa.ChunkedArray) -> bool:
         spelt = {text for text in pc.unique(texts).to_pylist() if text is not None}
         present = {text.strip().lower() for text in spelt - self._numbers.words} if len(spelt) < CODES else set()
-        return bool(present) and present <= self._numbers.true | self._numbers.false
+        return (bool(present) or self.known is not None) and present <= self._numbers.true | self._numbers.false
 
     def _as_truth(self, texts: pa.ChunkedArray) -> pd.Series:
         values = pd.Series(texts.to_pandas(), dtype=object)
@@ -228,31 +241,48 @@ class Texts:
         )
         return pd.Series(truth.astype("boolean" if truth.isna().any() else "bool"), name=self.name)
 
+    def _spelt_truth(self, values: pd.Series) -> pd.Series:
+        """Spell truth values alike, where the options name their words or the column is known to hold some."""
+        said = {text: text.strip().lower() for text in values.dropna().unique()}
+        truth = {text: "true" for text, word in said.items() if word in self._numbers.true}
+        return values.replace(truth | {text: "false" for text, word in said.items() if word in self._numbers.false})
+
     def _as_times(self, values: pd.Series) -> pd.Series:
-        """Return times if the texts are that and may be, else the texts."""
+        """Return times if the texts are that and may be, else the texts; a contract's format is not guessed again."""
         if self.known is None and not may_be_times(values, self._numbers.words):
             return values
-        cleared = values.where(~values.isin(self._numbers.words))
-        found = read_times(cleared, self.known.format if self.known else None)
-        if found is None:
-            return values if self.known is None else _iso_where_it_fits(values, self.known.format)
-        times, self.format = found
+        cleared = values.where(~values.str.strip().isin(self._numbers.words)).str.strip()
+        if self.known is not None and (self.known.settled or self.known.format):
+            self.format = self.known.format
+            times = known_times(cleared, self.format)
+            if bool((times.isna() & cleared.notna()).any()):
+                return times.map(lambda time: time.isoformat(), na_action="ignore").astype("str").fillna(values)
+        elif (found := read_times(cleared)) is not None:
+            times, self.format = found
+        else:
+            return values
         self._count_words(values)
         self.notes += _zones(cleared)
         return times
 
     def _count_words(self, values: pd.Series) -> None:
-        self.words.update(values[values.isin(self._numbers.words)].tolist())
+        self.words.update(word for word in values.str.strip() if word in self._numbers.words)
 
 
-def read_times(values: pd.Series, layout: str | None = None) -> tuple[pd.Series, str | None] | None:
+def known_times(texts: pd.Series, layout: str | None) -> pd.Series:
+    """Return strings as datetime64[us], each by itself: in a known format or ISO 8601; what is neither is NaT."""
+    times = pd.Series(as_kind(texts, "datetime"))
+    if layout is not None:
+        spelt = pd.to_datetime(texts, format=layout, errors="coerce", utc=True).dt.tz_localize(None)
+        times = times.fillna(spelt.dt.as_unit("us"))
+    return times
+
+
+def read_times(texts: pd.Series) -> tuple[pd.Series, str | None] | None:
     """Return strings as datetime64[us] and their format, None for ISO 8601, or nothing where they are no times.
 
-    Every one must be a time, and exactly one format fit; `layout` is one that is known, and tried first.
+    Every one must be a time, and exactly one format fit.
     """
-    texts = values.str.strip()
-    if layout is not None and (times := _parsed(texts, layout)) is not None:
-        return times, layout
     if not may_be_times(texts):
         return None
     start = texts.dropna().head(1)
@@ -267,17 +297,10 @@ def read_times(values: pd.Series, layout: str | None = None) -> tuple[pd.Series,
 
 def _parsed(texts: pd.Series, layout: str) -> pd.Series | None:
     try:
-        return pd.to_datetime(texts, format=layout, utc=True).dt.tz_localize(None).dt.as_unit("us")
+        times = pd.to_datetime(texts, format=layout, utc=True).dt.tz_localize(None).dt.as_unit("us")
     except ValueError:
         return None
-
-
-def _iso_where_it_fits(values: pd.Series, layout: str | None) -> pd.Series:
-    """Spell texts of a known format as ISO 8601; leave others as they are, to be found wrong."""
-    if layout is None:
-        return values
-    times = pd.to_datetime(values.str.strip(), format=layout, errors="coerce", utc=True).dt.tz_localize(None)
-    return times.map(lambda time: time.isoformat(), na_action="ignore").astype("str").fillna(values)
+    return None if (times.dt.year > LAST_YEAR).any() else times
 
 
 def _zones(texts: pd.Series) -> list[Note]:
@@ -312,20 +335,26 @@ def _parts(numbers: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return pc.fill_null(numbers, 0).to_numpy().copy(), mask
 
 
-def _plain_numbers(texts: Any, numbers: Numbers, others: Any = None) -> Any:
+def _plain_numbers(texts: Any, numbers: Numbers) -> Any:
     """Spell the numbers among texts with a decimal point and nothing between thousands.
 
-    With another decimal mark a point is none: such texts become what is no number, or are left as in `others`.
+    With another decimal mark a point is none, and what has one no number.
     """
     decimal, group = re.escape(numbers.decimal), re.escape(numbers.thousands or "")
     whole = rf"\d{{1,3}}(?:{group}\d{{3}})+|\d+" if group else r"\d+"
     fits = pc.match_substring_regex(texts, rf"^\s*[+-]?(?:{whole})(?:{decimal}\d*)?(?:[eE][+-]?\d+)?\s*$")
     plain = pc.replace_substring(texts, numbers.thousands, "") if numbers.thousands else texts
     plain = pc.replace_substring(plain, numbers.decimal, ".")
-    if others is None:
-        dotted = pc.match_substring_regex(texts, r"^\s*[+-]?\d*\.\d")
-        others = texts if numbers.decimal == "." else pc.if_else(dotted, "no number", texts)
+    if numbers.decimal == ".":
+        return pc.if_else(fits, plain, texts)
+    dotted = pc.match_substring_regex(texts, r"^\s*[+-]?\d*\.\d+\s*$")
+    others = pc.if_else(dotted, pc.binary_join_element_wise(texts, "with a point", " "), texts)
     return pc.if_else(fits, plain, others)
+
+
+def _is_large(part: pa.Array) -> bool:
+    spread = pc.min_max(part).as_py()
+    return any(value is not None and abs(value) >= EXACT for value in spread.values())
 
 
 def texts_of(values: pd.Series) -> pa.Array:

@@ -60,6 +60,11 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCI
 _COMMA = r"\s*-?\d+,\d+\s*"
 _DATE = re.compile(r"(?:(\d{4})[-/](\d\d?)[-/](\d\d?)|(\d\d?)[./-](\d\d?|[A-Za-z]{3})[./-](\d{4}))(?:[T ](.+))?")
 _ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
+ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
+"""How a time is spelt, as a whole: ISO 8601, without its rarer forms."""
+LAST_YEAR = 9999
+"""Of Python's own times; pandas' go on."""
+
 _MONTHS = {name.lower(): place for place, name in enumerate(calendar.month_abbr)}
 _MISSING = np.uint64(0x9E3779B97F4A7C15)
 _TIME = np.uint64(0xD1B54A32D192ED03)
@@ -68,10 +73,17 @@ _TIME = np.uint64(0xD1B54A32D192ED03)
 def missing_words(options: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the words that `data.options` make a missing value of in any column, and among numbers and times."""
     given = options.get("na_values", ())
-    always = frozenset({given} if isinstance(given, str) else map(str, given) if isinstance(given, list) else ())
+    listed = given if isinstance(given, list) else [] if isinstance(given, dict) else [given] if given != () else []
+    always = frozenset(spelt for word in listed for spelt in (str(word), *_other_spellings(word)))
     if options.get("keep_default_na") is True:
         always |= MISSING_WORDS
     return always, always if options.get("keep_default_na") is False else always | MISSING_WORDS
+
+
+def _other_spellings(word: Any) -> tuple[str, ...]:
+    """Return how else a number is spelt, as pandas takes it: -999 is -999.0 too."""
+    is_number = isinstance(word, int | float) and not isinstance(word, bool) and math.isfinite(word)
+    return (repr(float(word)), as_text(word)) if is_number else ()
 
 
 def infer_task(target: pd.Series, task: Task | None, kind: Kind | None = None) -> Task:
@@ -215,7 +227,7 @@ def as_kind(values: pd.Series, kind: Kind, categories: Collection[str] = ()) -> 
     if kind == "numeric":
         coerced: list[Any] = [_as_float(value) for value in distinct]
     elif kind == "boolean":
-        coerced = [_TRUTH.get(as_text(value).lower(), np.nan) for value in distinct]
+        coerced = [_TRUTH.get(as_text(value).strip().lower(), np.nan) for value in distinct]
     else:  # one object a spelling, so that a model's pickle does not depend on the reader's objects
         coerced = [sys.intern(category_of(as_text(value), categories)) for value in distinct]
     dtype = "float64" if kind in ("numeric", "boolean") else "object"
@@ -357,18 +369,20 @@ def _plain_hashes(texts: list[str]) -> Hashes:
 
 
 def _text_identities(texts: list[str], first: bool) -> Hashes:
-    """Hash texts; one that spells a number, a truth value, a time or a gap hashes as that."""
-    found = [_spelt_number(text) for text in texts]
+    """Hash texts; one that spells a number, a truth value, a time or a gap hashes as that, blanks around it aside."""
+    stripped = [text.strip() for text in texts]
+    found = [text if value is word else value for text, word in zip(texts, stripped, strict=True)
+             for value in [_spelt_number(word)]]  # fmt: skip
     hashes = _plain_hashes([value if isinstance(value, str) else "" for value in found])
     floats = np.array([math.nan if isinstance(value, str) else value for value in found], np.float64)
     hashes = np.where(np.isnan(floats), hashes, _number_hashes(floats))
-    dated = np.array([text[:1].isdigit() and len(text) >= 8 for text in texts], bool) & np.isnan(floats)
+    dated = np.array([text[:1].isdigit() and len(text) >= 8 for text in stripped], bool) & np.isnan(floats)
     if dated.any():
         spelt = [_iso(text, first) for text, may_be in zip(texts, dated, strict=True) if may_be]
         times = _as_times(pd.Series(spelt, dtype=object))
         times = times if first else _unordered(times)
         hashes[dated] = np.where(np.isnat(times), hashes[dated], _time_hashes(times))
-    hashes[[text in MISSING_WORDS for text in texts]] = _MISSING
+    hashes[[text in MISSING_WORDS for text in stripped]] = _MISSING
     return hashes
 
 
@@ -418,12 +432,12 @@ def _as_times(values: pd.Series) -> npt.NDArray[np.datetime64]:
         times = pd.DatetimeIndex(values)
     else:
         codes, distinct = _distinct(values)
-        texts = [as_text(value) for value in distinct]
-        spelt = pd.Series([*texts, None], dtype=object)
+        texts = (as_text(value).strip() for value in distinct)
+        spelt = pd.Series([*(text if re.fullmatch(ISO, text) else None for text in texts), None], dtype=object)
         parsed = pd.to_datetime(spelt, format="ISO8601", errors="coerce", utc=True)
         times = pd.DatetimeIndex(parsed)[codes]
-    naive = times if times.tz is None else times.tz_convert("UTC").tz_localize(None)
-    return naive.as_unit("us").to_numpy()
+    naive = (times if times.tz is None else times.tz_convert("UTC").tz_localize(None)).as_unit("us")
+    return np.where(naive.year > LAST_YEAR, np.datetime64("NaT"), naive.to_numpy())
 
 
 def _like(values: pd.Series, coerced: npt.NDArray[Any], dtype: str) -> pd.Series:

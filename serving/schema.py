@@ -49,8 +49,11 @@ class Schema:
         self.columns = (*self.features, *self.extras)
         self.fields = self._fields(card)
         """What each column takes, features first, as `columns`."""
-        self._between_commas = [replace(field, decimal=".") for field in self.fields]
+        self._between_commas = [replace(field, decimal=".", thousands=None) for field in self.fields]
         self._known = frozenset(self.columns)
+        given = card.recipe.data.options.get("sep")
+        self._separator = given if isinstance(given, str) and len(given) == 1 else ","
+        """What stood between the fields of the table."""
         self._expected = [(place, field.expects) for place, field in enumerate(self.fields) if field.expects]
         self.values = msgspec.defstruct("Values", self._types(), forbid_unknown_fields=True, array_like=True)
         self.label = msgspec.defstruct(
@@ -95,7 +98,7 @@ class Schema:
         self._check_names(1, names)
         cells = dict(zip(names, zip(*lines, strict=True), strict=True))
         nothing = (None,) * len(lines)
-        fields = self._between_commas if separator == "," else self.fields
+        fields = self._between_commas if separator == "," != self._separator else self.fields
         columns = [field.read_all(cells[field.name]) if field.name in cells else nothing for field in fields]
         rows = list(zip(*columns, strict=True))
         try:
@@ -240,9 +243,11 @@ class Schema:
 
     def _table(self, text: str) -> tuple[list[str], list[list[str]], str]:
         """Return the header of a CSV, its other lines that are not empty, and its separator."""
-        separator = next((mark for mark in ",;\t" if self._known.issuperset(_first_line(text, mark))), ",")
+        marks = dict.fromkeys((*self._separator, *",;\t"))
+        separator = next((mark for mark in marks if self._known.issuperset(_first_line(text, mark))), ",")
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        return next(reader, []), [line for line in reader if line], separator
+        header = [name if name in self._known else name.strip() for name in next(reader, [])]
+        return header, [line for line in reader if line], separator
 
 
 class _Twice(dict[str, Any]):

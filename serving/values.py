@@ -16,7 +16,7 @@ from config import Kind, Serving
 from core.categories import category_of
 from core.contract import Column, Other
 from core.records import Rule
-from core.table import as_text, missing_words, quoted
+from core.table import ISO, as_text, missing_words, quoted
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # a longer one is no number to anybody else
 Scalar = str | Whole | float | bool | None
@@ -25,6 +25,7 @@ Scalar = str | Whole | float | bool | None
 DIGITS = r"^(0|-?([1-9][0-9]{0,17}|[1-8][0-9]{18}|9[01][0-9]{17}))$(?!\n)"
 UNFIT = (msgspec.ValidationError, ValueError)
 """What says that a value does not fit."""
+_ISO = re.compile(ISO)
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -61,6 +62,8 @@ class Moment(metaclass=_Times):
                 return datetime.strptime(text, cls.format)
             except ValueError:
                 pass
+        if _ISO.fullmatch(text) is None:
+            raise ValueError("not a time")
         return datetime.fromisoformat(text)
 
 
@@ -87,6 +90,8 @@ class Field:
     categories: frozenset[str] = frozenset()
     decimal: str = "."
     """What stands before the fraction of a number in a CSV."""
+    thousands: str | None = None
+    """What may stand between thousands there."""
     expects: Callable[[Any], bool] | None = None
     """Says of an accepted value whether training knew such; None where the type says it."""
 
@@ -108,7 +113,7 @@ class Field:
         if cell == "" or cell in self.cell_words:
             return None
         if self.kind == "boolean":
-            return _TRUTH.get(cell.lower(), cell)
+            return _TRUTH.get(cell.strip().lower(), cell)
         if self.kind == "numeric" and not self.whole:
             return self._number(cell)
         return self.meant(cell)
@@ -118,7 +123,7 @@ class Field:
         if self.kind != "numeric":
             means = {cell: self.read(cell) for cell in set(cells)}
             return [means[cell] for cell in cells]
-        plain = None if self.whole or self.decimal != "." else _floats(cells)
+        plain = None if self.whole or self.decimal != "." or self.thousands else _floats(cells)
         return [self.read(cell) for cell in cells] if plain is None else plain
 
     def take(self, value: Any) -> Any:
@@ -153,8 +158,10 @@ class Field:
 
     def _number(self, cell: str) -> Any:
         text = cell
+        if self.thousands and re.fullmatch(rf"\s*[+-]?\d{{1,3}}({re.escape(self.thousands)}\d{{3}})+(\D\d*)?\s*", cell):
+            text = cell.replace(self.thousands, "")
         if self.decimal != ".":
-            text = "" if "." in cell else cell.replace(self.decimal, ".")
+            text = "" if "." in text else text.replace(self.decimal, ".")
         numbers = _floats([text])
         return cell if numbers is None else numbers[0]
 
@@ -187,7 +194,8 @@ def feature(column: Column, serving: Serving, slack: float, options: Mapping[str
         words=words,
         cell_words=words | typed if column.nullable and column.kind != "categorical" else words,
         categories=categories,
-        decimal=options.get("decimal") or ".",
+        decimal=str(options.get("decimal") or "."),
+        thousands=options.get("thousands"),
         expects=expects,
     )
 
