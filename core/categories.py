@@ -7,6 +7,7 @@ It needs nothing but the value's one spelling (`core.table.as_text`), in which 3
 import re
 from collections.abc import Collection
 
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 
 
@@ -19,6 +20,15 @@ def category_of(text: str, known: Collection[str]) -> str:
     if text in known:
         return text
     return next((other for other in _others(text) if other in known), text)
+
+
+def is_ambiguous(number: float, known: Collection[str]) -> bool:
+    """Say whether a number may mean several known categories: 1.1 was `1.1` or `1.10`, and 7 was `7` or `007`."""
+    return sum(_spells(text, number) for text in known) > 1
+
+
+def _spells(text: str, number: float) -> bool:
+    return _NUMBER.fullmatch(text) is not None and float(text) == number
 
 
 def _others(text: str) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
     }
     for name, reason in contract.left_out.items():
         if name in rows.columns and reason in ("constant", "empty", "text") and not wrong.get(name):
-            broken.append(_useless_column(rows[name], reason))
+            broken.append(_useless_column(rows[name], reason, _hints(data)))
     broken += [found for several in wrong.values() for found in several]
     broken += _doubts(rows, data, contract)
     if settings.rules.leaking_target != "off":
@@ -146,7 +146,7 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
     for known in contract.columns:
         if known.kind == "categorical" and known.name not in data.kinds:
             counts = spelling_counts(rows[known.name])
-            yield from _mostly_numbers(known.name, counts)
+            yield from _mostly_numbers(known.name, counts, _hints(data))
             if count := int(counts.reindex(sorted(MISSING_WORDS)).sum()):
                 words = ", ".join(f"'{word}' {counts[word]:,} ×" for word in counts.index if word in MISSING_WORDS)
                 fix = "if they mean a missing value, set data.options.na_values to them"
@@ -160,8 +160,13 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
         yield from _similar_labels(rows[contract.target])
 
 
-def _mostly_numbers(name: str, counts: pd.Series) -> Iterator[_Broken]:
-    for kind, called in _HINTS:
+def _hints(data: Data) -> Sequence[tuple[Kind, str]]:
+    """Return what to look for in strings; with a decimal mark of its own, reading says what numbers need."""
+    return _HINTS[1:] if data.options.keys() & {"decimal", "thousands"} else _HINTS
+
+
+def _mostly_numbers(name: str, counts: pd.Series, hints: Sequence[tuple[Kind, str]]) -> Iterator[_Broken]:
+    for kind, called in hints:
         odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
         zero_led = kind == "numeric" and any(re.match(r"-?0\d", text) for text in counts.index)  # codes, no doubt
         if not odd.all() and not zero_led and counts[odd].sum() <= _FEW * counts.sum():
@@ -291,14 +296,14 @@ def _wrong_type(values: pd.Series, coerced: pd.Series, kind: Kind) -> Iterator[_
         yield "wrong_type", str(values.name), count, sentence
 
 
-def _useless_column(values: pd.Series, reason: Reason) -> _Broken:
+def _useless_column(values: pd.Series, reason: Reason, hints: Sequence[tuple[Kind, str]]) -> _Broken:
     name, count = str(values.name), len(values)
     if reason != "text":
         holds = "no value" if reason == "empty" else "one value"
         return f"{reason}_column", name, count, f"'{name}' holds {holds} in training; it is left out"
     sentence = f"'{name}' is free text; it is left out"
     counts = spelling_counts(values)
-    for kind, called in _HINTS:
+    for kind, called in hints:
         odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
         if counts[odd].sum() <= _FEW * counts.sum():
             sentence += f"; {_how_many(name, counts, odd, kind, called)}"

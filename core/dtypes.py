@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from core.categories import category_of
+from core.categories import category_of, is_ambiguous
 from core.notes import Known, Note
 from core.spelling import EXACT, PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
 from core.table import as_text
@@ -38,7 +40,10 @@ def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLA
     if isinstance(column.dtype, pd.StringDtype):
         if wants_strings or (known is None and not may_be_times(column, numbers.words)):
             return Settled(column)
-        return _from_texts(column, known, numbers)
+        settled = _from_texts(column, known, numbers)
+        if known is None or known.kind != "numeric" or not known.settled or not _were_strings(values):
+            return settled
+        return settled._replace(notes=(*settled.notes, *_strings_now(settled.values)))
     if known is None or column.isna().all():
         return Settled(column)
     if wants_strings and not is_id:
@@ -53,7 +58,7 @@ def plain(values: pd.Series) -> pd.Series:
     beyond 64 bits are strings, a categorical dtype is one of strings whatever it holds, a time span is in seconds.
     """
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
-        return values
+        return _as_written(values) if values.dtype in (np.float16, np.float32) else values
     if isinstance(values.dtype, np.dtype) and values.dtype.kind == "M":
         return pd.Series(values.dt.as_unit("us"))
     if isinstance(values.dtype, pd.DatetimeTZDtype):
@@ -89,6 +94,12 @@ def plain_objects(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([plain(table[name]) if table[name].dtype == object else table[name] for name in table], axis=1)
 
 
+def _as_written(values: pd.Series) -> pd.Series:
+    """Return short floats as the doubles that their digits spell, as every text format has them."""
+    texts = pc.cast(pa.array(values.to_numpy(), from_pandas=True), pa.string())
+    return pd.Series(pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False), values.index, name=values.name)
+
+
 def _strings(values: pd.Series) -> pd.Series:
     texts = values.astype("str")
     empty = texts == ""
@@ -121,11 +132,35 @@ def _from_texts(column: pd.Series, known: Known | None, numbers: Numbers) -> Set
     return Settled(found.set_axis(column.index), gathered.format, dict(gathered.words), tuple(gathered.notes))
 
 
+def _were_strings(values: pd.Series) -> bool:
+    """Say whether a column held strings alone, in a format that has numbers too."""
+    return not pd.api.types.is_object_dtype(values.dtype) or all(isinstance(value, str) for value in values.dropna())
+
+
+def _strings_now(numbers: pd.Series) -> list[Note]:
+    """Note numbers that have become strings: codes, perhaps."""
+    present = numbers.dropna()
+    if present.empty or not pd.api.types.is_numeric_dtype(numbers):
+        return []  # what is none of a number is found by itself
+    name = str(numbers.name)
+    sentence = (
+        f"'{name}' held numbers in training and holds strings now, e.g. '{as_text(present.iloc[0])}'; set "
+        f"data.kinds.{name}: categorical if they are codes, or numeric if they are numbers"
+    )
+    return [Note(rule="changed_kind", column=name, count=len(present), sentence=sentence)]
+
+
 def _as_strings(column: pd.Series, known: Known) -> Settled:
     """Spell numbers, truth values or times of a column that holds strings; note where these are none it knows."""
     spelt = column.astype(object).where(column.notna(), None).map(as_text, na_action="ignore")
     texts = spelt.map(lambda text: category_of(text, known.categories), na_action="ignore").astype("str")
-    strange = [t for t in texts.dropna().unique() if category_of(t, known.categories) not in known.categories]
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    strange = [
+        text
+        for text in texts.dropna().unique()
+        if category_of(text, known.categories) not in known.categories
+        or (is_number and is_ambiguous(float(text), known.categories))
+    ]
     notes = []
     if known.settled and known.categories and strange:
         count, had = int(texts.isin(strange).sum()), ", ".join(repr(text) for text in sorted(known.categories)[:3])

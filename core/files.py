@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from config import Data, UserError, known
 from core.commas import as_advice
 from core.looks import better_name, wrong_content, wrong_mark
-from core.text import SAMPLE, Lines, header, look_at, sniff
+from core.text import SAMPLE, Lines, column_names, header, look_at, sniff
 
 _SUPPORTED = "it needs .csv, .tsv, .parquet, .xlsx, .jsonl, .ndjson or .json (text also .gz, .bz2, .xz, .zst, .zip)"
 _ENDING = re.compile(r"\.(?:(parquet|pq)|(xlsx)|(csv|tsv|jsonl|ndjson|json)(?:\.(gz|bz2|xz|zst|zip))?)$", re.I)
@@ -285,6 +285,8 @@ def read_header(data: Data, file: File) -> list[str] | None:
         return None
     if not any(columns):
         raise UserError(f"{file.name} is empty")
+    if file.is_text:
+        columns = column_names(columns)
     if len(columns) == 1 and data.target != columns[0]:
         found = suggest(file, data.options)
         if "sep" in found:

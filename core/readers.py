@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from core.files import File, explained
 from core.notes import Known, Note, Reading
 from core.spelling import Numbers, Texts, texts_of
 from core.table import missing_words
-from core.text import separator_of, swallowed_lines
+from core.text import column_names, separator_of, swallowed_lines
 
 _PIECE = 8 * 2**20  # bytes of CSV looked at together: some ten thousand rows, few enough to stay in a cache
 _ARROW = {
@@ -50,7 +50,7 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     for file in files:
         with explained(file.name, file.is_local):
             frame = _read_typed(file, left, options, notes)
-        frame.columns = header_names(frame.columns)
+        frame.columns = column_names(frame.columns)
         _check_once(file, list(frame.columns))
         for name, value in file.partitions.items():
             if name not in frame.columns:
@@ -101,8 +101,8 @@ def settle_table(
     settled: dict[str, Settled] = {}
     for name in rows.columns:
         column = rows[name]
-        if name in texts and name not in known:
-            gathered = Texts(name, None, numbers, role=_role(name, data))
+        if name in texts:
+            gathered = Texts(name, known.get(name), numbers, role=_role(name, data))
             gathered.add(texts_of(column))
             if (values := gathered.finish()) is not None:
                 settled[name] = Settled(values.set_axis(rows.index), gathered.format)
@@ -223,7 +223,7 @@ def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: 
         for batch in reader:
             read += len(batch)
             if not header and len(batch):
-                header = header_names(texts[0].as_py() for texts in batch.columns)
+                header = column_names(texts[0].as_py() for texts in batch.columns)
                 _check_once(file, header)
                 if len(header) > _WIDEST:
                     raise UserError(f"{file.name} has {len(header):,} columns, at most {_WIDEST:,} can be read")
@@ -248,11 +248,6 @@ def _swallowed(header: Sequence[str], batch: pa.RecordBatch, separator: str) -> 
         several = texts.filter(pc.match_substring(texts, "\n")).to_pylist()
         notes += swallowed_lines(name, several, separator, len(header))
     return notes
-
-
-def header_names(cells: Iterable[Any]) -> list[str]:
-    """Return the columns that a first line names, one without a name by its place as pandas does."""
-    return [str("" if cell is None else cell).strip() or f"Unnamed: {place}" for place, cell in enumerate(cells)]
 
 
 def ragged(rows: Sequence[pa.csv.InvalidRow], expected: int, read: int) -> str:

@@ -21,6 +21,7 @@ from pandas.api import types
 
 from config import Data, Kind, Task, UserError, known
 from core.categories import category_of
+from core.commas import number_notes
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -136,11 +137,8 @@ def _check_not_nearly_numbers(target: pd.Series, kind: Kind | None) -> None:
     number = comma | as_kind(texts, "numeric").notna().to_numpy()
     if counts[number].sum() < 0.9 * counts.sum():
         return
-    if comma.any():
-        raise UserError(
-            f"target '{target.name}' looks like numbers with a decimal comma, e.g. {quoted(texts[comma].iloc[0])}; "
-            "set data.options.decimal: ','"
-        )
+    if notes := number_notes({str(target.name): list(counts.index)}, {}) if comma.any() else []:
+        raise UserError(f"target {notes[0].sentence}")
     count = int(counts[~number].sum())
     odd = f", {count} of {len(target)} are none, e.g. {quoted(texts[~number].iloc[0])}" if count else ", not spelt so"
     fix = f"repair them, or set data.kinds.{target.name}: categorical if they are classes"

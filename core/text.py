@@ -233,6 +233,11 @@ def _open_quote(lines: Iterable[str], separator: str, quote: str) -> int | None:
     return None
 
 
+def column_names(cells: Iterable[Any]) -> list[str]:
+    """Return the columns that a first line names, one without a name by its place as pandas does."""
+    return [str("" if cell is None else cell).strip() or f"Unnamed: {place}" for place, cell in enumerate(cells)]
+
+
 def header(lines: Iterable[str], layout: Layout, options: Mapping[str, Any]) -> list[str] | None:
     """Return the columns that a CSV file names, before a reader renames those that stand twice; None if it may not.
 

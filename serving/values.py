@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from config import Kind, Serving
-from core.categories import category_of
+from core.categories import category_of, is_ambiguous
 from core.contract import Column, Other
 from core.records import Rule
 from core.table import ISO, as_text, missing_words, quoted
@@ -100,6 +100,8 @@ class Field:
         if isinstance(value, str) and (value == "" or value in self.words):
             return None
         if self.kind == "categorical" and _is_scalar(value):
+            if type(value) in (int, float) and is_ambiguous(value, self.categories):
+                return value
             category = category_of(as_text(value), self.categories)
             return category if category in self.categories else value
         if self.whole and isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]{0,18}", value):
@@ -294,7 +296,8 @@ def _words(column: Column | Other) -> str:
 def _known(column: Column) -> Any:
     """Return the type of a known category; a whole number is another spelling of one: 3 is "3", as in training."""
     texts = [text for text in column.categories if text]
-    return Literal[(*texts, *(int(text) for text in texts if re.fullmatch(r"0|-?[1-9]\d{0,17}", text)))]
+    whole = (int(text) for text in texts if re.fullmatch(r"0|-?[1-9]\d{0,17}", text))
+    return Literal[(*texts, *(number for number in whole if not is_ambiguous(number, texts)))]
 
 
 def _text_but(words: frozenset[str]) -> Any:

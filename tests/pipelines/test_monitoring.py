@@ -228,7 +228,8 @@ def test_retraining_goes_on_without_a_champion_whose_files_are_gone(loop: Callab
     verdict = output("verdict", named("orphan", "retraining"))
     assert verdict.reasons[0].endswith("no prediction of these rows is on record: judged like a first model")
     assert registry.champion("orphan").version == 2  # type: ignore[union-attr]
-    assert call("--status").out.split()[:4] == ["orphan", "running,", "version", "2,"]
+    (line,) = (line for line in call("--status").out.splitlines() if line.startswith("orphan "))
+    assert line.split()[:4] == ["orphan", "running,", "version", "2,"]
 
 
 def named(name: str, pipeline: str) -> Any:

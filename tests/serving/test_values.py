@@ -224,7 +224,7 @@ def test_a_csv_may_have_another_separator_and_then_the_decimal_comma_of_the_tabl
     assert celled(SCHEMA, separator) == celled(SCHEMA)
     with pytest.raises(Refused, match="'size' needs a number from"):
         celled(SCHEMA, separator, size="7,5")
-    commas = schema(options={"decimal": ","})
+    commas = schema(options={"sep": ";", "decimal": ","})
     assert celled(commas, separator, size="7,5")["size"] == celled(commas, size="7.5")["size"] == 7.5
     with pytest.raises(Refused, match="it is '7,5'"):
         celled(commas, size="7,5")
