@@ -151,7 +151,7 @@ def _read_texts(
     for piece in _pieces(files, options, data.rows, notes):
         for name, texts in piece.items():
             if name not in samples:
-                samples[name] = texts[:_SAMPLE].drop_null().to_pylist()
+                samples[name] = texts[: min(_SAMPLE, 20 * _SAMPLE // len(piece) + 20)].drop_null().to_pylist()
             columns.setdefault(name, column(name)).add(texts)
     table = {name: texts.finish() for name, texts in columns.items()}
     if again := {name: columns[name].again() for name, values in table.items() if values is None}:
