@@ -118,8 +118,11 @@ class Texts:
         texts = pa.chunked_array(self._texts or [pa.array([], pa.string())], pa.string())
         if "boolean" in self._may_be and self._is_truth(texts):
             return self._as_truth(texts)
-        if self._numbers[:2] != (".", None):  # an option, no guess: a number is spelt alike, whatever stands beside it
-            texts = _plain_numbers(texts, self._numbers)
+        numeric = self.known is not None and self.known.kind == "numeric"
+        said_to_be_strings = self.known is not None and not self.known.settled and not numeric
+        if self._numbers[:2] != (".", None) and not said_to_be_strings:
+            # By an option, which is no guess, so a number is spelt alike whatever stands beside it.
+            texts = _plain_numbers(texts, self._numbers, marked=numeric)
         values = pd.Series(texts.to_pandas(), name=self.name).astype("str")
         if self._numbers.true | self._numbers.false != PLAIN.true | PLAIN.false or self._may_be == {"boolean"}:
             values = self._spelt_truth(values)
@@ -335,17 +338,17 @@ def _parts(numbers: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return pc.fill_null(numbers, 0).to_numpy().copy(), mask
 
 
-def _plain_numbers(texts: Any, numbers: Numbers) -> Any:
+def _plain_numbers(texts: Any, numbers: Numbers, *, marked: bool = True) -> Any:
     """Spell the numbers among texts with a decimal point and nothing between thousands.
 
-    With another decimal mark a point is none, and what has one no number.
+    With another decimal mark a point is none: what has one is `marked`, so that nobody takes it for a number.
     """
     decimal, group = re.escape(numbers.decimal), re.escape(numbers.thousands or "")
     whole = rf"\d{{1,3}}(?:{group}\d{{3}})+|\d+" if group else r"\d+"
     fits = pc.match_substring_regex(texts, rf"^\s*[+-]?(?:{whole})(?:{decimal}\d*)?(?:[eE][+-]?\d+)?\s*$")
     plain = pc.replace_substring(texts, numbers.thousands, "") if numbers.thousands else texts
     plain = pc.replace_substring(plain, numbers.decimal, ".")
-    if numbers.decimal == ".":
+    if numbers.decimal == "." or not marked:
         return pc.if_else(fits, plain, texts)
     dotted = pc.match_substring_regex(texts, r"^\s*[+-]?\d*\.\d+\s*$")
     others = pc.if_else(dotted, pc.binary_join_element_wise(texts, "with a point", " "), texts)

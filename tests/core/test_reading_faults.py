@@ -464,6 +464,15 @@ def test_a_point_is_none_where_the_decimal_mark_is_a_comma() -> None:
     assert held_to(contract, wanted)[1] == ["'x' has 1 values that are not numeric, e.g. '1.234 with a point'"]
 
 
+def test_strings_beside_decimal_commas_stay_as_they_are() -> None:
+    Path("t.csv").write_text("v;x;y\n" + "".join(f"{['1.10', 'b'][row % 2]};{row},5;{row % 2}\n" for row in range(60)))
+    options = {"sep": ";", "decimal": ","}
+    assert learned("t.csv", options=options)[0].columns[0].categories == ("1.10", "b")
+    Path("t.csv").write_text("v;x;y\n" + "".join(f"{['1,5', '7,0'][row % 2]};{row};{row % 2}\n" for row in range(60)))
+    said = learned("t.csv", options=options, kinds={"v": "categorical"})[0]
+    assert said.columns[0].categories == ("1,5", "7,0")
+
+
 def test_what_a_column_is_does_not_depend_on_how_a_file_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     import core.readers
 
