@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from core.categories import category_of, is_ambiguous
 from core.notes import Known, Note
-from core.spelling import EXACT, PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
+from core.spelling import PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
 from core.table import as_text
 
 _STRINGS = ("categorical", "text")
@@ -74,7 +74,7 @@ def plain(values: pd.Series) -> pd.Series:
         return values.astype("float64")
     values = values.astype(object).where(values.notna(), None)
     holds = pd.api.types.infer_dtype(values, skipna=True)
-    if holds == "mixed-integer-float" and any(isinstance(v, int) and abs(v) >= EXACT for v in values):
+    if holds == "mixed-integer-float" and any(isinstance(v, int) and int(float(v)) != v for v in values):
         return _strings(values.map(as_text, na_action="ignore"))  # digits that a float would lose
     if holds in ("floating", "mixed-integer-float", "empty"):
         return values.astype("float64")
