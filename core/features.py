@@ -13,9 +13,6 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from config import Kind
 
-# A string of its own: as a literal it would be one object with the encoder's attribute of that name, or not, by whether
-# this process has opened a model before; and a pickle tells that apart.
-_CATEGORIES = "".join(("categ", "ories"))
 CALENDAR = ("days", "month", "weekday", "hour")
 # In microseconds as the columns: in pandas' own nanoseconds 9999-12-31, an open end, is out of bounds.
 _EPOCH, _DAY = pd.Timestamp("1970-01-01").as_unit("us"), pd.Timedelta(days=1).as_unit("us")
@@ -89,7 +86,7 @@ def preprocessing(features: Mapping[str, Kind]) -> ColumnTransformer:
     return ColumnTransformer(
         [
             ("numbers", make_pipeline(*scale), numbers),
-            (_CATEGORIES, make_pipeline(Categories(), encode), categories),
+            ("categories", make_pipeline(Categories(), encode), categories),
             ("times", make_pipeline(CalendarParts(), *scale), times),
         ]
     )

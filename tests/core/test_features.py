@@ -1,4 +1,3 @@
-import sys
 from typing import Any
 
 import numpy as np
@@ -89,9 +88,3 @@ def test_the_steps_are_scikit_learn_citizens(step: Any) -> None:
 def test_no_column_of_a_kind_is_no_fault() -> None:
     numbers = fitted("numeric", [1.0, 2.0])
     assert prepared(numbers, "numeric", [1.0, 2.0]).shape == (2, 1)
-
-
-def test_a_model_file_does_not_depend_on_whether_another_was_opened_before() -> None:
-    """The name of a part is no attribute's: unpickled attributes have names of their own, and a pickle tells."""
-    (name,) = (name for name, _, _ in preprocessing({"a": "categorical"}).transformers if name == "categories")
-    assert name is not sys.intern("categories")
