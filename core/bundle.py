@@ -96,17 +96,12 @@ class Bundle:
         """Return the fitted pipeline, or why the libraries refuse it; a file that was changed is a UserError."""
         from sklearn.exceptions import InconsistentVersionWarning
 
-        from core.features import preprocessing
-
         found = sha256(self.model_file)
         if found != self.card.model:
             raise UserError(
                 f"the model file of '{self.card.recipe.name}' is not the one that was trained: "
                 f"its SHA-256 is {found[:12]}…, its card says {self.card.model[:12]}…"
             )
-        # Made once before anything is unpickled: whichever comes first gives a class the strings that name its attributes,
-        # and a pickle tells whether these are one object with others, so the same fit would be another file.
-        preprocessing({"number": "numeric", "category": "categorical", "time": "datetime"})
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
             try:
