@@ -88,8 +88,19 @@ class Bundle:
 
     @property
     def fault(self) -> str:
-        """Say why the libraries here refuse the model: `needs scikit-learn 1.9.1, here is 1.9.2`; empty if not."""
-        return self._opened[1]
+        """Say why the libraries here refuse the model: `needs scikit-learn 1.9.1, here is 1.9.2`; empty if not.
+
+        It is opened to see that only where something is another than then: what a process has unpickled changes which
+        strings are one object, so a model that is fitted later would be another file.
+        """
+        return "" if self._is_at_home() else self._opened[1]
+
+    def _is_at_home(self) -> bool:
+        import sklearn
+
+        ours = (self.card.recipe.model.estimator or "sklearn.").startswith("sklearn.")
+        same = self.card.environment == environment() and sklearn.__version__ == self.card.environment["scikit-learn"]
+        return ours and same and sha256(self.model_file) == self.card.model
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
