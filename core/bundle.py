@@ -96,10 +96,10 @@ class Bundle:
         return "" if self._is_at_home() else self._opened[1]
 
     def _is_at_home(self) -> bool:
-        import sklearn
+        from sklearn.base import __version__ as here
 
         ours = (self.card.recipe.model.estimator or "sklearn.").startswith("sklearn.")
-        same = self.card.environment == environment() and sklearn.__version__ == self.card.environment["scikit-learn"]
+        same = self.card.environment == environment() and here == self.card.environment["scikit-learn"]
         return ours and same and sha256(self.model_file) == self.card.model
 
     @cached_property
