@@ -54,7 +54,7 @@ def test_a_run_outlives_the_server_that_is_killed_and_comes_back(company: Compan
     company.server.prepare_successor()
     process = ann.train("outlives", *ON_SERVER)
     wait_for(lambda: (run := company.newest_run("outlives")) and run["name"], "the run to begin")
-    company.server.kill()
+    company.server.kill_between_requests()
     time.sleep(3)
     company.server.start()
     result = ended(process)
