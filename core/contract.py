@@ -4,7 +4,6 @@ The contract is JSON and travels with the model: training checks rows with it, t
 it, and monitoring measures drift from its reference statistics, so nobody needs the training rows again.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -101,8 +100,7 @@ class DataContract(Section):
     @property
     def features(self) -> dict[str, Kind]:
         """Return the kind of each feature, as `core.table.as_features` wants it."""
-        # Names end up in the model's pickle, which must not depend on where the contract was read from.
-        return {sys.intern(column.name): column.kind for column in self.columns}
+        return {column.name: column.kind for column in self.columns}
 
     @property
     def categories(self) -> dict[str, tuple[str, ...]]:

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import logging
-import pickle
 import warnings
 from typing import Any
 
@@ -16,7 +15,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import Pipeline
 
 from config import Model, Recipe, Task, Threshold, UserError, known
-from core.bundle import Bundle, Card, code_fingerprint, environment, sha256
+from core.bundle import Bundle, Card, code_fingerprint, environment, pickled, sha256
 from core.contract import DataContract, encode_target
 from core.features import preprocessing
 from core.metrics import Predictions, measure, metric_names
@@ -83,7 +82,7 @@ def train(rows: pd.DataFrame, contract: DataContract, split: SplitRule, recipe: 
         costs=(rule.false_positive, rule.false_negative),
     )
     prior = np.bincount(truth.astype(int)) / len(truth) if contract.classes else [truth.mean()]
-    model_file = pickle.dumps(pipeline, protocol=5)
+    model_file = pickled(pipeline)
     card = Card(
         recipe=recipe,
         contract=contract,

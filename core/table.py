@@ -6,7 +6,6 @@ import json
 import math
 import numbers
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
@@ -226,8 +225,8 @@ def as_kind(values: pd.Series, kind: Kind, categories: Collection[str] = ()) -> 
         coerced: list[Any] = [_as_float(value) for value in distinct]
     elif kind == "boolean":
         coerced = [_TRUTH.get(as_text(value).strip().lower(), np.nan) for value in distinct]
-    else:  # one object a spelling, so that a model's pickle does not depend on the reader's objects
-        coerced = [sys.intern(category_of(as_text(value), categories)) for value in distinct]
+    else:
+        coerced = [category_of(as_text(value), categories) for value in distinct]
     dtype = "float64" if kind in ("numeric", "boolean") else "object"
     return _like(values, np.array([*coerced, np.nan], dtype)[codes], dtype)  # missing has code -1, the last
 

@@ -9,7 +9,6 @@ import sklearn
 from conftest import Cli, Result, output
 
 import core.bundle
-import core.model
 import registry
 from config import UserError
 
@@ -124,8 +123,7 @@ def test_scikit_learn_changed_by_one_patch_and_back_always_has_a_way_forward(
     environment = core.bundle.environment()
     with monkeypatch.context() as changed:
         changed.setattr(sklearn.base, "__version__", later)
-        for module in (core.bundle, core.model):
-            changed.setattr(module, "environment", lambda: environment | {"scikit-learn": later})
+        changed.setattr(core.bundle, "environment", lambda: environment | {"scikit-learn": later})
         refused = cli("--pipeline", "deployment", "--set", "name=patched")
         assert refused.code == 2
         assert f"needs scikit-learn {here}, here is {later}" in refused.err

@@ -66,9 +66,7 @@ def test_a_model_whose_package_is_not_here_says_what_is_missing(monkeypatch: pyt
     with monkeypatch.context() as installed:
         installed.setitem(sys.modules, "gone_package", package)
         content = pickle.dumps(package.Model())
-    recipe = BUNDLE.card.recipe
-    own = recipe.model_copy(update={"model": recipe.model.model_copy(update={"estimator": "gone_package.Model"})})
-    lost = Bundle(BUNDLE.card.model_copy(update={"model": sha256(content), "recipe": own}), content)
+    lost = Bundle(BUNDLE.card.model_copy(update={"model": sha256(content)}), content)
     assert lost.fault.endswith("ModuleNotFoundError: No module named 'gone_package'")
     with pytest.raises(UserError, match="gone_package"):
         _ = lost.pipeline
