@@ -35,6 +35,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+SPELLING = frozenset(("na_values", "keep_default_na", "decimal", "thousands", "true_values", "false_values"))
+"""Options of pandas' CSV reader that say how values are spelt; every file and query takes them here."""
+
+
 class Data(Section):
     """Say where the rows come from and what their columns mean."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from config import Data, UserError
+from config import SPELLING, Data, UserError
 
 if TYPE_CHECKING:  # the check before a run does without pandas and SQLAlchemy
     import pandas as pd
@@ -58,7 +58,7 @@ def read_query(data: Data, url: str, query: str) -> pd.DataFrame:
     import sqlalchemy as sa
 
     engine = _engine(data, url)
-    options = dict(data.options)
+    options = {key: value for key, value in data.options.items() if key not in SPELLING}
     if isinstance(options.get("params"), list):  # YAML knows no tuples, and a list would mean many queries
         options["params"] = tuple(options["params"])
     try:

@@ -33,22 +33,35 @@ def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLA
     Strings become times if all of them can be read as that in one way only; strings of digits stay strings, since a
     format with types would have had numbers for them.
     """
-    column = plain(values)
+    column, words = _without(plain(values), numbers.anywhere)
     if is_id and column.dtype.kind == "f":
         column = as_id(column)
     wants_strings = known is not None and known.kind in _STRINGS
     if isinstance(column.dtype, pd.StringDtype):
         if wants_strings or (known is None and not may_be_times(column, numbers.words)):
-            return Settled(column)
+            return Settled(column, words=words)
         settled = _from_texts(column, known, numbers)
+        settled = settled._replace(words={**words, **settled.words})
         if known is None or known.kind != "numeric" or not known.settled or not _were_strings(values):
             return settled
         return settled._replace(notes=(*settled.notes, *_strings_now(settled.values)))
     if known is None or column.isna().all():
-        return Settled(column)
+        return Settled(column, words=words)
     if wants_strings and not is_id:
-        return _as_strings(column, known)
-    return Settled(_fitted(column, known.kind))
+        return _as_strings(column, known)._replace(words=words)
+    return Settled(_fitted(column, known.kind), words=words)
+
+
+def _without(column: pd.Series, missing: frozenset[str]) -> tuple[pd.Series, dict[str, int]]:
+    """Return the column with gaps where a value is spelt as a missing one, and how often each of these was there."""
+    if not missing:
+        return column, {}
+    counts = column.value_counts()
+    words = {value: int(count) for value, count in counts.items() if as_text(value) in missing}
+    if not words:
+        return column, {}
+    left = column.astype(object).where(~column.isin(list(words)), None)
+    return plain(left), {as_text(value): count for value, count in words.items()}
 
 
 def plain(values: pd.Series) -> pd.Series:

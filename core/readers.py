@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from config import Data, UserError
+from config import SPELLING, Data, UserError
 from core.commas import number_notes
 from core.delta import read_delta
 from core.dtypes import Settled, plain, settle
@@ -44,6 +44,7 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     options = {key: value for key, value in data.options.items() if key != "storage_options"}
     if files[0].ending in ("csv", "tsv"):
         return _read_texts(data, files, options, known)
+    options = {key: value for key, value in options.items() if key not in SPELLING}
     frames: list[pd.DataFrame] = []
     notes = list[Note]()
     left = data.rows

@@ -13,7 +13,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from config import ROOT, Config, Data, UserError, known
+from config import ROOT, SPELLING, Config, Data, UserError, known
 from core.databases import check_connection, check_database, read_query
 from core.files import File, explained, find_files, is_local, read_header, suggest
 
@@ -217,6 +217,8 @@ def _check_options(what: str, function: Callable[..., Any], options: dict[str, A
     if not what.startswith("pandas.") and any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     allowed = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in _OURS]
+    if what.startswith("pandas."):
+        allowed += sorted(SPELLING.difference(allowed))
     for option in options:
         if option not in allowed:
             raise UserError(f"no option '{option}' (data.options); {known(what, allowed, option)}")

@@ -1,6 +1,8 @@
 """Tables that once were read wrong without a word, each with the right value."""
 
 import json
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -537,3 +539,30 @@ def test_odd_input_is_one_line(text: str, said: str) -> None:
     Path(name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=said):
         read_rows(data(name))
+
+
+@pytest.mark.parametrize("form", ["t.csv", "t.parquet", "t.jsonl", "t.json", "t.xlsx", "t.db"])
+def test_what_is_said_of_spellings_holds_in_every_format(form: str) -> None:
+    table = pd.DataFrame({"age": [-999, *range(49)], "price": ["?", *["1,5"] * 49], "x": range(50), "y": [0, 1] * 25})
+    source: dict[str, Any] = {"source": form}
+    if form.endswith("db"):
+        with closing(sqlite3.connect(form)) as database:
+            table.to_sql("t", database, index=False)
+        source = {"source": "sqlite:///t.db", "query": "SELECT * FROM t"}
+    elif form.endswith("csv"):
+        table.to_csv(form, index=False)
+    elif form.endswith("parquet"):
+        table.to_parquet(form)
+    elif form.endswith("xlsx"):
+        table.to_excel(form, index=False)
+    else:
+        table.to_json(form, orient="records", lines=form.endswith("l"))
+    options = {"na_values": [-999, "?"], "decimal": ","}
+    wanted = Data.model_validate({**source, "target": "y", "options": options, "kinds": {"price": "numeric"}})
+    rows, reading = read_table(wanted)
+    assert rows["age"].isna().sum() == rows["price"].isna().sum() == 1
+    assert rows["price"].dropna().eq(1.5).all()
+    assert {name: dict(words) for name, words in reading.missing_words.items()} == {
+        "age": {"-999": 1},
+        "price": {"?": 1},
+    }
