@@ -96,8 +96,9 @@ def encoding_by_mark(head: bytes) -> str | None:
 def fitting_encoding(sample: bytes) -> str:
     """Return the likeliest encoding of text that is not UTF-8.
 
-    cp1252 lacks five bytes. Where they occur, the text is older: from DOS (cp850) or a Mac, whichever has more
-    small letters. latin-1 would take any byte, and make `€` a control character.
+    Letters of other alphabets stand side by side, those with accents among plain ones. Of these, cp1252 lacks five
+    bytes: where they occur, the text is older: from DOS (cp850) or a Mac, whichever has more small letters. latin-1
+    would take any byte, and make `€` a control character.
     """
     if encoding := encoding_by_mark(sample):
         return encoding
@@ -105,6 +106,12 @@ def fitting_encoding(sample: bytes) -> str:
         return encoding
     if _is_text(sample):
         return "utf-8"
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    if sum(len(run) for run in runs if len(run) > 2) > 0.5 * sum(map(len, runs)):
+        from charset_normalizer import from_bytes
+
+        if guess := from_bytes(b" ".join(re.findall(rb"[^\s,;]*[\x80-\xff][^\s,;]*", sample))).best():
+            return guess.encoding.replace("_", "-")
     try:
         sample.decode("cp1252")
     except UnicodeDecodeError:

@@ -190,7 +190,15 @@ def test_an_archive_with_other_files_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "advice"),
-    [("cp1252", "cp1252"), ("mac-roman", "mac-roman"), ("cp850", "cp850"), ("utf-16-le", "utf-16-le")],
+    [
+        ("cp1252", "cp1252"),
+        ("mac-roman", "mac-roman"),
+        ("cp850", "cp850"),
+        ("utf-16-le", "utf-16-le"),
+        ("cp1251", "cp1251"),
+        ("shift-jis", "cp932"),
+        ("gb18030", "gb18030"),
+    ],
 )
 def test_the_encoding_that_is_advised_gives_the_text(encoding: str, advice: str) -> None:
     words = {
@@ -198,6 +206,9 @@ def test_the_encoding_that_is_advised_gives_the_text(encoding: str, advice: str)
         "mac-roman": ["élève", "forêt", "français"],
         "cp850": ["Müller", "Größe", "äöü"],
         "utf-16-le": ["Köln", "Łódź", "Ulm"],
+        "cp1251": ["Москва", "Казань", "улица", "Новосибирск", "Санкт-Петербург", "город", "имя"],
+        "shift-jis": ["東京", "大阪", "名古屋"],
+        "gb18030": ["北京", "上海", "广州"],
     }[encoding]
     write("t.csv", ("word,y\n" + "".join(f"{word},0\n" for word in words)).encode(encoding))
     message = refusal("t.csv")
