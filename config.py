@@ -35,7 +35,9 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-SPELLING = frozenset(("na_values", "keep_default_na", "decimal", "thousands", "true_values", "false_values"))
+SPELLING = frozenset(
+    ("na_values", "keep_default_na", "decimal", "thousands", "true_values", "false_values", "dayfirst")
+)
 """Options of pandas' CSV reader that say how values are spelt; every file and query takes them here."""
 
 

@@ -7,7 +7,7 @@ stay strings. Where a contract knows the column already, its texts are parsed by
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ _ENDLESS = re.compile(r"[+-]?(?:inf(?:inity)?|\d+(?:\.\d+)?e\+?\d{3,})", re.I)  
 _ZERO_LED, _WHOLE, _TRAILING = r"^[+-]?0\d", r"^[+-]?\d+$", r"\.\d+0$"
 
 _STARTS_AS_TIME = re.compile(r"\s*\d+[./-]")
-# Dots put the day first everywhere; of / and - both orders are tried, and one of them must fail.
+# Dots put the day first everywhere; of / and - both orders are tried, and the values must show which is meant.
 _DAYS = ["%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y"]
 _FORMATS = [day + clock for day in _DAYS for clock in ("", " %H:%M", " %H:%M:%S")]
 
@@ -54,6 +54,8 @@ class Numbers(NamedTuple):
     """Those that are one among numbers, truth values and times."""
     true: frozenset[str] = frozenset({"true"})
     false: frozenset[str] = frozenset({"false"})
+    day_first: bool | None = None
+    """Whether 03/04/2024 is in April; if left out, other values of the column must show it."""
 
 
 PLAIN = Numbers()
@@ -260,10 +262,12 @@ class Texts:
             times = known_times(cleared, self.format)
             if bool((times.isna() & cleared.notna()).any()):
                 return times.map(lambda time: time.isoformat(), na_action="ignore").astype("str").fillna(values)
-        elif (found := read_times(cleared)) is not None:
-            times, self.format = found
         else:
-            return values
+            found = read_times(cleared, self._numbers.day_first)
+            if len(found) != 1:
+                self.notes += _order_in_doubt(cleared) if found else []
+                return values
+            times, self.format = found[0]
         self._count_words(values)
         self.notes += _zones(cleared)
         return times
@@ -281,21 +285,31 @@ def known_times(texts: pd.Series, layout: str | None) -> pd.Series:
     return times
 
 
-def read_times(texts: pd.Series) -> tuple[pd.Series, str | None] | None:
-    """Return strings as datetime64[us] and their format, None for ISO 8601, or nothing where they are no times.
+def read_times(texts: pd.Series, day_first: bool | None = None) -> Sequence[tuple[pd.Series, str | None]]:
+    """Return strings as datetime64[us] and their format, None for ISO 8601, once for each reading that is possible.
 
-    Every one must be a time, and exactly one format fit.
+    Every one must be a time, all in one format. With `day_first` given, day and month have that order.
     """
     if not may_be_times(texts):
-        return None
+        return []
     start = texts.dropna().head(1)
     if re.fullmatch(ISO, start.iloc[0]):
         fits = texts.dropna().str.fullmatch(ISO).all()
         times = _parsed(texts, "ISO8601") if fits else None
-        return None if times is None else (times, None)
-    layouts = [layout for layout in _FORMATS if _parsed(start, layout) is not None]
+        return [] if times is None else [(times, None)]
+    wrong = () if day_first is None else ("%m/", "%m-") if day_first else ("%d/", "%d-%m")
+    layouts = [layout for layout in _FORMATS if not layout.startswith(wrong) and _parsed(start, layout) is not None]
     found = [(times, layout) for layout in layouts if (times := _parsed(texts, layout)) is not None]
-    return found[0] if len(found) == 1 else None
+    return found[:1] if all(times.equals(found[0][0]) for times, _ in found) else found
+
+
+def _order_in_doubt(texts: pd.Series) -> list[Note]:
+    example = next(text for text in texts.dropna() if text[:2] != text[3:5])
+    sentence = (
+        f"'{texts.name}' has no date that tells the day from the month, e.g. '{example}', so they are strings; "
+        "set data.options.dayfirst: true or false"
+    )
+    return [Note(rule="doubtful_reading", column=str(texts.name), count=int(texts.notna().sum()), sentence=sentence)]
 
 
 def _parsed(texts: pd.Series, layout: str) -> pd.Series | None:

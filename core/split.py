@@ -114,7 +114,8 @@ def _times(rows: pd.DataFrame, name: str) -> pd.Series:
     if missing := int(times.isna().sum()):
         raise UserError(
             f"a split by time needs a time (ISO 8601) in every row, column '{name}' has none in {missing} of "
-            f"{len(times)}; repair them, remove those rows or use split.by: hash"
+            f"{len(times)}; repair them, remove those rows, say what comes first by data.options.dayfirst, or use "
+            "split.by: hash"
         )
     return times
 

@@ -18,6 +18,7 @@ from core.checks import check_rows, check_table, holdout_findings, reading_findi
 from core.contract import DataContract, learn_contract
 from core.gate import judge_models
 from core.model import train
+from core.preflight import check_rows_here
 from core.sources import read_rows, read_table
 from core.split import resolve
 from core.table import fingerprint, infer_task
@@ -566,3 +567,27 @@ def test_what_is_said_of_spellings_holds_in_every_format(form: str) -> None:
         "age": {"-999": 1},
         "price": {"?": 1},
     }
+
+
+def test_days_that_may_be_months_are_pointed_at_and_the_advice_settles_them() -> None:
+    days = ["03/04/2024", "05/01/2024", "11/11/2024"]
+    contract, found = learned(csv("t.csv", day=days, x=X, y=Y))
+    assert kinds(contract)["day"] == "categorical"
+    assert found["doubtful_reading", "day"].startswith(
+        "'day' has no date that tells the day from the month, e.g. '03/04/2"
+    )
+    for day_first, month in ((True, 4), (False, 3)):
+        rows, reading = read_table(data("t.csv", options={"dayfirst": day_first}))
+        assert (rows["day"][0].month, list(reading.notes)) == (month, [])
+    rows.assign(day=np.resize(np.array(days, object), len(rows))).to_json("t.jsonl", orient="records", lines=True)
+    assert read_rows(data("t.jsonl", options={"dayfirst": True}))["day"][0].month == 4
+    rows = read_rows(data(csv("t.csv", day=["04/04/2024", "11/11/2024"], x=X, y=Y)))
+    assert rows["day"][0].month == 4  # either way
+
+
+def test_a_split_by_time_leaves_days_in_doubt_to_the_champion_s_contract() -> None:
+    config = use_case(csv("t.csv", day=["03/04/2024", "05/01/2024"], x=X, y=Y), time="day")
+    by_time = config.model_copy(update={"split": Split(by="time")})
+    check_rows_here(by_time.recipe)
+    with pytest.raises(UserError, match=r"data\.options\.dayfirst"):
+        resolve(read_rows(by_time.data), by_time.data, by_time.split)
