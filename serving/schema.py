@@ -51,9 +51,11 @@ class Schema:
         """What each column takes, features first, as `columns`."""
         self._between_commas = [replace(field, decimal=".", thousands=None) for field in self.fields]
         self._known = frozenset(self.columns)
-        given = card.recipe.data.options.get("sep")
+        options = card.recipe.data.options
+        given = options.get("sep")
         self._separator = given if isinstance(given, str) and len(given) == 1 else ","
         """What stood between the fields of the table."""
+        self._quoting = {key: options[key] for key in ("quotechar", "escapechar") if key in options}
         self._expected = [(place, field.expects) for place, field in enumerate(self.fields) if field.expects]
         self.values = msgspec.defstruct("Values", self._types(), forbid_unknown_fields=True, array_like=True)
         self.label = msgspec.defstruct(
@@ -156,8 +158,11 @@ class Schema:
     def _readers(self) -> tuple[Callable[[bytes], Any], ...]:
         """Return what reads one object, an array of objects, and an array of arrays.
 
-        Names that msgspec does not take, with quotes or line breaks, are left to the second look.
+        Names that msgspec does not take, with quotes or line breaks, are left to the second look, and so is all where a
+        number stands for a missing value.
         """
+        if any(field.has_number_for_missing for field in self.fields):
+            return _not_at_once, _not_at_once, _not_at_once
         arrays = msgspec.json.Decoder(list[self.values], dec_hook=parse).decode  # type: ignore[name-defined]
         if any(_ODD_NAME.search(name) for name in self.columns):
             return _not_at_once, _not_at_once, arrays
@@ -244,10 +249,13 @@ class Schema:
     def _table(self, text: str) -> tuple[list[str], list[list[str]], str]:
         """Return the header of a CSV, its other lines that are not empty, and its separator."""
         marks = dict.fromkeys((*self._separator, *",;\t"))
-        separator = next((mark for mark in marks if self._known.issuperset(_first_line(text, mark))), ",")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        separator = next((mark for mark in marks if self._known.issuperset(self._first_line(text, mark))), ",")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, **self._quoting)
         header = [name if name in self._known else name.strip() for name in next(reader, [])]
         return header, [line for line in reader if line], separator
+
+    def _first_line(self, text: str, separator: str) -> list[str]:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, **self._quoting), [])
 
 
 class _Twice(dict[str, Any]):
@@ -273,7 +281,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _not_at_once(body: bytes) -> Any:
-    raise msgspec.ValidationError("a name that msgspec does not take")
+    raise msgspec.ValidationError("what msgspec does not take at once")
 
 
 def _check_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
@@ -284,10 +292,6 @@ def _check_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         if len(line) != len(names):
             wanted, has = f"{len(names)} cells, as many as the header", "more" if len(line) > len(names) else "fewer"
             raise Refused(422, f"row {number} needs {wanted}, it has {has}")
-
-
-def _first_line(text: str, separator: str) -> list[str]:
-    return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
 
 
 def _typical(column: Column) -> Any:

@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -92,12 +92,21 @@ class Field:
     """What stands before the fraction of a number in a CSV."""
     thousands: str | None = None
     """What may stand between thousands there."""
+    truth: Mapping[str, bool] = field(default_factory=_TRUTH.copy)
+    """How truth values are spelt there, in small letters."""
     expects: Callable[[Any], bool] | None = None
     """Says of an accepted value whether training knew such; None where the type says it."""
+
+    @cached_property
+    def has_number_for_missing(self) -> bool:
+        """Say whether a number, such as -999, stands for a missing value."""
+        return self.kind == "numeric" and any(_floats([word]) for word in self.words)
 
     def meant(self, value: Any) -> Any:
         """Return what a JSON value means, as the type has it; what means nothing comes back as it is."""
         if isinstance(value, str) and (value == "" or value in self.words):
+            return None
+        if self.has_number_for_missing and type(value) in (int, float) and as_text(value) in self.words:
             return None
         if self.kind == "categorical" and _is_scalar(value):
             if type(value) in (int, float) and is_ambiguous(value, self.categories):
@@ -115,7 +124,7 @@ class Field:
         if cell == "" or cell in self.cell_words:
             return None
         if self.kind == "boolean":
-            return _TRUTH.get(cell.strip().lower(), cell)
+            return self.truth.get(cell.strip().lower(), cell)
         if self.kind == "numeric" and not self.whole:
             return self._number(cell)
         return self.meant(cell)
@@ -125,7 +134,8 @@ class Field:
         if self.kind != "numeric":
             means = {cell: self.read(cell) for cell in set(cells)}
             return [means[cell] for cell in cells]
-        plain = None if self.whole or self.decimal != "." or self.thousands else _floats(cells)
+        special = self.whole or self.decimal != "." or self.thousands or self.has_number_for_missing
+        plain = None if special else _floats(cells)
         return [self.read(cell) for cell in cells] if plain is None else plain
 
     def take(self, value: Any) -> Any:
@@ -198,8 +208,15 @@ def feature(column: Column, serving: Serving, slack: float, options: Mapping[str
         categories=categories,
         decimal=str(options.get("decimal") or "."),
         thousands=options.get("thousands"),
+        truth=_TRUTH | _truth(options),
         expects=expects,
     )
+
+
+def _truth(options: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the words that `data.options` name for truth values."""
+    words = {"false_values": False, "true_values": True}
+    return {str(word).lower(): truth for key, truth in words.items() for word in options.get(key) or ()}
 
 
 def companion(name: str, other: Other | None, is_id: bool, decimal: str) -> Field:

@@ -205,6 +205,9 @@ def test_a_csv_is_read_as_training_reads_it() -> None:
         assert celled(SCHEMA, member=text)["member"] is truth
     with pytest.raises(Refused, match="'member' needs true or false or null, it is 'yes'"):
         celled(SCHEMA, member="yes")
+    assert celled(schema(options={"true_values": ["Yes"], "false_values": ["No"]}), member="yes")["member"] is True
+    quoted = table(ROW | {"land": "'DE'"})
+    assert schema(options={"quotechar": "'"}).csv_rows(quoted) == SCHEMA.csv_rows(table(ROW | {"land": "DE"}))
     assert celled(SCHEMA, id=str(2**63 - 1), mail="007", when="31.12.2025 23:59", paid="TRUE", fee="1") == {
         **celled(SCHEMA),
         **{"id": 2**63 - 1, "mail": "007", "when": datetime(2025, 12, 31, 23, 59), "paid": True, "fee": 1.0},
@@ -281,3 +284,13 @@ def test_a_column_may_be_called_anything(names: tuple[str, ...]) -> None:
         assert len(said.value.sentence) < 1000
     with pytest.raises(Refused, match="is missing; it needs a number"):
         of.rows(json.dumps({name: row[name] for name in names[1:]}).encode())
+
+
+def test_a_number_that_stands_for_a_missing_value_does_so_in_json_too() -> None:
+    low = SCHEMA.contract.columns[SCHEMA.features.index("size")].minimum
+    assert isinstance(low, float)
+    of = schema(options={"na_values": [low]})
+    assert asked(of, size=low)["size"] is asked(of, size=str(low))["size"] is celled(of, size=str(low))["size"] is None
+    (row,) = of.rows(json.dumps([[low if name == "size" else ROW[name] for name in of.features]]).encode())
+    assert row[of.features.index("size")] is None
+    assert asked(SCHEMA, size=low)["size"] == low
