@@ -239,6 +239,26 @@ class Serving(Section):
     """Highest 99th percentile, one row a request, that a new server may show before it gets traffic."""
     personal: dict[str, Literal["hash", "omit"]] = {}
     """Columns whose values the prediction log holds only as a keyed hash, or not at all."""
+    origins: tuple[str, ...] = ()
+    """Sites whose pages may ask from a browser (CORS), such as https://app.example.com. Behind a proxy the public
+    address of the service is one of them."""
+    prefix: str = ""
+    """Path below which a proxy shows the service, such as /fraud, whether the proxy passes it on or takes it off."""
+
+    @field_validator("origins")
+    @classmethod
+    def _are_spelt_as_browsers_do(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?", origin):
+                raise ValueError(f"needs a scheme and a host such as https://app.example.com, no path, not '{origin}'")
+        return origins
+
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_path(cls, prefix: str) -> str:
+        if not re.fullmatch(r"(/\w[\w.~-]*)*", prefix, re.ASCII):
+            raise ValueError(f"needs a path such as /fraud, without a slash at its end, not '{prefix}'")
+        return prefix
 
 
 class Monitoring(Section):

@@ -43,7 +43,7 @@ class Panel:
 
 
 def _requests(*matchers: str) -> str:
-    posts = 'model=~"$model"', 'path=~"/predict.*|/feedback|/explain"'
+    posts = 'model=~"$model"', 'path=~"/predict.*|/invocations|/feedback|/explain"'
     return f"rate(serving_requests_total{{{', '.join((*posts, *matchers))}}}[5m])"
 
 

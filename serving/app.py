@@ -1,9 +1,9 @@
 """Answer requests: a plain ASGI application, since each layer of a web framework costs more than the model.
 
-A request passes, in this order: its path and method, the token, the number of requests under way, its content
-type, size and time, the data contract, the model, the prediction log, the metrics. Only then it is answered, so
-every answered prediction is on record. What the contract refuses is on record too, without its values: else nobody
-who reads the logs could see that the clients' data has changed.
+A request passes, in this order: its path and method, whose page sent it, the token, the number of requests under way,
+its content type, size and time, the data contract, the model, the prediction log, the metrics. Only then it is
+answered, so every answered prediction is on record. What the contract refuses is on record too, without its values:
+else nobody who reads the logs could see that the clients' data has changed.
 """
 
 import asyncio
@@ -35,8 +35,11 @@ from core.records import (
     request_ids,
 )
 from core.table import as_text
+from serving.callers import Callers
+from serving.encodings import inflated, is_compressed
+from serving.invocations import VERSION, invoked_rows
 from serving.metrics import Constant, Counter, Histogram, Metrics
-from serving.openapi import PAGE, cell
+from serving.openapi import cell, page
 from serving.published import Monitored
 from serving.release import Served
 from serving.schema import ARRAYS, Refused, Row, Schema, check_personal
@@ -59,14 +62,13 @@ INLINE_ROWS = 256  # scored on the event loop in about a millisecond; more rows 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 TENTHS = tuple(round(0.1 * i, 1) for i in range(1, 11))
-STATUSES = ("200", "400", "401", "404", "405", "408", "413", "415", "422", "500", "503")
+STATUSES = ("200", "400", "401", "403", "404", "405", "408", "413", "415", "422", "500", "503")
 JSON, CSV, TEXT = b"application/json", b"text/csv", b"text/plain; version=0.0.4; charset=utf-8"
 MEDIA = {"/metrics": TEXT, "/": b"text/html; charset=utf-8"}
-GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/")
-POSTS = ("/predict", "/predict_csv", "/feedback", "/explain")
-PREDICTS = ("/predict", "/predict_csv")
-OPEN = ("/livez", "/readyz", "/")  # probes carry no token, and the page holds nothing
-PLAIN = b"identity"  # a body as it is, not compressed
+GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/", "/ping", "/health", "/version")
+POSTS = ("/predict", "/predict_csv", "/feedback", "/explain", "/invocations")
+PREDICTS = ("/predict", "/predict_csv", "/invocations")
+OPEN = ("/livez", "/readyz", "/", "/ping", "/health")  # probes carry no token, and the page holds nothing
 BODY = "(body)"  # where no field is to blame
 TOO_FAR = "a value is so far out of range that the model finds no number for it"
 
@@ -106,10 +108,18 @@ class App:
         )
         self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
         self._refusals = RecordWriter(log_folder / "refusals", {**header, "kind": "refusals"})
-        answers = (self._livez, self._readyz, self._metrics, self._model, self._openapi, self._page)
+        answers = (
+            self._livez, self._readyz, self._metrics, self._model, self._openapi, self._page,
+            self._ping, self._ping, VERSION.encode,
+        )  # fmt: skip
         self._gets = dict(zip(GETS, answers, strict=True))
-        handlers: tuple[Handler, ...] = (self._predict, self._predict_csv, self._feedback, self._explain)
-        self._posts = dict(zip(POSTS, zip((JSON, CSV, JSON, JSON), handlers, strict=True), strict=True))
+        handlers: tuple[dict[bytes, Handler], ...] = (
+            {JSON: self._predict}, {CSV: self._predict_csv}, {JSON: self._feedback}, {JSON: self._explain},
+            {JSON: self._invocations, CSV: self._invocations_csv},
+        )  # fmt: skip
+        self._posts = dict(zip(POSTS, handlers, strict=True))
+        """What answers a body of each content type; the answer is of the first one."""
+        self._callers = Callers(self.serving.origins, guarded=token is None)
         self.paths = frozenset((*GETS, *POSTS))
         seconds, base = self.serving.latency_budget_ms / 1000, self._base()
         budget = Constant("serving_latency_budget_seconds", "Highest 99th percentile for one row.", base, seconds)
@@ -125,8 +135,9 @@ class App:
             status, content, media = 200, *await self._respond(path, scope, receive)
         except Refused as err:
             status, content, media = err.status, encode({"error": err.sentence}), JSON
+            headers += err.headers
             if err.status == 405:
-                headers.append((b"allow", b"POST" if path in self._posts else b"GET, HEAD"))
+                headers.append((b"allow", self._methods(path)))
             if err.status == 422:
                 self.metrics.count("serving_out_of_contract", err.field or BODY)
         except LogUnavailable as err:
@@ -139,12 +150,12 @@ class App:
             status, content, media = 500, encode({"error": "the server failed; its log says why"}), JSON
         if status == 503:
             headers.append((b"retry-after", b"1"))
-        if status == 415:
-            headers.append((b"accept-encoding", PLAIN))
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         if self.draining or status in (408, 413):  # the rest of such a body is not read
             headers.append((b"connection", b"close"))
+        if self._callers.origins:
+            headers += self._callers.told(dict(scope["headers"]), self._methods(path))
         headers += [(b"content-type", media), (b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
@@ -164,27 +175,31 @@ class App:
         """Return content and media type of a 200."""
         if path not in self.paths:
             raise Refused(404, f"no such path; the service has {', '.join(sorted(self.paths))}")
-        if scope["method"] not in (("POST",) if path in self._posts else ("GET", "HEAD")):
+        headers, method = dict(scope["headers"]), scope["method"]
+        if method == "OPTIONS" and self._callers.is_preflight(headers):
+            return b"", JSON
+        if method not in (("POST",) if path in self._posts else ("GET", "HEAD")):
             raise Refused(405, f"{path} takes {'POST' if path in self._posts else 'GET'}")
-        headers = dict(scope["headers"])
+        self._callers.check(method, headers)
         if path not in OPEN and not self._authorised(headers):
             raise Refused(401, "the header 'Authorization: Bearer TOKEN' is missing or wrong")
         if path in self._gets:
             return self._gets[path](), MEDIA.get(path, JSON)
-        media, handler = self._posts[path]
+        handlers = self._posts[path]
+        media = next(iter(handlers))
         came = headers.get(b"content-type", media).split(b";")[0].strip().lower()
         # curl -d says it is a form: what it holds is looked at all the same.
-        if came not in (media, b"application/x-www-form-urlencoded"):
-            raise Refused(415, f"{path} takes {media.decode()}")
-        if headers.get(b"content-encoding", PLAIN).strip().lower() != PLAIN:
-            raise Refused(415, f"{path} takes bodies that are not compressed; send it without Content-Encoding")
+        handler = handlers.get(media if came == b"application/x-www-form-urlencoded" else came)
+        if handler is None:
+            raise Refused(415, f"{path} takes {b' or '.join(handlers).decode()}")
+        compressed = b"content-encoding" in headers and is_compressed(headers[b"content-encoding"])
         if self._busy >= self.serving.max_concurrency:
             raise Refused(503, f"{self._busy} requests are under way, which is the limit; try again")
         self._busy += 1
         try:
             # Only whoever deployed the release knows its hash.
             check = hmac.compare_digest(headers.get(b"x-check", b""), self._check)
-            return await self._within_time(partial(handler, check=check), headers, receive), media
+            return await self._within_time(partial(handler, check=check), headers, receive, compressed), media
         except Refused as err:
             if err.status == 422 and path in PREDICTS and not check:
                 self._keep(path, err)
@@ -204,11 +219,14 @@ class App:
         log.error("%s", err)
         self.metrics.count("serving_log_errors")
 
+    def _methods(self, path: str) -> bytes:
+        return b"POST" if path in self._posts else b"GET, HEAD"
+
     def _authorised(self, headers: dict[bytes, bytes]) -> bool:
         return self._token is None or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
 
     async def _within_time(
-        self, handler: Callable[[bytes], bytes], headers: dict[bytes, bytes], receive: Receive
+        self, handler: Callable[[bytes], bytes], headers: dict[bytes, bytes], receive: Receive, compressed: bool
     ) -> bytes:
         seconds = self.serving.timeout_seconds
         try:
@@ -216,14 +234,14 @@ class App:
                 body = await self._body(headers, receive)
         except TimeoutError:
             raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
-        if len(body) < 100 * INLINE_ROWS:
+        if len(body) < 100 * INLINE_ROWS and not compressed:
             return handler(body)
         until = time.monotonic() + seconds
 
         def in_turn() -> bytes:  # what has begun is answered, however late, since it goes on record
             if time.monotonic() > until:
                 raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
-            return handler(body)
+            return handler(inflated(body, self.serving.max_bytes) if compressed else body)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_turn)
 
@@ -257,6 +275,19 @@ class App:
             top = max(score) if isinstance(score, list) else score
             lines.append(f"{row_id},{top!r}" + (f",{cell(labels[place])}" if labels else ""))
         return ("\n".join(lines) + "\n").encode()
+
+    def _invocations(self, body: bytes, check: bool) -> bytes:
+        return self._invoked(invoked_rows(self.schema, body), check)
+
+    def _invocations_csv(self, body: bytes, check: bool) -> bytes:
+        return self._invoked(self.schema.csv_rows(body), check)
+
+    def _invoked(self, rows: list[Row], check: bool) -> bytes:
+        """Return what MLflow's server would, values or the places of classes, and beside it what /predict does."""
+        ids, scores, labels = self._answer(rows, check)
+        predictions = scores if labels is None else [self.contract.classes.index(label) for label in labels]
+        said = {"version": self.release.version, "ids": ids, "scores": scores, "labels": labels}
+        return encode({"predictions": predictions, **said})
 
     def _answer(
         self, rows: list[Row], check: bool, as_sent: msgspec.Raw | None = None
@@ -375,7 +406,7 @@ class App:
         return encode(self.schema.openapi(title, version, explained=explained, token=self._token is not None))
 
     def _page(self) -> bytes:
-        return PAGE
+        return page(self.serving.prefix)
 
     def _livez(self) -> bytes:
         return encode({"alive": True})
@@ -384,6 +415,10 @@ class App:
         if self.draining:
             raise Refused(503, "this server is stopping")
         return encode({"ready": True, "release": self.release.id})
+
+    def _ping(self) -> bytes:
+        self._readyz()
+        return b"\n"
 
     def _metrics(self) -> bytes:
         return self.metrics.text()

@@ -12,30 +12,33 @@ if TYPE_CHECKING:
     from serving.schema import Schema
     from serving.values import Field
 
-PAGE = b"""<!doctype html>
+PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>Model service</title>
-<link rel="stylesheet" href="./static_content/swagger-ui.css">
+<link rel="stylesheet" href="PREFIX/static_content/swagger-ui.css">
 <div id="page"></div>
-<script src="./static_content/swagger-ui-bundle.js"></script>
+<script src="PREFIX/static_content/swagger-ui-bundle.js"></script>
 <script>
   // Open /#TOKEN where a token is needed: what stands behind # stays in the browser.
   const token = location.hash.slice(1)
   const signed = request => { if (token) request.headers.Authorization = "Bearer " + token; return request }
-  SwaggerUIBundle({url: "./openapi.json", dom_id: "#page", requestInterceptor: signed})
+  SwaggerUIBundle({url: "PREFIX/openapi.json", dom_id: "#page", requestInterceptor: signed})
 </script>
 </html>
 """
-"""The page for people; BentoML's own, whose files it uses, calls Google Tag Manager."""
+"""The page for people, below a prefix; BentoML's own, whose files it uses, calls Google Tag Manager."""
 
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+"""Of the JSON that /invocations takes; a body has one of them."""
 EXAMPLE_ID = "0123456789ab-000000-0"
 REFUSALS = {
     "400": "The body is not JSON (or, for CSV, not a table).",
     "401": "The bearer token is missing or wrong.",
+    "403": "Without a token: a page of another site asks, or the Host is another one.",
     "408": "The body did not arrive in time.",
     "413": "Too many rows, or too large a body.",
-    "415": "The content type is another one, or the body is compressed.",
+    "415": "The content type is another one, or the encoding neither gzip nor identity.",
     "422": "A row breaks the data contract; the sentence names row and field.",
     "503": "The server is busy, or cannot write its log; come back after Retry-After seconds.",
 }
@@ -80,6 +83,22 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
 
     rows = {"oneOf": [row, many(row), many(values)]}
     few_rows = {"oneOf": [row, many(row, explained), many(values, explained)]}
+    invoked = {
+        "type": "object",
+        "description": "The four JSON formats of mlflow models serve; text/csv goes too.",
+        "properties": {
+            "dataframe_split": {
+                "type": "object",
+                "required": ["data"],
+                "properties": {"columns": {"const": schema.features}, "data": many(values)},
+                "additionalProperties": False,
+            },
+            "dataframe_records": many(row),
+            "instances": {"oneOf": [many(row), many(values)]},
+            "inputs": {"oneOf": [many(row), many(values)]},
+        },
+        "oneOf": [{"required": [name]} for name in FORMATS],
+    }
     labels = {"oneOf": [label, many(label)]}
     example = schema.example()
     one_label = {"id": EXAMPLE_ID, "label": (schema.contract.classes or (1.5,))[-1]}
@@ -93,6 +112,9 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
             {"type": "string"}, media="text/csv",
         ),
         "/explain": _post("Say what each feature adds to the score.", few_rows, example, EXPLANATION),
+        "/invocations": _post(
+            "Predict as mlflow models serve does.", invoked, {"dataframe_records": [example]}, _invoked(schema.contract)
+        ),
         "/feedback": _post("Tell the true labels of predictions, late or corrected.", labels, one_label, ACCEPTED),
         "/model": _get("Which model answers, what it expects, how good it was, and why it was promoted."),
     }  # fmt: skip
@@ -104,6 +126,8 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
         "paths": paths,
         "components": {"schemas": components},
     }
+    if schema.serving.prefix:
+        document["servers"] = [{"url": schema.serving.prefix}]
     if token:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
@@ -147,6 +171,16 @@ def _answer(contract: DataContract) -> dict[str, Any]:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
+def _invoked(contract: DataContract) -> dict[str, Any]:
+    """Say what /invocations answers."""
+    items = {"type": "integer", "minimum": 0} if contract.classes else {"type": "number"}
+    meaning = "Of each row the place of its class" if contract.classes else "Of each row the value"
+    predictions = {"type": "array", "items": items, "description": f"{meaning}."}
+    answer = _answer(contract)
+    properties = {"predictions": predictions, **answer["properties"]}
+    return {**answer, "required": list(properties), "properties": properties}
+
+
 def _post(summary: str, body: Any, example: Any, answer: Any, media: str = "application/json") -> dict[str, Any]:
     request = {"required": True, "content": {media: {"schema": body, "example": example}}}
     responses = {"200": {"description": "The answer.", "content": {media: {"schema": answer}}}, **_refusals()}
@@ -162,6 +196,11 @@ def _get(summary: str) -> dict[str, Any]:
 def _refusals() -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {status: {"description": text, "content": content} for status, text in REFUSALS.items()}
+
+
+def page(prefix: str) -> bytes:
+    """Return the page for people; without a prefix it asks beside its own address, whatever that is."""
+    return PAGE.replace("PREFIX", prefix or ".").encode()
 
 
 def cell(text: str) -> str:

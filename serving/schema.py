@@ -33,6 +33,9 @@ _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 class Refused(Exception):
     """A request that gets a 4xx: the sentence for the client, field and broken rule for metrics and log."""
 
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Of the answer, for programs."""
+
     def __init__(self, status: int, sentence: str, field: str | None = None, rule: Rule = "other") -> None:
         super().__init__(sentence)
         self.status, self.sentence, self.field, self.rule = status, sentence, field, rule
@@ -96,8 +99,7 @@ class Schema:
         if not lines:
             raise Refused(422, "the CSV needs a header and at least one row, it has no row")
         self._check_count(len(lines))
-        _check_table(names, lines)
-        self._check_names(1, names)
+        self.check_table(names, lines, "the header of the CSV")
         cells = dict(zip(names, zip(*lines, strict=True), strict=True))
         nothing = (None,) * len(lines)
         fields = self._between_commas if separator == "," != self._separator else self.fields
@@ -110,6 +112,17 @@ class Schema:
             return [self._row(number, *pair) for number, pair in enumerate(zip(rows, said, strict=True), 1)]
         return [msgspec.structs.astuple(row) for row in found]
 
+    def check_table(self, names: Sequence[str], lines: Sequence[Sequence[Any]], header: str) -> None:
+        """Refuse a header that is not the model's or names a column twice, and lines of another length."""
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise Refused(422, f"{header} names {shown(twice[0])} twice")
+        for number, line in enumerate(lines, 1):
+            if len(line) != len(names):
+                has = "more" if len(line) > len(names) else "fewer"
+                wanted = f"{len(names)} cells, as many as {header}"
+                raise Refused(422, f"row {number} needs {wanted}, it has {has}")
+        self._check_names(1, names)
+
     def labels(self, body: bytes) -> list[tuple[str, Any]]:
         """Return prediction ids and labels, spelt as the contract does, of one object or an array of them."""
         try:
@@ -117,9 +130,9 @@ class Schema:
         except msgspec.ValidationError as err:
             place = re.search(r"\$\[(\d+)\]", str(err))
             number = int(place[1]) + 1 if place else 1
-            raise Refused(422, f'label {number} needs {{"id": "…", "label": …}}: {_plain(err)}') from None
+            raise Refused(422, f'label {number} needs {{"id": "…", "label": …}}: {plain(err)}') from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
-            raise _not_json(err) from None
+            raise not_json(err) from None
         self._check_count(len(found), "label")
         for number, item in enumerate(found, 1):
             if not PREDICTION_ID.match(item.id):
@@ -199,11 +212,11 @@ class Schema:
                 object_pairs_hook=_once,
             )
         except (ValueError, RecursionError) as said:
-            raise _not_json(said) from None
+            raise not_json(said) from None
         rows = data if isinstance(data, list) else [data]
         found = [self._row(number, *self._arranged(number, row, rows[0])) for number, row in enumerate(rows, 1)]
         if not isinstance(err, msgspec.ValidationError):  # JSON to Python alone
-            raise _not_json(err)
+            raise not_json(err)
         return found
 
     def _arranged(self, number: int, row: Any, first: Any) -> tuple[list[Any], list[Any]]:
@@ -284,16 +297,6 @@ def _not_at_once(body: bytes) -> Any:
     raise msgspec.ValidationError("what msgspec does not take at once")
 
 
-def _check_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Refuse a header that names a column twice, and lines of another length."""
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise Refused(422, f"the header of the CSV names {shown(twice[0])} twice")
-    for number, line in enumerate(lines, 1):
-        if len(line) != len(names):
-            wanted, has = f"{len(names)} cells, as many as the header", "more" if len(line) > len(names) else "fewer"
-            raise Refused(422, f"row {number} needs {wanted}, it has {has}")
-
-
 def _typical(column: Column) -> Any:
     """Return the value that stands for a column in an example."""
     if column.kind == "categorical":
@@ -310,15 +313,17 @@ def _brief(name: str) -> str:
     return quoted(name)[1:-1]
 
 
-def _not_json(err: Exception) -> Refused:
+def not_json(err: Exception) -> Refused:
+    """Say why a body is not JSON."""
     if isinstance(err, RecursionError):
         why = "it is nested too deep"
     else:
-        why = "it is not UTF-8" if isinstance(err, UnicodeDecodeError) else _plain(err)
+        why = "it is not UTF-8" if isinstance(err, UnicodeDecodeError) else plain(err)
     return Refused(400, f"the body is not JSON: {why}")
 
 
-def _plain(err: Exception) -> str:
+def plain(err: Exception) -> str:
+    """Return what a library says, within a sentence."""
     text = str(err).replace("`", "'")
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 

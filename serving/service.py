@@ -35,8 +35,14 @@ class Ours:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
-        files = scope["type"] != "http" or scope["path"].startswith("/static_content/")
-        await (self._bento if files else app())(scope, receive, send)
+        if scope["type"] != "http":
+            await self._bento(scope, receive, send)
+            return
+        prefix, path = app().serving.prefix, scope["path"]
+        if prefix and (path == prefix or path.startswith(f"{prefix}/")):  # a proxy passed it on
+            path = path.removeprefix(prefix) or "/"
+            scope = {**scope, "path": path}
+        await (self._bento if path.startswith("/static_content/") else app())(scope, receive, send)
 
 
 @bentoml.service(

@@ -101,7 +101,7 @@ def in_process(
     served = Served(folder / "v1/release")
     app = App(served, folder / "log", folder / "metrics", token=token, hash_key=hash_key)
     try:
-        with httpx.Client(transport=InProcess(app), base_url="http://app") as client:
+        with httpx.Client(transport=InProcess(app), base_url="http://localhost") as client:
             yield app, client
     finally:
         app.close()

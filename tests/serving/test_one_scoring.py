@@ -1,4 +1,4 @@
-"""One meaning of a row: files of any format, /predict and /predict_csv score it alike, to the bit."""
+"""One meaning of a row: files of any format, /predict, /predict_csv and /invocations score it alike, to the bit."""
 
 import json
 from datetime import datetime
@@ -15,6 +15,7 @@ from core.contract import learn_contract
 from core.model import train
 from core.sources import read_rows, read_table
 from core.split import resolve
+from serving.invocations import invoked_rows
 from serving.schema import Row, Schema
 
 
@@ -48,7 +49,14 @@ def test_a_row_scores_alike_however_it_comes(tmp_path: Path, table: dict[str, Co
     records = [dict(zip(sent, row, strict=True)) for row in zip(*columns, strict=True)]
     body = json.dumps(records, default=datetime.isoformat).encode()
     lines = pd.DataFrame({name: table[name].texts for name in sent}).to_csv(index=False).encode()
-    for rows in (schema.rows(body), schema.csv_rows(lines)):
+    formats = (
+        {"dataframe_split": {"columns": sent, "data": [list(record.values()) for record in records]}},
+        {"dataframe_records": records},
+        {"instances": records},
+        {"inputs": dict(zip(sent, columns, strict=True))},
+    )
+    invoked = [invoked_rows(schema, json.dumps(found, default=datetime.isoformat).encode()) for found in formats]
+    for rows in (schema.rows(body), schema.csv_rows(lines), *invoked):
         assert bundle.scores(as_table(rows)).tobytes() == expected.tobytes()
     bodies = [json.dumps(record, default=datetime.isoformat).encode() for record in records[:3]]
     alone = [bundle.scores(as_table(schema.rows(body)))[0] for body in bodies]

@@ -20,10 +20,12 @@ OPERATIONS = [
     ("breast_cancer", "POST /predict"),
     ("breast_cancer", "POST /predict_csv"),
     ("breast_cancer", "POST /explain"),
+    ("breast_cancer", "POST /invocations"),
     ("breast_cancer", "POST /feedback"),
     ("breast_cancer", "GET /model"),
     ("fraud", "POST /predict"),
     ("fraud", "POST /predict_csv"),
+    ("fraud", "POST /invocations"),
     ("fraud", "POST /feedback"),
     ("fraud", "GET /model"),
 ]
