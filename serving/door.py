@@ -86,17 +86,17 @@ class Protocol(HttpToolsProtocol):
         requests, where uvicorn's `timeout_keep_alive` does.
         """
         unsent, cycle = self.transport.get_write_buffer_size(), self.cycle
-        rests = self.timeout_keep_alive_task is not None
+        half = self.scope is not None and "method" not in self.scope
         served = cycle is not None and not cycle.response_complete
-        debt = None if not unsent and (rests or served) else (cycle, unsent)
+        rests = self.timeout_keep_alive_task is not None and not half and not cycle.more_body
+        debt = None if not unsent and (served or rests) else (cycle, unsent)
         if debt is None or debt != self._debt:
             self._debt, self._since = debt, now
+        elif now - self._since > SECONDS and half and not unsent:
+            self.refuse(408, f"the head of a request must be complete within {SECONDS:g} s")
         elif now - self._since > SECONDS:
-            if not unsent and self.scope is not None and "method" not in self.scope:
-                self.refuse(408, f"the head of a request must be complete within {SECONDS:g} s")
-            else:
-                log.warning("closed a connection whose client was silent, or did not take its answer")
-                self.transport.abort()
+            log.warning("closed a connection whose client was silent, or did not take its answer")
+            self.transport.abort()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Answer in HTTP/1.1 and close: the parser waits for the other protocol."""

@@ -48,9 +48,9 @@ class OnceASecond(logging.Filter):
 
 def _origin(record: logging.LogRecord) -> tuple[object, ...]:
     """Return an error's type and the line of code that raised it."""
-    if not record.exc_info or record.exc_info[2] is None:
+    if not record.exc_info:
         return ()
-    last = record.exc_info[2]
-    while last.tb_next is not None:
+    kind, _, last = record.exc_info
+    while last is not None and last.tb_next is not None:
         last = last.tb_next
-    return record.exc_info[0], last.tb_frame.f_code.co_filename, last.tb_lineno
+    return (kind,) if last is None else (kind, last.tb_frame.f_code.co_filename, last.tb_lineno)
