@@ -404,7 +404,7 @@ def known(what: str, options: Iterable[str], given: str) -> str:
     Of many options the nearest twelve are named; more cannot be read.
     """
     options = sorted(set(options))
-    near = difflib.get_close_matches(given, options, n=12, cutoff=0.5)
+    near = difflib.get_close_matches(given[:100], options, n=12, cutoff=0.5)  # a client may send megabytes
     hint = f"; did you mean '{near[0]}'?" if near else ""
     if len(options) > 12:
         what = f"among {len(options)} names {what}"

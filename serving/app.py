@@ -1,12 +1,13 @@
 """Answer requests: a plain ASGI application, since each layer of a web framework costs more than the model.
 
-A request passes, in this order: its path and method, whose page sent it, the token, the number of requests under way,
-its content type, size and time, the data contract, the model, the prediction log, the metrics. Only then it is
-answered, so every answered prediction is on record. What the contract refuses is on record too, without its values:
-else nobody who reads the logs could see that the clients' data has changed.
+A request passes, in this order: `serving.door`, its path and method, whose page sent it, the token, its content type,
+`serving.bodies`, the number of requests under way, the data contract, the model, the prediction log, the metrics. Only
+then it is answered, so every answered prediction is on record. What the contract refuses is on record too, without its
+values: else nobody who reads the logs could see that the clients' data has changed.
 """
 
 import asyncio
+import collections
 import hashlib
 import hmac
 import logging
@@ -35,6 +36,7 @@ from core.records import (
     request_ids,
 )
 from core.table import as_text
+from serving.bodies import Bodies, Receive
 from serving.callers import Callers
 from serving.encodings import inflated, is_compressed
 from serving.invocations import VERSION, invoked_rows
@@ -47,7 +49,6 @@ from serving.schema import ARRAYS, Refused, Row, Schema, check_personal
 log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -58,6 +59,7 @@ class Handler(Protocol):
         """Return the answer's content."""
 
 
+ROW_MARKS = (b"{", b"[", b"\n")  # one of them stands before or behind each row, in JSON and CSV
 INLINE_ROWS = 256  # scored on the event loop in about a millisecond; more rows go to a thread
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
@@ -87,7 +89,7 @@ class App:
         self.schema = Schema(served.card, self.serving)
         check_personal(self.contract, self.serving)
         self.draining = False
-        self._busy = 0
+        self._busy, self._bodies = 0, Bodies(self.serving)
         self._check = self.release.hash.encode()
         self._token = None if token is None else f"Bearer {token}".encode()
         self._ids, self._lock, self._thread = request_ids(), threading.Lock(), ThreadPoolExecutor(1)
@@ -193,19 +195,27 @@ class App:
         if handler is None:
             raise Refused(415, f"{path} takes {b' or '.join(handlers).decode()}")
         compressed = b"content-encoding" in headers and is_compressed(headers[b"content-encoding"])
-        if self._busy >= self.serving.max_concurrency:
-            raise Refused(503, f"{self._busy} requests are under way, which is the limit; try again")
-        self._busy += 1
+        # Only whoever deployed the release knows its hash.
+        check = hmac.compare_digest(headers.get(b"x-check", b""), self._check)
+        self._check_busy()
+        body = await self._bodies.read(headers, receive)
         try:
-            # Only whoever deployed the release knows its hash.
-            check = hmac.compare_digest(headers.get(b"x-check", b""), self._check)
-            return await self._within_time(partial(handler, check=check), headers, receive, compressed), media
+            self._check_busy()
+            self._busy += 1
+            try:
+                return await self._in_turn(partial(handler, check=check), body, compressed), media
+            finally:
+                self._busy -= 1
         except Refused as err:
             if err.status == 422 and path in PREDICTS and not check:
                 self._keep(path, err)
             raise
         finally:
-            self._busy -= 1
+            self._bodies.free(body)
+
+    def _check_busy(self) -> None:
+        if self._busy >= self.serving.max_concurrency:
+            raise Refused(503, f"{self._busy} requests are under way, which is the limit; try again")
 
     def _keep(self, path: str, refused: Refused) -> None:
         """Put a refusal on record; where that fails the client is told of its fault all the same."""
@@ -225,42 +235,17 @@ class App:
     def _authorised(self, headers: dict[bytes, bytes]) -> bool:
         return self._token is None or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
 
-    async def _within_time(
-        self, handler: Callable[[bytes], bytes], headers: dict[bytes, bytes], receive: Receive, compressed: bool
-    ) -> bytes:
-        seconds = self.serving.timeout_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                body = await self._body(headers, receive)
-        except TimeoutError:
-            raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
-        if len(body) < 100 * INLINE_ROWS and not compressed:
+    async def _in_turn(self, handler: Callable[[bytes], bytes], body: bytes, compressed: bool) -> bytes:
+        """Answer at once what holds few rows, and the rest one by one in a thread."""
+        if not compressed and len(body) < 100 * INLINE_ROWS and sum(map(body.count, ROW_MARKS)) <= INLINE_ROWS:
             return handler(body)
-        until = time.monotonic() + seconds
-
-        def in_turn() -> bytes:  # what has begun is answered, however late, since it goes on record
-            if time.monotonic() > until:
-                raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
-            return handler(inflated(body, self.serving.max_bytes) if compressed else body)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, in_turn)
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        limit = self.serving.max_bytes
-        too_large = Refused(413, f"one request takes at most {limit:,} bytes")
-        if int(headers.get(b"content-length", 0)) > limit:
-            raise too_large
-        parts, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Refused(400, "the client left before its body was complete")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                raise too_large
-            more = message.get("more_body", False)
-        return b"".join(parts)
+        seconds = self.serving.timeout_seconds
+        turn = self._thread.submit(lambda: handler(inflated(body, self.serving.max_bytes) if compressed else body))
+        answer = asyncio.wrap_future(turn)
+        await asyncio.wait([answer], timeout=seconds)
+        if turn.cancel():  # what has begun is answered, however late, since it goes on record
+            raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
+        return await answer
 
     def _predict(self, body: bytes, check: bool) -> bytes:
         rows, as_they_are = self.schema.read(body)
@@ -356,8 +341,8 @@ class App:
             metrics.observe("serving_batch_rows", value=len(rows))
             metrics.observe_all("serving_score", values=shown)
         if labels:
-            for label in set(labels):
-                metrics.count("serving_decisions", label, by=labels.count(label))
+            for label, count in collections.Counter(labels).items():
+                metrics.count("serving_decisions", label, by=count)
         for field, count in self.schema.outside(rows):
             metrics.count("serving_out_of_contract", field, by=count)
 

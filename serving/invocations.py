@@ -34,6 +34,7 @@ _columns = msgspec.json.Decoder(dict[str, list[msgspec.Raw]]).decode
 
 def invoked_rows(schema: Schema, body: bytes) -> list[Row]:
     """Return the rows of a JSON body in one of MLflow's four formats."""
+    schema.check_size(body, b",", "row", len(schema.columns))
     if b"NaN" in body or b"Infinity" in body:
         body = _BEYOND.sub(lambda found: _NUMBERS.get(found[0], found[0]), body)
     try:

@@ -2,10 +2,12 @@
 
 Two containers cannot share a port of the host, so this one holds it. FILE holds the host:port of the live release
 and is read for each new connection: a switch is one write, and no connection that is open is touched. Bytes go both
-ways as they come; the end of one direction is passed on and leaves the other open.
+ways as they come; the client's end is passed on and leaves the other direction open, the release's end ends both, so
+that a connection lasts no longer than the release allows.
 """
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -14,9 +16,14 @@ from pathlib import Path
 
 import uvloop
 
+from serving.process import limit_output, raise_file_limit
+
+log = logging.getLogger(__name__)
+
 PORT = 3000
 CONNECT_SECONDS = 5.0  # a release that is started again, or was replaced since the file was read
 DRAIN_SECONDS = 5.0
+TAKE_SECONDS = 30.0  # a side that takes nothing for so long is gone
 CHUNK = 2**16
 
 
@@ -47,12 +54,14 @@ class Relay:
             upstream_reader, upstream_writer = await self.connect()
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(pump(reader, upstream_writer))
-                    both.create_task(pump(upstream_reader, writer))
+                    requests = both.create_task(pump(reader, upstream_writer))
+                    await pump(upstream_reader, writer)
+                    requests.cancel()
             finally:
                 upstream_writer.close()
         except* OSError as errors:  # a side that went away, or never was there
-            print(f"a connection ended: {errors.exceptions[0]!r}", file=sys.stderr)
+            log.warning("a connection ended: %r", errors.exceptions[0])
+            writer.transport.abort()
         finally:
             writer.close()
             self.open.discard(task)
@@ -72,9 +81,12 @@ async def pump(reader: StreamReader, writer: StreamWriter) -> None:
     """Pass bytes on until they end, no faster than they are taken; then pass the end on."""
     while data := await reader.read(CHUNK):
         writer.write(data)
-        await writer.drain()
+        async with asyncio.timeout(TAKE_SECONDS):
+            await writer.drain()
     writer.write_eof()
 
 
 if __name__ == "__main__":
+    limit_output()
+    raise_file_limit()
     uvloop.run(Relay(Path(sys.argv[1])).run())

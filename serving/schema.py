@@ -9,6 +9,7 @@ import io
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -26,7 +27,12 @@ from serving.values import UNFIT, Field, Whole, companion, feature, listed, pars
 
 Row = tuple[Any, ...]
 
+RECORD_LENGTH = 2**17  # characters of one line of a CSV: what Python's csv allows for one cell
+DEEPEST = sys.getrecursionlimit()  # JSON that is nested deeper is read by nobody
+
 _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
+# Marks of JSON, or a text that may hold some; nothing in it backtracks, whatever a client sends.
+_MARK = re.compile(rb'[][{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -77,12 +83,11 @@ class Schema:
     def read(self, body: bytes) -> tuple[list[Row], bool]:
         """Return the rows of a JSON body, and whether they are spelt there as they are here."""
         place = 0 if _OBJECT.match(body) else 2 if ARRAYS.match(body) else 1
+        self.check_size(body, b"[" if place == 2 else b"{", "row", len(self.columns))
         try:
             found = self._rows[place](body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
-            rows = self._second_look(body, err)
-            self._check_count(len(rows))
-            return rows, False
+            return self._second_look(body, err), False
         found = [found] if place == 0 else found
         self._check_count(len(found))
         return [msgspec.structs.astuple(row) for row in found], True
@@ -93,7 +98,7 @@ class Schema:
         Its separator is a comma, or a semicolon or tab where only that makes columns of the model of its header.
         """
         try:
-            names, lines, separator = self._table(body.decode("utf-8-sig"))
+            names, lines, separator = self._table(body)
         except (UnicodeDecodeError, csv.Error) as err:
             raise Refused(400, f"the body is not CSV in UTF-8: {err}") from None
         if not lines:
@@ -125,6 +130,7 @@ class Schema:
 
     def labels(self, body: bytes) -> list[tuple[str, Any]]:
         """Return prediction ids and labels, spelt as the contract does, of one object or an array of them."""
+        self.check_size(body, b"{", "label", 2)
         try:
             found = [self._decode_label.decode(body)] if _OBJECT.match(body) else self._decode_labels.decode(body)
         except msgspec.ValidationError as err:
@@ -188,7 +194,17 @@ class Schema:
         if count == 0:
             raise Refused(422, f"the body needs at least one {of}, it holds none")
         if count > self.serving.max_rows:
-            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has {count:,}")
+            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has more")
+
+    def check_size(self, body: bytes, mark: bytes, of: str, values: int) -> None:
+        """Refuse a JSON body of too many items before it is read, if it has that many of a mark.
+
+        Around each value stand at most three marks (its name, itself where it is a text, a comma), two around an item.
+        """
+        most = self.serving.max_rows
+        suspicious = len(body) > 2 * most and body.count(mark) > (most * values if mark == b"," else most + 1)
+        if suspicious and _is_too_much(body, most, most * (3 * values + 2) + 3 * DEEPEST):
+            raise Refused(413, f"one request takes at most {most:,} {of}s of {values} values, this one has more")
 
     def _label(self, number: int, label: Any) -> Any:
         contract = self.contract
@@ -204,6 +220,7 @@ class Schema:
 
     def _second_look(self, body: bytes, err: Exception) -> list[Row]:
         """Read value by value what could not be read at once: other spellings are taken, the first fault is refused."""
+        self.check_size(body, b",", "row", len(self.columns))
         try:
             # Unlike msgspec it reads NaN, so that we can say where it is.
             data = json.loads(
@@ -214,6 +231,7 @@ class Schema:
         except (ValueError, RecursionError) as said:
             raise not_json(said) from None
         rows = data if isinstance(data, list) else [data]
+        self._check_count(len(rows))
         found = [self._row(number, *self._arranged(number, row, rows[0])) for number, row in enumerate(rows, 1)]
         if not isinstance(err, msgspec.ValidationError):  # JSON to Python alone
             raise not_json(err)
@@ -259,16 +277,43 @@ class Schema:
                 raise Refused(422, sentence, field.name, field.rule(value)) from None
         return tuple(row)
 
-    def _table(self, text: str) -> tuple[list[str], list[list[str]], str]:
-        """Return the header of a CSV, its other lines that are not empty, and its separator."""
-        marks = dict.fromkeys((*self._separator, *",;\t"))
-        separator = next((mark for mark in marks if self._known.issuperset(self._first_line(text, mark))), ",")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, **self._quoting)
-        header = [name if name in self._known else name.strip() for name in next(reader, [])]
-        return header, [line for line in reader if line], separator
+    def _table(self, body: bytes) -> tuple[list[str], list[list[str]], str]:
+        """Return the header of a CSV, its other lines that are not empty, and its separator.
 
-    def _first_line(self, text: str, separator: str) -> list[str]:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, **self._quoting), [])
+        Reading ends behind a line that cannot be taken.
+        """
+        marks = dict.fromkeys((*self._separator, *",;\t"))
+        separator = next((mark for mark in marks if self._known.issuperset(self._header(body, mark))), ",")
+        reader, lines = self._records(body, separator), list[list[str]]()
+        header = [name if name in self._known else name.strip() for name in next(reader, [])]
+        for number, line in enumerate(reader, 1):
+            if number > 2 * self.serving.max_rows:  # some write an empty line behind each
+                self._check_count(number)
+            if line:
+                lines.append(line)
+                if len(line) != len(header) or len(header) > len(self.columns):
+                    break
+        return header, lines, separator
+
+    def _header(self, body: bytes, separator: str) -> list[str]:
+        return next(self._records(body, separator, strict=False), [])
+
+    def _records(self, body: bytes, separator: str, *, strict: bool = True) -> Iterator[list[str]]:
+        """Yield the records of a CSV; one that is too long is refused before it is taken apart."""
+        text = io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline="")
+        length = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal length
+            while line := text.readline(RECORD_LENGTH + 1):
+                length += len(line)
+                if length > RECORD_LENGTH:
+                    raise Refused(422, f"a line of the CSV has more than {RECORD_LENGTH:,} characters")
+                yield line
+
+        for record in csv.reader(lines(), delimiter=separator, strict=strict, **self._quoting):
+            length = 0
+            yield record
 
 
 class _Twice(dict[str, Any]):
@@ -291,6 +336,23 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             twice.name = name
         seen.add(name)
     return twice
+
+
+def _is_too_much(body: bytes, items: int, marks: int) -> bool:
+    """Say whether a JSON array has more objects and arrays in it, or more marks in all, than it may have."""
+    depth = 0
+    for mark in _MARK.finditer(body):
+        marks -= 1
+        if mark[0] in (b"[", b"{"):
+            items -= depth == 1
+            depth += 1
+        elif mark[0] in (b"]", b"}"):
+            depth -= 1
+        if items < 0 or marks < 0:
+            return True
+        if not 0 < depth < DEEPEST:
+            return False
+    return False
 
 
 def _not_at_once(body: bytes) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from serving import state
+from serving.process import raise_file_limit
 
 TICK_SECONDS = 0.05
 KILL_SECONDS = 30.0
@@ -54,6 +55,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until SIGTERM, then let every worker finish."""
+        raise_file_limit()
         held = state.lock(self.folder)
         if held is None:
             sys.exit("error: a supervisor runs on this folder already")

@@ -13,18 +13,21 @@ import os
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from config import UserError
 from serving import service
+from serving.door import Protocol
+from serving.process import limit_output
 from serving.state import live, write
 
 DRAIN_SECONDS = 1.0  # a client that sends at least once a second never meets a closed connection
+SWITCH_SECONDS = 0.0005  # a small request waits so long for the thread that reads a large one; Python's default is 5 ms
 GRACE_SECONDS = 20.0  # for what was begun; the supervisor kills after 30
 
 
@@ -47,13 +50,17 @@ class Server(uvicorn.Server):
         write(self._ready, {"pid": os.getpid(), "port": sockets[0].getsockname()[1], "open": False})  # type: ignore[index]
 
     async def on_tick(self, counter: int) -> bool:
-        """Open the public socket when asked to; stop when the supervisor is gone."""
+        """Open the public socket when asked to; close slow connections; stop when the supervisor is gone."""
         if self._wanted and self._public is not None:
             await self._listen(self._public)
             self._public = None
             state = json.loads(self._ready.read_text())
             write(self._ready, {**state, "open": True})
         self.should_exit |= os.getppid() != self._parent
+        if counter % 10 == 0:  # about once a second
+            now = time.monotonic()
+            for connection in [*self.server_state.connections]:
+                connection.close_if_slow(now)  # type: ignore[union-attr]
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -89,47 +96,9 @@ class Server(uvicorn.Server):
         self._public_servers.append(server)
 
 
-class OneWrite:
-    """A transport that sends at once what is written within one turn of the loop.
-
-    uvicorn writes head and body of an answer by themselves; a call to the kernel costs more than the model.
-    """
-
-    def __init__(self, transport: Any) -> None:
-        self._transport, self._held = transport, list[bytes]()
-        self._soon = asyncio.get_running_loop().call_soon
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send it soon."""
-        if not self._held:
-            self._soon(self._flush)
-        self._held.append(data)
-
-    def close(self) -> None:
-        """Close behind what was written."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._held:
-            data = b"".join(self._held)
-            self._held.clear()
-            self._transport.write(data)
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, one packet an answer."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Begin a connection."""
-        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
-
-
 def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
     """Serve until told to stop."""
+    limit_output()
     os.environ |= {"SERVING_RELEASE_SHA256": sha256, "SERVING_SLOT": str(slot)}
     try:
         app = service.app()
@@ -142,6 +111,8 @@ def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
         service.Ours(service.Predictor.to_asgi()),  # type: ignore[attr-defined]
         loop="uvloop",
         http=Protocol,
+        ws="none",  # else whoever asks for one holds a connection for good
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -150,6 +121,7 @@ def main(slot: int, sha256: str, ready: Path, fd: int | None) -> None:
         timeout_graceful_shutdown=int(GRACE_SECONDS),
         backlog=2048,
     )
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # what was loaded lives to the end; else the collector looks at it all, again and again
     gc.set_threshold(50_000, 20, 20)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.utils.secret_utils import SecretField
 
@@ -31,6 +32,7 @@ RECIPE = "src/serving/Dockerfile"
 INDEX = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 HTTP = f"{container.PORT}/tcp"
 USER = 10001  # of the image; root's containers run as this too
+RELAY_MIB = 256  # it holds 64 KB of a connection each way
 HARDENED: Mapping[str, Any] = {
     "read_only": True,
     "tmpfs": {"/tmp": "size=256m"},  # noqa: S108  (inside the container)
@@ -47,6 +49,8 @@ class DockerConfig(BaseModelDeployerConfig):
 
     base_image: str = "python:3.11-slim"
     token: str | None = SecretField(default=None)
+    memory_mib: int = Field(1024, ge=256)
+    """For each worker; a container that needs more has its largest process killed, which is started again."""
 
 
 class DockerDeployer(BentoDeployer):
@@ -67,6 +71,7 @@ class DockerDeployer(BentoDeployer):
                 _relay(engine, bento, port, folder)
                 release = _run(
                     engine, bento, "release", 0, ["python", "-m", "serving.container"],
+                    memory_mib=workers * self.config.memory_mib,
                     volumes={str(_log(bento.name)): {"bind": "/data", "mode": "rw"}},
                     environment={
                         "SERVING_RELEASE_SHA256": bento.sha256,
@@ -209,14 +214,14 @@ def _relay(engine: "docker.DockerClient", bento: Bento, port: int, folder: Path)
         else:
             return
     _run(
-        engine, bento, "relay", port, ["python", "-m", "serving.relay", "/live/live"],
+        engine, bento, "relay", port, ["python", "-m", "serving.relay", "/live/live"], memory_mib=RELAY_MIB,
         volumes={str(folder): {"bind": "/live", "mode": "ro"}}, environment={},
     )  # fmt: skip
 
 
 def _run(
     engine: "docker.DockerClient", bento: Bento, role: str, port: int, command: list[str],
-    *, volumes: Mapping[str, Any], environment: Mapping[str, str],
+    *, memory_mib: int, volumes: Mapping[str, Any], environment: Mapping[str, str],
 ) -> "Container":  # fmt: skip
     """Start a container on the loopback; port 0 means any."""
     from docker.errors import APIError
@@ -233,6 +238,8 @@ def _run(
         ports={HTTP: ("127.0.0.1", port)},
         volumes=dict(volumes),
         environment=dict(environment),
+        mem_limit=f"{memory_mib}m",
+        memswap_limit=f"{memory_mib}m",  # no swap beside it
         **HARDENED,
     )
     try:

@@ -1,0 +1,82 @@
+"""Take in the bodies of requests: each of limited size and time, all together no more than a worker can hold."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from config import Serving
+from serving.schema import Refused
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+LARGEST = 8  # bodies of the largest size that a worker holds at once: 128 MiB, or 16 requests of 10,000 rows
+SMALL = 2**16  # bytes of each body that do not count, so that a few rows find room beside bodies that stand still
+ARRIVING = 256  # bodies that are not complete; a body of a few rows comes with its head and is never one for long
+
+
+class Bodies:
+    """The bodies that a worker waits for or holds."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._most, self._seconds = serving.max_bytes, serving.timeout_seconds
+        self._room = LARGEST * serving.max_bytes
+        self._arriving: dict[asyncio.Timeout, None] = {}
+
+    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """Return a complete body, to be given back to `free`; the client's faults are Refused."""
+        length = headers.get(b"content-length", b"").lstrip(b"0")
+        if len(length) > 19 or int(length or b"0") > self._most:  # int() takes no more than 4,300 digits
+            raise self._too_large()
+        deadline = asyncio.timeout(self._seconds)
+        try:
+            async with deadline:
+                self._begin(deadline)
+                return await self._complete(receive)
+        except TimeoutError:
+            if deadline not in self._arriving:
+                raise Refused(503, "too many bodies arrive slowly, this one for the longest time; try again") from None
+            raise Refused(408, f"the body did not arrive within {self._seconds:g} s") from None
+        finally:
+            self._arriving.pop(deadline, None)
+
+    def free(self, body: bytes) -> None:
+        """Give back the room of a body that is done with."""
+        self._room += _counted(len(body))
+
+    def _begin(self, deadline: asyncio.Timeout) -> None:
+        """Wait for one more body, at the cost of the one that has been arriving for the longest time."""
+        if len(self._arriving) >= ARRIVING:
+            slowest = next(iter(self._arriving))
+            del self._arriving[slowest]
+            if not slowest.expired():
+                slowest.reschedule(0)
+        self._arriving[deadline] = None
+
+    async def _complete(self, receive: Receive) -> bytes:
+        parts, size, more = list[bytes](), 0, True
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "the client left before its body was complete")
+                part = message.get("body", b"")
+                if size + len(part) > self._most:
+                    raise self._too_large()
+                grows = _counted(size + len(part)) - _counted(size)
+                if grows > self._room:
+                    raise Refused(503, "the bodies under way are as large as this server can hold; try again")
+                self._room -= grows
+                size += len(part)
+                parts.append(part)
+                more = message.get("more_body", False)
+        except BaseException:
+            self._room += _counted(size)
+            raise
+        return b"".join(parts)
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"one request takes at most {self._most:,} bytes")
+
+
+def _counted(size: int) -> int:
+    return max(size - SMALL, 0)

@@ -1,0 +1,135 @@
+"""Speak HTTP with strangers: limits on what they send before the service looks at it, and on how long they take.
+
+uvicorn and its parser take heads of any size and wait for them without end. What is limited here is what comes
+before a request has a path and a token: heads, connections that say nothing, and answers that nobody takes.
+`serving.bodies` limits the rest.
+"""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEAD_BYTES = 2**16  # of a head, and of what follows a body's last chunk; Apache and nginx take 8 to 32 KB a header
+HEADERS = 100  # as Apache and gunicorn
+URL_BYTES = 8192  # RFC 9110 asks for 8,000 at least
+PIPELINED = 64  # requests of a connection that wait for the one before; a browser sends none so
+SECONDS = 10.0  # for a head to be complete, for an answer to be taken; with retries a slow phone needs about 3
+
+log = logging.getLogger(__name__)
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP as uvicorn speaks it, with limits, and one packet an answer."""
+
+    _refusal = (400, "this is not HTTP/1.1")
+    """What is said when the parser gives up."""
+    _fruitless = 0
+    """Bytes since a head was complete or a part of a body came."""
+    _debt: tuple[Any, ...] | None = None
+    """What the client owes: the rest of a head or of a body that was answered, or to take an answer."""
+    _since = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin a connection."""
+        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, in pieces of limited size, unless a head grows too large."""
+        if len(data) > HEAD_BYTES:
+            for start in range(0, len(data), HEAD_BYTES):
+                if not self.transport.is_closing():
+                    self.data_received(data[start : start + HEAD_BYTES])
+            return
+        self._fruitless += len(data)
+        super().data_received(data)
+        if self._fruitless > HEAD_BYTES and not self.transport.is_closing():
+            self.refuse(431, f"the head of a request may have {HEAD_BYTES:,} bytes at most")
+
+    def on_headers_complete(self) -> None:
+        """Begin a request, unless its head is too large."""
+        self._fruitless = 0
+        if len(self.url) > URL_BYTES:
+            self._refusal = (414, f"a URL may have {URL_BYTES:,} bytes at most")
+        elif len(self.headers) > HEADERS:
+            self._refusal = (431, f"a request may have {HEADERS} headers at most")
+        elif len(self.pipeline) >= PIPELINED:
+            self._refusal = (503, f"{PIPELINED} requests of this connection wait for their answers; read those first")
+        else:
+            super().on_headers_complete()
+            return
+        raise ValueError(self._refusal[1])  # the parser stops, and uvicorn calls `send_400_response`
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._fruitless = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser cannot read."""
+        self.refuse(*self._refusal)
+
+    def refuse(self, status: int, sentence: str) -> None:
+        """Answer with one JSON sentence, and close the connection."""
+        log.warning("closed a connection: %s", sentence)
+        content = json.dumps({"error": sentence}).encode()
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(content)
+        self.transport.write(STATUS_LINE[status] + head + content)
+        self.transport.close()
+
+    def close_if_slow(self, now: float) -> None:
+        """Close a connection whose client has owed the same for too long; called about once a second.
+
+        It owes nothing while its request is worked on, where `timeout_seconds` holds, nor while it rests between two
+        requests, where uvicorn's `timeout_keep_alive` does.
+        """
+        unsent, cycle = self.transport.get_write_buffer_size(), self.cycle
+        half = self.scope is not None and "method" not in self.scope
+        served = cycle is not None and not cycle.response_complete
+        rests = self.timeout_keep_alive_task is not None and not half and not cycle.more_body
+        debt = None if not unsent and (served or rests) else (cycle, unsent)
+        if debt is None or debt != self._debt:
+            self._debt, self._since = debt, now
+        elif now - self._since > SECONDS and half and not unsent:
+            self.refuse(408, f"the head of a request must be complete within {SECONDS:g} s")
+        elif now - self._since > SECONDS:
+            log.warning("closed a connection whose client was silent, or did not take its answer")
+            self.transport.abort()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Answer in HTTP/1.1 and close: the parser waits for the other protocol."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+
+class OneWrite:
+    """A transport that sends at once what is written within one turn of the loop.
+
+    uvicorn writes head and body of an answer by themselves; a call to the kernel costs more than the model.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport, self._held = transport, list[bytes]()
+        self._soon = asyncio.get_running_loop().call_soon
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it soon."""
+        if not self._held:
+            self._soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Close behind what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._transport.write(data)
