@@ -7,7 +7,6 @@ browsers send neither `Origin` nor `Sec-Fetch-Site`, and an address or localhost
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from serving.values import shown
 Headers = Mapping[bytes, bytes]
 
 TAKEN = b"authorization, content-encoding, content-type"
+HOSTS = 64  # that need not be looked at again
 KEPT = b"600"  # seconds that a browser need not ask again
 FIX = "list it in serving.origins, or set SERVING_TOKEN"
 
@@ -27,16 +27,16 @@ class Callers:
     def __init__(self, origins: Sequence[str], *, guarded: bool) -> None:
         self.origins, self._guarded = frozenset(origin.encode() for origin in origins), guarded
         self._hosts = {urlsplit(origin).hostname for origin in origins}
-        self._is_here = lru_cache(64)(self._names_us)
+        self._known = {b"localhost"}  # hosts that were looked at, and are this one
 
     def check(self, method: str, headers: Headers) -> None:
         """Refuse what a page may have sent that nobody listed; only where no token is asked for."""
         if not self._guarded:
             return
         host, origin = headers.get(b"host", b"localhost"), headers.get(b"origin")
-        if not self._is_here(host):
-            raise Refused(403, f"this server is not {shown(_text(host))}; {FIX}")
-        if origin in self.origins:
+        if host not in self._known:
+            self._check_host(host)
+        if origin in self.origins or (origin is None and b"sec-fetch-site" not in headers):
             return
         if origin is not None and origin.partition(b"://")[2] != host:
             raise Refused(403, f"pages of {shown(_text(origin))} may not ask this server; {FIX}")
@@ -66,6 +66,12 @@ class Callers:
                     (b"access-control-max-age", KEPT),
                 ]
         return found
+
+    def _check_host(self, host: bytes) -> None:
+        if not self._names_us(host):
+            raise Refused(403, f"this server is not {shown(_text(host))}; {FIX}")
+        if len(self._known) < HOSTS:
+            self._known.add(host)
 
     def _names_us(self, host: bytes) -> bool:
         """Say whether a Host is an address, which no other site can have taken over, localhost, or a listed one."""
