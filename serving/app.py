@@ -85,6 +85,7 @@ class App:
         self.served, self.release, self.serving = served, served.release, served.release.serving
         self.contract, self.threshold = served.card.contract, served.card.threshold
         self.schema = Schema(served.card, self.serving)
+        self._few = 2 * len(self.schema.features) * INLINE_ROWS  # bytes of fewer than INLINE_ROWS rows, however short
         check_personal(self.contract, self.serving)
         self.draining = False
         self._busy, self._bodies = 0, Bodies(self.serving)
@@ -219,7 +220,7 @@ class App:
 
     async def _in_turn(self, handler: Callable[[bytes], bytes], body: bytes) -> bytes:
         """Answer at once what holds few rows, and the rest one by one in a thread."""
-        if len(body) < 100 * INLINE_ROWS and sum(map(body.count, ROW_MARKS)) <= INLINE_ROWS:
+        if len(body) < self._few or (len(body) < 100 * INLINE_ROWS and sum(map(body.count, ROW_MARKS)) <= INLINE_ROWS):
             return handler(body)
         seconds = self.serving.timeout_seconds
         turn = self._thread.submit(handler, body)
