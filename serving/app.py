@@ -225,10 +225,13 @@ class App:
         seconds = self.serving.timeout_seconds
         turn = self._thread.submit(handler, body)
         answer = asyncio.wrap_future(turn)
-        await asyncio.wait([answer], timeout=seconds)
-        if turn.cancel():  # what has begun is answered, however late, since it goes on record
-            raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
-        return await answer
+        try:
+            await asyncio.wait([answer], timeout=seconds)
+            if turn.cancel():  # what has begun is answered, however late, since it goes on record
+                raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
+            return await answer
+        finally:
+            del turn, answer  # an error would hold this frame, and so itself and the body
 
     def _predict(self, body: bytes, check: bool) -> bytes:
         rows, as_they_are = self.schema.read(body)
