@@ -87,6 +87,7 @@ class App:
         self.served, self.release, self.serving = served, served.release, served.release.serving
         self.contract, self.threshold = served.card.contract, served.card.threshold
         self.schema = Schema(served.card, self.serving)
+        self._few = 2 * len(self.schema.features) * INLINE_ROWS  # bytes of fewer than INLINE_ROWS rows, however short
         check_personal(self.contract, self.serving)
         self.draining = False
         self._busy, self._bodies = 0, Bodies(self.serving)
@@ -237,15 +238,18 @@ class App:
 
     async def _in_turn(self, handler: Callable[[bytes], bytes], body: bytes, compressed: bool) -> bytes:
         """Answer at once what holds few rows, and the rest one by one in a thread."""
-        if not compressed and len(body) < 100 * INLINE_ROWS and sum(map(body.count, ROW_MARKS)) <= INLINE_ROWS:
+        if not compressed and (len(body) < self._few or _holds_few_rows(body)):
             return handler(body)
         seconds = self.serving.timeout_seconds
         turn = self._thread.submit(lambda: handler(inflated(body, self.serving.max_bytes) if compressed else body))
         answer = asyncio.wrap_future(turn)
-        await asyncio.wait([answer], timeout=seconds)
-        if turn.cancel():  # what has begun is answered, however late, since it goes on record
-            raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
-        return await answer
+        try:
+            await asyncio.wait([answer], timeout=seconds)
+            if turn.cancel():  # what has begun is answered, however late, since it goes on record
+                raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
+            return await answer
+        finally:
+            del turn, answer  # an error would hold this frame, and so itself and the body
 
     def _predict(self, body: bytes, check: bool) -> bytes:
         rows, as_they_are = self.schema.read(body)
@@ -427,6 +431,10 @@ class App:
                     {"field": [*self.schema.columns, BODY]}),
             Counter("serving_log_errors", "Requests whose record could not be written."),
         ]  # fmt: skip
+
+
+def _holds_few_rows(body: bytes) -> bool:
+    return len(body) < 100 * INLINE_ROWS and sum(map(body.count, ROW_MARKS)) <= INLINE_ROWS
 
 
 def _finite(found: np.ndarray) -> np.ndarray:

@@ -27,21 +27,37 @@ class Bodies:
         length = headers.get(b"content-length", b"").lstrip(b"0")
         if len(length) > 19 or int(length or b"0") > self._most:  # int() takes no more than 4,300 digits
             raise self._too_large()
-        deadline = asyncio.timeout(self._seconds)
+        deadline, parts, size, counted, more = asyncio.timeout(self._seconds), list[bytes](), 0, 0, True
         try:
             async with deadline:
                 self._begin(deadline)
-                return await self._complete(receive)
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(400, "the client left before its body was complete")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._most:
+                        raise self._too_large()
+                    if (grows := size - SMALL - counted) > 0:
+                        self._take(grows)
+                        counted += grows
+                    more = message.get("more_body", False)
+            return b"".join(parts)
         except TimeoutError:
+            self._room += counted
             if deadline not in self._arriving:
                 raise Refused(503, "too many bodies arrive slowly, this one for the longest time; try again") from None
             raise Refused(408, f"the body did not arrive within {self._seconds:g} s") from None
+        except BaseException:
+            self._room += counted
+            raise
         finally:
             self._arriving.pop(deadline, None)
 
     def free(self, body: bytes) -> None:
         """Give back the room of a body that is done with."""
-        self._room += _counted(len(body))
+        self._room += max(len(body) - SMALL, 0)
 
     def _begin(self, deadline: asyncio.Timeout) -> None:
         """Wait for one more body, at the cost of the one that has been arriving for the longest time."""
@@ -52,31 +68,10 @@ class Bodies:
                 slowest.reschedule(0)
         self._arriving[deadline] = None
 
-    async def _complete(self, receive: Receive) -> bytes:
-        parts, size, more = list[bytes](), 0, True
-        try:
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refused(400, "the client left before its body was complete")
-                part = message.get("body", b"")
-                if size + len(part) > self._most:
-                    raise self._too_large()
-                grows = _counted(size + len(part)) - _counted(size)
-                if grows > self._room:
-                    raise Refused(503, "the bodies under way are as large as this server can hold; try again")
-                self._room -= grows
-                size += len(part)
-                parts.append(part)
-                more = message.get("more_body", False)
-        except BaseException:
-            self._room += _counted(size)
-            raise
-        return b"".join(parts)
+    def _take(self, size: int) -> None:
+        if size > self._room:
+            raise Refused(503, "the bodies under way are as large as this server can hold; try again")
+        self._room -= size
 
     def _too_large(self) -> Refused:
         return Refused(413, f"one request takes at most {self._most:,} bytes")
-
-
-def _counted(size: int) -> int:
-    return max(size - SMALL, 0)

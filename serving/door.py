@@ -44,7 +44,7 @@ class Protocol(HttpToolsProtocol):
                     self.data_received(data[start : start + HEAD_BYTES])
             return
         self._fruitless += len(data)
-        super().data_received(data)
+        HttpToolsProtocol.data_received(self, data)  # super() costs more, and this is called for each request
         if self._fruitless > HEAD_BYTES and not self.transport.is_closing():
             self.refuse(431, f"the head of a request may have {HEAD_BYTES:,} bytes at most")
 
@@ -58,14 +58,14 @@ class Protocol(HttpToolsProtocol):
         elif len(self.pipeline) >= PIPELINED:
             self._refusal = (503, f"{PIPELINED} requests of this connection wait for their answers; read those first")
         else:
-            super().on_headers_complete()
+            HttpToolsProtocol.on_headers_complete(self)
             return
         raise ValueError(self._refusal[1])  # the parser stops, and uvicorn calls `send_400_response`
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._fruitless = 0
-        super().on_body(body)
+        HttpToolsProtocol.on_body(self, body)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser cannot read."""

@@ -383,3 +383,44 @@ def test_a_personal_column_that_no_request_has_is_a_user_error() -> None:
     check_personal(SCHEMA.contract, Serving(personal={"städte": "hash", "key": "omit"}))
     with pytest.raises(UserError, match=r"no column 'hight'; .*did you mean 'height'\?"):
         check_personal(SCHEMA.contract, Serving(personal={"hight": "hash"}))
+
+
+LARGE = 2**22
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "a header of many names": (b"a," * (LARGE // 2) + b"\n1", "line of the CSV has more than 131,072 characters"),
+    "a header of one name": (b"a" * LARGE, "line of the CSV has more than 131,072 characters"),
+    "a wide line": (table(ROW).encode() + b"," * LARGE, "line of the CSV has more than 131,072 characters"),
+    "a line over lines": (table(ROW).encode() + b'"\n",' * (LARGE // 4), "line of the CSV has more than 131,072 char"),
+    "wide lines": (table(ROW).encode() + (b"," * 1000 + b"\n") * (LARGE // 1001), "row 2 needs"),
+    "empty lines": (b"\n" * LARGE, "at most 10,000 rows"),
+    "many lines": (table(*[ROW] * 10).encode() + table(ROW).encode() * (LARGE // 200), "at most 10,000 rows"),
+    "rows, the last one bad": (b"[" + (body() + b",") * (LARGE // len(body())) + b"{}]", "at most 10,000 rows"),
+    "empty rows": (b"[" + b"{}," * (LARGE // 3) + b"{}]", "at most 10,000 rows"),
+    "arrays": (b"[" + b"[]," * (LARGE // 3) + b"[]]", "at most 10,000 rows"),
+    "numbers": (b"[" + b"1.5," * (LARGE // 4) + b"1]", "at most 10,000 rows of"),
+    "one long row": (b"[[" + b"1.5," * (LARGE // 4) + b"1]]", "at most 10,000 rows of"),
+    "a long name": (b'{"' + b"a" * LARGE + b'":1}', "row 1: no field 'aaa"),
+    "a text that does not end": (b'[{,"' + b'\\"[{,' * (LARGE // 5), "not JSON"),
+    "brackets alone": (b"[" * LARGE, "nested too deep"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_is_too_much_is_refused_before_it_is_taken_apart(case: str) -> None:
+    content, words = HOSTILE[case]
+    reader = schema()
+    read = reader.rows if content.lstrip()[:1] in b"[{" else reader.csv_rows
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused, match=re.escape(words)):
+            read(content)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * LARGE
+
+
+def test_as_many_rows_as_allowed_are_read_though_their_texts_hold_brackets() -> None:
+    rows = [ROW | {"city": "[{,"}] * 10_000
+    with pytest.raises(Refused, match="row 1: 'city' needs"):
+        schema().rows(json.dumps(rows).encode())
