@@ -98,10 +98,9 @@ def settle_table(
     rows: pd.DataFrame, data: Data, known: Mapping[str, Known], texts: set[str] | frozenset[str] = frozenset()
 ) -> tuple[pd.DataFrame, Reading]:
     """Settle each column of a table that came with types; `texts` names those that are spelt all the same."""
-    numbers = numbers_of(data)
     settled: dict[str, Settled] = {}
     for name in rows.columns:
-        column = rows[name]
+        column, numbers = rows[name], numbers_of(data, name)
         if name in texts:
             gathered = Texts(name, known.get(name), numbers, role=_role(name, data))
             gathered.add(texts_of(column))
@@ -121,9 +120,9 @@ def _role(name: str, data: Data) -> Literal["id", "target"] | None:
     return "id" if name in data.id else "target" if name == data.target else None
 
 
-def numbers_of(data: Data) -> Numbers:
-    """Return how `data.options` spells numbers, truth values and what misses."""
-    options, (anywhere, words) = data.options, missing_words(data.options)
+def numbers_of(data: Data, name: str) -> Numbers:
+    """Return how `data.options` spells numbers, truth values and what misses in a column."""
+    options, (anywhere, words) = data.options, missing_words(data.options, name)
 
     def listed(key: str) -> frozenset[str]:
         return frozenset(str(word).lower() for word in options.get(key) or ())
@@ -143,10 +142,10 @@ def _read_texts(
     data: Data, files: Sequence[File], options: dict[str, Any], known: Mapping[str, Known]
 ) -> tuple[pd.DataFrame, Reading]:
     """Read files of texts, a piece after the other; columns that only in the end are no numbers a second time."""
-    numbers, notes = numbers_of(data), list[Note]()
+    notes = list[Note]()
 
     def column(name: str) -> Texts:
-        return Texts(name, known.get(name), numbers, role=_role(name, data))
+        return Texts(name, known.get(name), numbers_of(data, name), role=_role(name, data))
 
     columns: dict[str, Texts] = {}
     samples: dict[str, list[str]] = {}
@@ -177,7 +176,8 @@ def _pieces(files: Sequence[File], options: dict[str, Any], rows: int | None, no
     for file in files:
         separator = separator_of(file.ending, options)
         as_is = separator is not None and len(separator.encode()) == 1 and options.keys() <= _ARROW
-        read: Callable[..., Pieces] = _arrow_pieces if as_is and _is_plain(options) else _pandas_pieces
+        as_is = as_is and options.get("on_bad_lines", "error") in ("error", "skip")
+        read: Callable[..., Pieces] = _arrow_pieces if as_is else _pandas_pieces
         with explained(file.name, file.is_local):
             for piece in read(file, options, rows, notes):
                 count = len(next(iter(piece.values()), ()))
@@ -189,13 +189,6 @@ def _pieces(files: Sequence[File], options: dict[str, Any], rows: int | None, no
                 rows = None if rows is None else rows - count
                 if rows is not None and rows <= 0:
                     return
-
-
-def _is_plain(options: dict[str, Any]) -> bool:
-    return isinstance(options.get("na_values", []), list | str) and options.get("on_bad_lines", "error") in (
-        "error",
-        "skip",
-    )
 
 
 def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
@@ -276,17 +269,14 @@ def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes:
     given = {
         key: value
         for key, value in options.items()
-        if key not in ("sep", "delimiter", "decimal", "thousands", "true_values", "false_values", "keep_default_na")
+        if key not in SPELLING.union(("sep", "delimiter"))
     }
     separator = separator_of(file.ending, options)
     engine = "c" if separator and len(separator) == 1 and "skipfooter" not in given else "python"
     dtypes = given.pop("dtype", {})
     texts: Any = defaultdict(lambda: "str", dtypes) if isinstance(dtypes, Mapping) else dtypes
     whole: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, "dtype": texts}
-    by_column = given.pop("na_values", None)
     whole |= {"keep_default_na": False, "na_values": [""]} | given
-    if isinstance(by_column, dict):
-        whole["na_values"] = by_column
     if whole["engine"] == "pyarrow":
         whole.pop("nrows")
     if "compression" in given:

@@ -27,6 +27,7 @@ from serving.values import UNFIT, Field, Whole, companion, feature, listed, pars
 Row = tuple[Any, ...]
 
 _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
+_MISSES = msgspec.ValidationError("a number that stands for a missing value")
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -54,6 +55,7 @@ class Schema:
         given = card.recipe.data.options.get("sep")
         self._separator = given if isinstance(given, str) and len(given) == 1 else ","
         """What stood between the fields of the table."""
+        self._gaps = [(place, field.gaps) for place, field in enumerate(self.fields) if field.gaps]
         self._expected = [(place, field.expects) for place, field in enumerate(self.fields) if field.expects]
         self.values = msgspec.defstruct("Values", self._types(), forbid_unknown_fields=True, array_like=True)
         self.label = msgspec.defstruct(
@@ -80,7 +82,10 @@ class Schema:
             return rows, False
         found = [found] if place == 0 else found
         self._check_count(len(found))
-        return [msgspec.structs.astuple(row) for row in found], True
+        rows = [msgspec.structs.astuple(row) for row in found]
+        if any(row[place] in gaps for place, gaps in self._gaps for row in rows):
+            return self._second_look(body, _MISSES), False
+        return rows, True
 
     def csv_rows(self, body: bytes) -> list[Row]:
         """Return the rows of a CSV with a header; an empty cell is a missing value.
@@ -140,12 +145,11 @@ class Schema:
 
     def _fields(self, card: Card) -> list[Field]:
         contract, options = card.contract, card.recipe.data.options
-        decimal = str(options.get("decimal") or ".")
         others = {other.name: other for other in contract.others}
         slack = card.recipe.contract.range_slack
         return [
             *(feature(column, self.serving, slack, options) for column in contract.columns),
-            *(companion(name, others.get(name), name in contract.id, decimal) for name in self.extras),
+            *(companion(name, others.get(name), name in contract.id, options) for name in self.extras),
         ]
 
     def _types(self) -> list[Any]:
