@@ -51,6 +51,7 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     for file in files:
         with explained(file.name, file.is_local):
             frame = _read_typed(file, left, options, notes)
+        frame = with_named_index(frame)
         frame.columns = column_names(frame.columns)
         _check_once(file, list(frame.columns))
         for name, value in file.partitions.items():
@@ -66,6 +67,11 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     with explained(files[0].name, files[0].is_local):
         table, reading = settle_table(rows, data, known, spelt)
     return table, reading.model_copy(update={"notes": (*notes, *reading.notes)})
+
+
+def with_named_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table under a fresh index, whose levels are columns if they have names."""
+    return frame.reset_index(drop=all(level is None for level in frame.index.names))
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -266,11 +272,7 @@ def ragged(rows: Sequence[pa.csv.InvalidRow], expected: int, read: int) -> str:
 
 def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
     """Read with pandas what needs its other options, as texts all the same."""
-    given = {
-        key: value
-        for key, value in options.items()
-        if key not in SPELLING.union(("sep", "delimiter"))
-    }
+    given = {key: value for key, value in options.items() if key not in SPELLING.union(("sep", "delimiter"))}
     separator = separator_of(file.ending, options)
     engine = "c" if separator and len(separator) == 1 and "skipfooter" not in given else "python"
     dtypes = given.pop("dtype", {})
@@ -287,14 +289,13 @@ def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes:
             notes += lines.layout.notes(file.name)
             recoded = {"encoding": "utf-8", "encoding_errors": "strict", "sep": lines.layout.separator or separator}
             table = pd.read_csv(lines, **(whole | recoded))
-    if not isinstance(table.index, pd.RangeIndex):
-        if "index_col" not in given:
-            raise UserError(
-                f"{file.name} has lines with more fields than its header; repair it, "
-                "or set data.options.index_col: 0 if the first field numbers the rows"
-            )
-        table = table.reset_index(drop=all(level is None for level in table.index.names))
-    yield {str(name).strip(): texts_of(plain(column.astype("str"))) for name, column in table.iloc[:rows].items()}
+    if not isinstance(table.index, pd.RangeIndex) and "index_col" not in given:
+        raise UserError(
+            f"{file.name} has lines with more fields than its header; repair it, "
+            "or set data.options.index_col: 0 if the first field numbers the rows"
+        )
+    table = with_named_index(table).iloc[:rows]
+    yield {str(name).strip(): texts_of(plain(column.astype("str"))) for name, column in table.items()}
 
 
 def _check_same(file: File, columns: Any, first: File, wanted: Any) -> None:

@@ -449,6 +449,8 @@ def _is_number(values: pd.Series) -> bool:
 
 def _distinct(values: pd.Series) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.object_]]:
     """Return each value's code (-1 when missing, as '' is) and the distinct values; lists and dicts count as text."""
+    if values.dtype == object and types.infer_dtype(values, skipna=True) == "string":
+        values = values.astype("str")  # of objects pandas compares strings up to a NUL only
     try:
         codes, distinct = pd.factorize(values)
     except TypeError:

@@ -21,7 +21,7 @@ from core.model import train
 from core.preflight import check_rows_here
 from core.sources import read_rows, read_table
 from core.split import resolve
-from core.table import fingerprint, infer_task
+from core.table import as_kind, fingerprint, infer_task
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=200).round(3)
@@ -591,3 +591,68 @@ def test_a_split_by_time_leaves_days_in_doubt_to_the_champion_s_contract() -> No
     check_rows_here(by_time.recipe)
     with pytest.raises(UserError, match=r"data\.options\.dayfirst"):
         resolve(read_rows(by_time.data), by_time.data, by_time.split)
+
+
+@pytest.mark.parametrize(
+    ("values", "spelt", "said"),
+    [
+        ([7, "007"], ["7", "007"], "numbers and strings, all read as strings, e.g. '7', '007'"),
+        ([True, 0], ["True", "0"], "numbers and truth values, all read as strings"),
+        ([{"k": [1]}, {"k": [2]}], ['{"k": [1]}', '{"k": [2]}'], "nested values, all read as strings"),
+        ([[1, 2], [3, 4]], ["[1, 2]", "[3, 4]"], "nested values, all read as strings"),
+    ],
+)
+def test_values_of_several_kinds_are_pointed_at_until_the_config_says_what_they_are(
+    values: list[Any], spelt: list[str], said: str
+) -> None:
+    rows = pd.DataFrame({"v": [values[place % 2] for place in range(200)], "x": X, "y": Y})
+    rows.to_json("t.jsonl", orient="records", lines=True)
+    contract, found = learned("t.jsonl")
+    again, reading = read_table(data("t.jsonl"), contract=contract)
+    assert again["v"][:2].tolist() == spelt
+    assert found["doubtful_reading", "v"].startswith(f"'v' holds {said}")
+    assert [note.sentence for note in reading.notes] == [found["doubtful_reading", "v"]]
+    assert read_table(data("t.jsonl", kinds={"v": "categorical"}))[1].notes == ()
+    if isinstance(values[0], list):
+        rows.to_parquet("t.parquet")
+        assert read_rows(data("t.parquet"))["v"][:2].tolist() == spelt
+
+
+def test_numbers_of_several_types_are_numbers() -> None:
+    for other in (2, 2.5):
+        pd.DataFrame({"v": [Decimal("1.10")] * 200, "x": X, "y": Y}).to_parquet("t1.parquet")
+        pd.DataFrame({"v": [other] * 200, "x": X, "y": Y}).to_parquet("t2.parquet")
+        assert read_rows(data("t*.parquet"))["v"].unique().tolist() == [1.1, other]
+
+
+def test_strings_that_came_as_bytes_are_the_strings_they_spell() -> None:
+    values = [b"DE", "Köln".encode(), b"\xff\x00", b"a\x00"]
+    pd.DataFrame({"v": [values[place % 4] for place in range(200)], "x": X, "y": Y}).to_parquet("t.parquet")
+    assert read_rows(data("t.parquet"))["v"][:4].tolist() == ["DE", "Köln", "ff00", "6100"]
+
+
+def test_a_nul_is_refused_in_every_format_and_never_ends_a_string() -> None:
+    rows = pd.DataFrame({"v": ["a\0b", "a\0c"] * 100, "x": X, "y": Y})
+    rows.to_json("t.jsonl", orient="records", lines=True)
+    with pytest.raises(
+        UserError, match=r"^'v' has 200 values with a NUL, e\.g\. 'a\\x00b'; remove it from the source$"
+    ):
+        read_rows(data("t.jsonl"))
+    assert as_kind(rows["v"].astype(object), "categorical").tolist()[:2] == ["a\0b", "a\0c"]
+
+
+def test_an_index_with_a_name_is_a_column_of_a_parquet_file() -> None:
+    for index in (pd.Index([f"k{row}" for row in range(200)], name="key"), pd.RangeIndex(200, name="key")):
+        pd.DataFrame({"x": X, "y": Y}, index=index).to_parquet("t.parquet")
+        rows = read_rows(data("t.parquet", id=["key"]))
+        assert rows["key"].tolist() == index.tolist()
+
+
+def test_strings_that_the_config_calls_numbers_are_scored_as_such() -> None:
+    pd.DataFrame({"v": [str(row) for row in range(200)], "x": X, "y": Y}).to_parquet("t.parquet")
+    assert "data.kinds.v: numeric" in learned("t.parquet")[1]["text_column", "v"]
+    config = use_case("t.parquet", kinds={"v": "numeric"}, batch="t.parquet")
+    bundle, _ = trained(config)
+    assert score_shard(bundle, 1, config, 0, "out").rows == 200
+    (read,) = score_shard(bundle, 1, use_case("t.parquet", batch="t.parquet"), 0, "out").read
+    assert read.refused and "'v' held numbers in training and holds strings now" in read.refused
