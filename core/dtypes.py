@@ -42,7 +42,9 @@ def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLA
     Strings become times if all of them can be read as that in one way only; strings of digits stay strings, since a
     format with types would have had numbers for them.
     """
+    values, gaps = _without_words(values, known, numbers)
     column, words = _without(plain(values), numbers.anywhere)
+    words = {**gaps, **words}
     if isinstance(column.dtype, pd.StringDtype):
         _check_texts(column)
     if is_id and column.dtype.kind == "f":
@@ -63,6 +65,23 @@ def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLA
     if wants_strings and not is_id:
         return _as_strings(column, known)._replace(words=words)
     return Settled(_fitted(column, known.kind), words=words)
+
+
+def _without_words(values: pd.Series, known: Known | None, numbers: Numbers) -> tuple[pd.Series, dict[str, int]]:
+    """Return numbers, truth values or times without strings that stand for a missing one, and how often each did."""
+    if not _is_mixed(values) or (known is not None and known.kind in _STRINGS):
+        return values, {}
+    texts = {value for value in values if isinstance(value, str)}
+    gaps = {"", *(numbers.words if texts <= {"", *numbers.words} else numbers.anywhere)}
+    if texts.isdisjoint(gaps):
+        return values, {}
+    is_gap = values.map(lambda value: isinstance(value, str) and value in gaps)
+    counts = values[is_gap & (values != "")].value_counts()
+    return values.where(~is_gap, None), {str(word): int(count) for word, count in counts.items()}
+
+
+def _is_mixed(values: pd.Series) -> bool:
+    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True).startswith("mixed")
 
 
 def _without(column: pd.Series, missing: frozenset[str]) -> tuple[pd.Series, dict[str, int]]:
@@ -174,8 +193,7 @@ def _called_one(value: Any) -> str:
 
 def _several_kinds(values: pd.Series, known: Known | None) -> tuple[Note, ...]:
     """Note that a column which is read as strings holds other values too, unless the config says what it is."""
-    is_mixed = values.dtype == object and pd.api.types.infer_dtype(values, skipna=True).startswith("mixed")
-    if not is_mixed or (known is not None and not known.settled):
+    if not _is_mixed(values) or (known is not None and not known.settled):
         return ()
     examples = {_called_one(value): value for value in values.dropna().iloc[::-1]}
     name, kinds = str(values.name), sorted(examples)

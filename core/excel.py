@@ -158,8 +158,8 @@ def _look_for_values(path: File, sheet: Any) -> list[Note]:
         raise UserError(f"{path.name} has {count:,} formulas without a value; open it in Excel once and save it")
     if count := sum(top != bottom for top, bottom in _MERGED.findall(xml)):
         sentence = (
-            f"sheet '{sheet.title}' of {path.name} has {count:,} merged cells over several rows, of which only the first "
-            "has the value; unmerge and fill them if the others have it too"
+            f"sheet '{sheet.title}' of {path.name} has {count:,} merged cells over several rows, of which only the "
+            "first has the value; unmerge and fill them if the others have it too"
         )
         return [Note(rule="doubtful_reading", count=count, sentence=sentence)]
     return []

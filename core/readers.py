@@ -347,7 +347,7 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
     if options.keys() - {"encoding", "encoding_errors", "lines"}:
         return _read_json_with_pandas(file, handle, rows, options)
     text = handle.read().decode()
-    is_array = options.get("lines") is not True and file.ending == "json" and text.lstrip()[:1] == "["
+    is_array = options.get("lines") is not True and text.lstrip()[:1] == "["
     records = json.loads(text)[:rows] if is_array else []
     if not is_array:
         for number, line in enumerate(text.split("\n"), 1):
@@ -360,6 +360,11 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
                     break
     if odd := next((place for place, record in enumerate(records, 1) if not isinstance(record, dict)), None):
         raise UserError(f"{file.name} needs objects of named values, record {odd} is none")
+    if len(records) == 1 and records[0] and all(isinstance(value, dict | list) for value in records[0].values()):
+        keys = list(records[0])
+        orient = "split" if {"columns", "data"} <= {*keys} else "index" if all(map(str.isdigit, keys)) else "columns"
+        fix = f"write it as an array of objects, or try data.options.orient: {orient}"
+        raise UserError(f"{file.name} is one object of {', '.join(keys[:5])}, not one for each row; {fix}")
     names = list(dict.fromkeys(name for record in records for name in record))
     if not names:
         raise UserError(f"{file.name} is empty")
@@ -368,13 +373,14 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
 
 
 def _read_json_with_pandas(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    is_array = file.ending == "json" and handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+    is_whole = handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+    is_whole = is_whole or options.get("orient", "records") != "records"
     handle.seek(0)
-    lines = {"lines": False} if is_array else {"lines": True, "nrows": rows}
+    lines = {"lines": False} if is_whole else {"lines": True, "nrows": rows}
     # pandas would read "007" as 7, guess dates by a column's name and miss most fractions by some bits.
     honest = {"dtype": False, "convert_dates": False, "convert_axes": False, "precise_float": True}
     recoded = {} if "compression" in options else {"encoding": "utf-8", "encoding_errors": "strict"}
     table: pd.DataFrame = pd.read_json(handle, **{**lines, **honest, **options, **recoded})
     if not len(table.columns):
         raise UserError(f"{file.name} is empty")
-    return table
+    return table.iloc[:rows]

@@ -91,6 +91,7 @@ class Texts:
         self._beyond = False  # whole numbers of more than 64 bits: digits, if all are whole
         self._endless = self._finite = False
         self._codes = 0
+        self._shortened: str | None = None
 
     def add(self, texts: pa.Array) -> None:
         """Take the next piece, strings in which a missing value is null."""
@@ -153,6 +154,9 @@ class Texts:
         if self.known is not None:
             self._note_codes(plain)
             plain = pc.utf8_ltrim(plain, "+")
+        if self._role == "id" and not self._shortened:
+            found = pc.filter(plain, pc.match_substring(plain, "e", ignore_case=True))
+            self._shortened = found[0].as_py() if len(found) else None
         point = pc.find_substring(plain, ".")
         if pc.max(point).as_py() in (-1, None) and pc.all(pc.match_substring_regex(plain, _WHOLE), min_count=0).as_py():
             try:
@@ -212,6 +216,12 @@ class Texts:
         numbers, self._parts = pa.chunked_array(parts), []
         if self._trailing and self._role != "target" and self._may_be_codes(numbers):
             return None
+        if self._shortened:
+            sentence = (
+                f"id '{self.name}' is spelt as '{self._shortened}', as Excel shortens long numbers, so that several "
+                "may have become one; take it from where it came from"
+            )
+            self.notes.append(Note(rule="doubtful_reading", column=self.name, count=len(numbers), sentence=sentence))
         if self._role == "id" and not whole:
             return as_id(pd.Series(numbers.to_numpy(), name=self.name)) if not self._trailing else None
         if whole:

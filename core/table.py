@@ -61,7 +61,7 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCI
 _COMMA = r"\s*-?\d+,\d+\s*"
 _DATE = re.compile(r"(?:(\d{4})[-/](\d\d?)[-/](\d\d?)|(\d\d?)[./-](\d\d?|[A-Za-z]{3})[./-](\d{4}))(?:[T ](.+))?")
 _ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
-ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
+ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
 """How a time is spelt, as a whole: ISO 8601, without its rarer forms."""
 LAST_YEAR = 9999
 """Of Python's own times; pandas' go on."""

@@ -657,3 +657,53 @@ def test_strings_that_the_config_calls_numbers_are_scored_as_such() -> None:
     (read,) = score_shard(bundle, 1, use_case("t.parquet", batch="t.parquet"), 0, "out").read
     assert read.refused
     assert "'v' held numbers in training and holds strings now" in read.refused
+
+
+@pytest.mark.parametrize("form", ["t.jsonl", "t.xlsx", "t.csv"])
+def test_a_word_among_numbers_is_a_missing_value_in_every_format(form: str) -> None:
+    rows = pd.DataFrame({"v": [["n/a", "", 1.5, 2][row % 4] for row in range(200)], "x": X, "y": Y})
+    days = [["none", "2024-01-31", "2024-02-29"][row % 3] for row in range(200)]
+    rows = rows.assign(w=[["?", 7, 8][row % 3] for row in range(200)], day=days, z=[7, "NA", "a", "x"] * 50)
+    if form == "t.xlsx":
+        rows.to_excel(form, index=False)
+    elif form == "t.csv":
+        rows.to_csv(form, index=False)
+    else:
+        rows.to_json(form, orient="records", lines=True)
+    read, reading = read_table(data(form, options={"na_values": {"w": "?", "day": ["none"]}}))
+    assert read["v"].isna().sum() == 100
+    assert [str(read[name].dtype) for name in ("v", "w", "day")] == ["float64", "float64", "datetime64[us]"]
+    assert read["z"][:3].tolist() == ["7", "NA", "a"]
+    assert dict(reading.missing_words["v"]) == {"n/a": 50}
+    assert dict(reading.missing_words["w"]) == {"?": 67}
+
+
+def test_one_word_beside_numbers_is_pointed_at_however_often_it_is_there() -> None:
+    ages = [*range(18, 48), *["unknown"] * 10]
+    _, found = learned(csv("t.csv", age=ages, x=X, y=Y))
+    assert found["mostly_numbers", "age"] == (
+        "'age' is read as categories; 75 % are numbers, 50 are not, e.g. 'unknown': repair them, or if they mean a "
+        "missing value set data.options.na_values: ['unknown']"
+    )
+    read = read_rows(data("t.csv", options={"na_values": ["unknown"]}))
+    assert read["age"].isna().sum() == 50
+    assert read["age"].max() == 47
+
+
+def test_ids_that_excel_has_shortened_are_pointed_at() -> None:
+    ids = [f"{10**15 + row:.5E}" for row in range(200)]
+    _, found = learned(csv("t.csv", k=ids, x=X, y=Y), id=["k"])
+    assert found["doubtful_reading", "k"].startswith("id 'k' is spelt as '1.00000E+15', as Excel shortens long")
+    assert "several may have become one" in found["doubtful_reading", "k"]
+
+
+@pytest.mark.parametrize("orient", ["columns", "split", "index"])
+def test_json_of_columns_is_said_to_be_that(orient: str) -> None:
+    rows = pd.DataFrame({"x": X, "y": Y})
+    Path("t.json").write_text(rows.to_json(orient=orient))
+    with pytest.raises(UserError, match=rf"one object of .*, not one for each row; .*data\.options\.orient: {orient}$"):
+        read_rows(data("t.json"))
+    read = read_rows(data("t.json", options={"orient": orient}, rows=150))
+    assert read["x"].tolist() == X[:150].tolist()
+    Path("t.jsonl").write_text(rows.to_json(orient="records", indent=1))
+    assert read_rows(data("t.jsonl"))["x"].tolist() == X.tolist()

@@ -302,3 +302,8 @@ def test_a_column_may_be_called_anything(names: tuple[str, ...]) -> None:
         assert len(said.value.sentence) < 1000
     with pytest.raises(Refused, match="is missing; it needs a number"):
         of.rows(json.dumps({name: row[name] for name in names[1:]}).encode())
+
+
+def test_a_time_with_a_decimal_comma_is_none_as_in_a_batch() -> None:
+    assert refused(SCHEMA, since="2020-02-01T00:00:00,5").rule == "wrong_type"
+    assert asked(SCHEMA, since="2020-02-01T00:00:00.5")["since"].microsecond == 500_000
