@@ -214,7 +214,7 @@ class Texts:
             return None
         parts = self._parts if whole else [pc.cast(part, pa.float64(), safe=False) for part in self._parts]
         numbers, self._parts = pa.chunked_array(parts), []
-        if self._trailing and self._role != "target" and self._may_be_codes(numbers):
+        if self._trailing and self._may_be_codes(numbers):
             return None
         if self._shortened:
             sentence = (
@@ -233,7 +233,7 @@ class Texts:
 
     def _may_be_codes(self, numbers: pa.ChunkedArray) -> bool:
         """Say whether zeros at the end make codes of decimals, as of versions: there are few; else note the doubt."""
-        if pc.count_distinct(numbers).as_py() <= CODES:
+        if self._role != "target" and pc.count_distinct(numbers).as_py() <= CODES:
             return True
         if len(self._decimals) > 1:
             sentence = (

@@ -242,6 +242,11 @@ def test_zeros_at_the_end_that_others_lack_are_pointed_at() -> None:
     assert "some of its numbers end in a zero that others lack, e.g. '0.00'" in found["doubtful_reading", "c"]
     contract, _ = learned("t.csv", kinds={"c": "text"})
     assert contract.left_out == {"c": "text"}
+    contract, found = learned(csv("t.csv", x=X, y=["1.1", "1.10", "1.2"]))
+    assert contract.classes == ("1.1", "1.2")
+    assert "set data.kinds.y: categorical if they are codes" in found["doubtful_reading", "y"]
+    assert learned("t.csv", kinds={"y": "categorical"})[0].classes == ("1.1", "1.10", "1.2")
+    assert ("doubtful_reading", "y") not in learned(csv("t.csv", x=X, y=["1.50", "1.25", "9.90"]))[1]
 
 
 def test_a_wrong_spelling_far_down_brings_back_the_texts() -> None:
