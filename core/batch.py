@@ -81,8 +81,10 @@ def score_shard(bundle: Bundle, version: int, config: Config, shard: int, folder
     written, read, count, positive = [], [], 0, 0
     contract = bundle.card.contract
     for name, part in batch_parts(config)[shard :: config.inference.shards]:
-        # What a column is, the model decides: another kind today needs another model.
-        rows, reading = read_table(part.model_copy(update={"kinds": {}}), labelled=False, contract=contract)
+        # What a column is, the model decides: another kind today needs another model. That strings are numbers, as in
+        # training, only the config says.
+        kinds = {name: kind for name, kind in part.kinds.items() if kind == "numeric" == contract.features.get(name)}
+        rows, reading = read_table(part.model_copy(update={"kinds": kinds}), labelled=False, contract=contract)
         unlabelled = rows.drop(columns=contract.target, errors="ignore")
         findings = reading_findings(reading, len(rows), config.contract.rules)
         findings += check_rows(unlabelled, contract, config.contract)

@@ -169,7 +169,8 @@ def _mostly_numbers(name: str, counts: pd.Series, hints: Sequence[tuple[Kind, st
     for kind, called in hints:
         odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
         zero_led = kind == "numeric" and any(re.match(r"-?0\d", text) for text in counts.index)  # codes, no doubt
-        if not odd.all() and not zero_led and counts[odd].sum() <= _FEW * counts.sum():
+        few = counts[odd].sum() <= _FEW * counts.sum() or odd.sum() <= _FEW * len(odd)  # one word may stand there often
+        if not odd.all() and not zero_led and few:
             sentence = f"'{name}' is read as categories; {_how_many(name, counts, odd, kind, called)}"
             yield "mostly_numbers", name, int(counts.sum()), sentence
             return
@@ -183,7 +184,7 @@ def _how_many(name: str, counts: pd.Series, odd: npt.NDArray[np.bool_], kind: Ki
     shown = ", ".join(quoted(text) for text in others.index[:3])
     return (
         f"{share:.0f} % are {called}, {int(others.sum()):,} are not, e.g. {shown}: repair them, or if they mean a "
-        f"missing value set data.options.na_values: [{shown}] (of a CSV)"
+        f"missing value set data.options.na_values: [{shown}]"
     )
 
 

@@ -39,7 +39,7 @@ class Style(NamedTuple):
 # The first that explains most columns is taken: what needs less stands before what needs more.
 _STYLES = [
     Style(), Style(","), Style(".", ","), Style(",", "."), Style(",", " "), Style(",", "\xa0"), Style(",", "\u202f"),
-    Style(".", "'"), Style(".", "’"), Style(".", " "),
+    Style(".", "'"), Style(".", "’"), Style(".", " "), Style(".", "\xa0"), Style(".", "\u202f"),
 ]  # fmt: skip
 _SIGNS = re.compile(r"[.,'’ \xa0\u202f]")
 _AMBIGUOUS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})?")
@@ -88,6 +88,8 @@ def _notes(
         return _doubts(name, texts) if used == Style() else []
     style = max(styles, key=lambda style: _share(texts, style))
     if _share(texts, style) < _SHARE:
+        style = Style()  # a decimal point, where the options say a comma
+    if _share(texts, style) < _SHARE:
         return []
     if "decimal" in options or not _is_in_doubt(texts):
         return [_note(name, texts, style, options, "other columns are spelt otherwise; repair the source")]
@@ -133,4 +135,5 @@ def _words(style: Style, options: Mapping[str, Any]) -> str:
     between = "a blank" if style.thousands and style.thousands.isspace() else repr(style.thousands)
     thousands = f"{between} between thousands" if style.thousands else ""
     decimal = "a decimal comma" if style.decimal == "," and "decimal" not in options else ""
+    decimal = "a decimal point" if style == Style() else decimal
     return " and ".join(filter(None, [decimal, thousands]))

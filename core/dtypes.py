@@ -1,7 +1,11 @@
 """Give a column of a format that has types one of seven plain ones, which survive Parquet."""
 
+import json
 import math
 from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,12 +14,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from config import UserError
 from core.categories import category_of, is_ambiguous
 from core.notes import Known, Note
 from core.spelling import PLAIN, Numbers, Texts, as_id, may_be_times, texts_of, whole_numbers
-from core.table import as_text
+from core.table import as_text, quoted
 
 _STRINGS = ("categorical", "text")
+_NESTED = (dict, list, tuple, np.ndarray)
+_CALLED: dict[Any, str] = {
+    (bool, np.bool_): "truth values", (Real, Decimal): "numbers", date: "times", _NESTED: "nested values",
+}  # fmt: skip
 
 
 class Settled(NamedTuple):
@@ -33,15 +42,21 @@ def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLA
     Strings become times if all of them can be read as that in one way only; strings of digits stay strings, since a
     format with types would have had numbers for them.
     """
+    values, gaps = _without_words(values, known, numbers)
     column, words = _without(plain(values), numbers.anywhere)
+    words = {**gaps, **words}
+    if isinstance(column.dtype, pd.StringDtype):
+        _check_texts(column)
     if is_id and column.dtype.kind == "f":
         column = as_id(column)
     wants_strings = known is not None and known.kind in _STRINGS
     if isinstance(column.dtype, pd.StringDtype):
         if wants_strings or (known is None and not may_be_times(column, numbers.words)):
-            return Settled(column, words=words)
+            return Settled(column, words=words, notes=_several_kinds(values, known))
         settled = _from_texts(column, known, numbers)
         settled = settled._replace(words={**words, **settled.words})
+        if known is None and isinstance(settled.values.dtype, pd.StringDtype):
+            settled = settled._replace(notes=(*settled.notes, *_several_kinds(values, known)))
         if known is None or known.kind != "numeric" or not known.settled or not _were_strings(values):
             return settled
         return settled._replace(notes=(*settled.notes, *_strings_now(settled.values)))
@@ -50,6 +65,23 @@ def settle(values: pd.Series, known: Known | None = None, numbers: Numbers = PLA
     if wants_strings and not is_id:
         return _as_strings(column, known)._replace(words=words)
     return Settled(_fitted(column, known.kind), words=words)
+
+
+def _without_words(values: pd.Series, known: Known | None, numbers: Numbers) -> tuple[pd.Series, dict[str, int]]:
+    """Return numbers, truth values or times without strings that stand for a missing one, and how often each did."""
+    if not _is_mixed(values) or (known is not None and known.kind in _STRINGS):
+        return values, {}
+    texts = {value for value in values if isinstance(value, str)}
+    gaps = {"", *(numbers.words if texts <= {"", *numbers.words} else numbers.anywhere)}
+    if texts.isdisjoint(gaps):
+        return values, {}
+    is_gap = values.map(lambda value: isinstance(value, str) and value in gaps)
+    counts = values[is_gap & (values != "")].value_counts()
+    return values.where(~is_gap, None), {str(word): int(count) for word, count in counts.items()}
+
+
+def _is_mixed(values: pd.Series) -> bool:
+    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True).startswith("mixed")
 
 
 def _without(column: pd.Series, missing: frozenset[str]) -> tuple[pd.Series, dict[str, int]]:
@@ -71,7 +103,9 @@ def plain(values: pd.Series) -> pd.Series:
     beyond 64 bits are strings, a categorical dtype is one of strings whatever it holds, a time span is in seconds.
     """
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
-        return _as_written(values) if values.dtype in (np.float16, np.float32) else values
+        if values.dtype in (np.float16, np.float32):
+            return _as_written(values)
+        return values.astype("float64") if values.dtype.kind == "f" else values
     if isinstance(values.dtype, np.dtype) and values.dtype.kind == "M":
         return pd.Series(values.dt.as_unit("us"))
     if isinstance(values.dtype, pd.DatetimeTZDtype):
@@ -87,9 +121,11 @@ def plain(values: pd.Series) -> pd.Series:
         return values.astype("float64")
     values = values.astype(object).where(values.notna(), None)
     holds = pd.api.types.infer_dtype(values, skipna=True)
-    if holds == "mixed-integer-float" and any(isinstance(v, int) and int(float(v)) != v for v in values):
-        return _strings(values.map(as_text, na_action="ignore"))  # digits that a float would lose
-    if holds in ("floating", "mixed-integer-float", "empty"):
+    if holds.startswith("mixed") and all(_called_one(value) == "numbers" for value in values.dropna()):
+        if any(isinstance(value, int) and int(float(value)) != value for value in values):
+            return _strings(values.map(as_text, na_action="ignore"))  # digits that a float would lose
+        holds = "floating"
+    if holds in ("floating", "empty"):
         return values.astype("float64")
     if holds in ("integer", "decimal"):
         return _exact(values)
@@ -130,7 +166,45 @@ def _exact(values: pd.Series) -> pd.Series:
 
 
 def _text(value: Any) -> str:
+    """Spell a value of a column of several kinds, or of none that we know."""
+    if isinstance(value, bytes):  # as older programs write strings into Parquet, and databases keep them
+        text = value.decode("utf-8", "replace")
+        return value.hex() if "\ufffd" in text or "\0" in text else text
+    if isinstance(value, _NESTED):
+        return json.dumps(value, default=_json, ensure_ascii=False)
     return value if isinstance(value, str) else as_text(value) if np.isscalar(value) else str(value)
+
+
+def _json(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else _text(value)
+
+
+def _check_texts(column: pd.Series) -> None:
+    """Refuse NUL, at which too many programs end a string: what differs after it would be one value."""
+    odd = pc.filter(texts := texts_of(column), pc.match_substring(texts, "\0"))
+    if count := len(odd) - odd.null_count:
+        example = odd.drop_null()[0].as_py()[:40]
+        raise UserError(f"'{column.name}' has {count:,} values with a NUL, e.g. {example!r}; remove it from the source")
+
+
+def _called_one(value: Any) -> str:
+    return next((called for kinds, called in _CALLED.items() if isinstance(value, kinds)), "strings")
+
+
+def _several_kinds(values: pd.Series, known: Known | None) -> tuple[Note, ...]:
+    """Note that a column which is read as strings holds other values too, unless the config says what it is."""
+    if not _is_mixed(values) or (known is not None and not known.settled):
+        return ()
+    examples = {_called_one(value): value for value in values.dropna().iloc[::-1]}
+    name, kinds = str(values.name), sorted(examples)
+    shown = ", ".join(quoted(_text(examples[kind])) for kind in kinds)
+    if kinds == ["strings"]:  # as UUIDs are, which Python has a type for
+        return ()
+    fix = f"set data.kinds.{name} to what they are, or mend the source"
+    if "nested values" in kinds:
+        fix = "give their parts columns of their own, or name it in data.drop"
+    sentence = f"'{name}' holds {' and '.join(kinds)}, all read as strings, e.g. {shown}; {fix}"
+    return (Note(rule="doubtful_reading", column=name, count=int(values.notna().sum()), sentence=sentence),)
 
 
 def _from_texts(column: pd.Series, known: Known | None, numbers: Numbers) -> Settled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # the check before a run does without pandas
     from core.files import File
 
 _ERRORS = {"#N/A", "#DIV/0!", "#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!"}
+_NO_VALUE = re.compile(rb"<c\b([^>]*)>\s*<f\b(?:[^>]*/>|[^>]*>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>")
+_MERGED = re.compile(rb'<mergeCell ref="[A-Z]+(\d+):[A-Z]+(\d+)"')
 _TOP = 50  # lines in which a title may stand above the names of the columns
 
 
@@ -41,13 +44,12 @@ def read_excel(
         for line in islice(lines, nrows):
             filled = (*line, *missing[len(line) :])
             rows.append([_value(filled[place], name, errors) for place, name in names.items()])
-        title = sheet.title
-    table = pd.DataFrame(rows, columns=list(names.values()), dtype=object)
+        table = pd.DataFrame(rows, columns=list(names.values()), dtype=object)
+        if table.isna().any(axis=None):
+            notes += _look_for_values(path, sheet)
     for name, count in errors.items():
         sentence = f"'{name}' holds {count:,} errors of Excel, such as #N/A; they count as missing"
         notes.append(Note(rule="missing_words", column=name, count=count, sentence=sentence))
-    if len(table) and table.isna().all().any():
-        _check_formulas(path, title)
     return table, notes
 
 
@@ -67,12 +69,12 @@ def sheets(path: File) -> list[str]:
 
 
 @contextmanager
-def _opened(path: File, values: bool = True) -> Iterator[Any]:
+def _opened(path: File) -> Iterator[Any]:
     import openpyxl
 
     with path.open() as handle, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles and checks that it does not keep: nobody writes the file back
-        book = openpyxl.load_workbook(handle, read_only=True, data_only=values)
+        book = openpyxl.load_workbook(handle, read_only=True, data_only=True)
         for sheet in book.worksheets:
             sheet.reset_dimensions()  # some programs write that a sheet has one cell
         yield book
@@ -145,17 +147,22 @@ def _value(cell: Any, name: str, errors: dict[str, int]) -> Any:
     return cell.isoformat() if isinstance(cell, time) else cell
 
 
-def _check_formulas(path: File, title: str) -> None:
-    """Refuse formulas of which none has a value: a program wrote them, and no Excel has worked them out yet."""
-    count = 0
-    with _opened(path) as book, _opened(path, values=False) as formulas:
-        for line, written in zip(book[title].values, formulas[title].values, strict=True):
-            pairs = [pair for pair in zip(line, written, strict=True) if str(pair[1]).startswith("=")]
-            if any(value is not None for value, _ in pairs):
-                return
-            count += len(pairs)
-    if count:
+def _look_for_values(path: File, sheet: Any) -> list[Note]:
+    """Say why values may miss: cells are merged, or a program wrote formulas and no Excel has worked them out yet.
+
+    The latter is a UserError. openpyxl tells neither without reading all cells again.
+    """
+    with sheet.parent._archive.open(sheet._worksheet_path) as part:
+        xml = part.read()
+    if count := sum(b't="str"' not in cell for cell in _NO_VALUE.findall(xml)):  # a text may be empty
         raise UserError(f"{path.name} has {count:,} formulas without a value; open it in Excel once and save it")
+    if count := sum(top != bottom for top, bottom in _MERGED.findall(xml)):
+        sentence = (
+            f"sheet '{sheet.title}' of {path.name} has {count:,} merged cells over several rows, of which only the "
+            "first has the value; unmerge and fill them if the others have it too"
+        )
+        return [Note(rule="doubtful_reading", count=count, sentence=sentence)]
+    return []
 
 
 def _is_filled(line: tuple[Any, ...]) -> bool:

@@ -219,11 +219,14 @@ def _members(file: File) -> list[File]:
     if not names:
         raise UserError(f"{file.name} is empty")
     if len(names) == 1:
-        return [replace(file, member=names[0])]
+        return [replace(file, member=names[0], partitions=_partitions("", names[0]) | file.partitions)]
     if any(not name.lower().endswith(f".{file.ending}") for name in names):
         held = f"{len(names)} files: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
         raise UserError(f"{file.name}: the archive holds {held}; keep .{file.ending} files alone in it")
-    return [replace(file, name=f"{file.name}/{name}", member=name) for name in sorted(names)]
+    return [
+        replace(file, name=f"{file.name}/{name}", member=name, partitions=_partitions("", name) | file.partitions)
+        for name in sorted(names)
+    ]
 
 
 def _delta_table(data: Data, system: Any, folder: str, tables: list[str]) -> File:
@@ -289,7 +292,7 @@ def read_header(data: Data, file: File) -> list[str] | None:
         columns = column_names(columns)
     if len(columns) == 1 and data.target != columns[0]:
         found = suggest(file, data.options)
-        if "sep" in found:
+        if found.keys() & {"sep", "skiprows"}:
             raise UserError(f"{file.name} has one column, {columns[0]!r}; {as_advice(found)}")
     return [*columns, *(name for name in file.partitions if name not in columns)]
 

@@ -51,6 +51,7 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     for file in files:
         with explained(file.name, file.is_local):
             frame = _read_typed(file, left, options, notes)
+        frame = with_named_index(frame)
         frame.columns = column_names(frame.columns)
         _check_once(file, list(frame.columns))
         for name, value in file.partitions.items():
@@ -66,6 +67,11 @@ def read_files(data: Data, files: Sequence[File], known: Mapping[str, Known]) ->
     with explained(files[0].name, files[0].is_local):
         table, reading = settle_table(rows, data, known, spelt)
     return table, reading.model_copy(update={"notes": (*notes, *reading.notes)})
+
+
+def with_named_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table under a fresh index, whose levels are columns if they have names."""
+    return frame.reset_index(drop=all(level is None for level in frame.index.names))
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -98,10 +104,9 @@ def settle_table(
     rows: pd.DataFrame, data: Data, known: Mapping[str, Known], texts: set[str] | frozenset[str] = frozenset()
 ) -> tuple[pd.DataFrame, Reading]:
     """Settle each column of a table that came with types; `texts` names those that are spelt all the same."""
-    numbers = numbers_of(data)
     settled: dict[str, Settled] = {}
     for name in rows.columns:
-        column = rows[name]
+        column, numbers = rows[name], numbers_of(data, name)
         if name in texts:
             gathered = Texts(name, known.get(name), numbers, role=_role(name, data))
             gathered.add(texts_of(column))
@@ -121,9 +126,9 @@ def _role(name: str, data: Data) -> Literal["id", "target"] | None:
     return "id" if name in data.id else "target" if name == data.target else None
 
 
-def numbers_of(data: Data) -> Numbers:
-    """Return how `data.options` spells numbers, truth values and what misses."""
-    options, (anywhere, words) = data.options, missing_words(data.options)
+def numbers_of(data: Data, name: str) -> Numbers:
+    """Return how `data.options` spells numbers, truth values and what misses in a column."""
+    options, (anywhere, words) = data.options, missing_words(data.options, name)
 
     def listed(key: str) -> frozenset[str]:
         return frozenset(str(word).lower() for word in options.get(key) or ())
@@ -143,10 +148,10 @@ def _read_texts(
     data: Data, files: Sequence[File], options: dict[str, Any], known: Mapping[str, Known]
 ) -> tuple[pd.DataFrame, Reading]:
     """Read files of texts, a piece after the other; columns that only in the end are no numbers a second time."""
-    numbers, notes = numbers_of(data), list[Note]()
+    notes = list[Note]()
 
     def column(name: str) -> Texts:
-        return Texts(name, known.get(name), numbers, role=_role(name, data))
+        return Texts(name, known.get(name), numbers_of(data, name), role=_role(name, data))
 
     columns: dict[str, Texts] = {}
     samples: dict[str, list[str]] = {}
@@ -177,7 +182,8 @@ def _pieces(files: Sequence[File], options: dict[str, Any], rows: int | None, no
     for file in files:
         separator = separator_of(file.ending, options)
         as_is = separator is not None and len(separator.encode()) == 1 and options.keys() <= _ARROW
-        read: Callable[..., Pieces] = _arrow_pieces if as_is and _is_plain(options) else _pandas_pieces
+        as_is = as_is and options.get("on_bad_lines", "error") in ("error", "skip")
+        read: Callable[..., Pieces] = _arrow_pieces if as_is else _pandas_pieces
         with explained(file.name, file.is_local):
             for piece in read(file, options, rows, notes):
                 count = len(next(iter(piece.values()), ()))
@@ -189,13 +195,6 @@ def _pieces(files: Sequence[File], options: dict[str, Any], rows: int | None, no
                 rows = None if rows is None else rows - count
                 if rows is not None and rows <= 0:
                     return
-
-
-def _is_plain(options: dict[str, Any]) -> bool:
-    return isinstance(options.get("na_values", []), list | str) and options.get("on_bad_lines", "error") in (
-        "error",
-        "skip",
-    )
 
 
 def _arrow_pieces(file: File, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
@@ -273,20 +272,13 @@ def ragged(rows: Sequence[pa.csv.InvalidRow], expected: int, read: int) -> str:
 
 def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes: list[Note]) -> Pieces:
     """Read with pandas what needs its other options, as texts all the same."""
-    given = {
-        key: value
-        for key, value in options.items()
-        if key not in ("sep", "delimiter", "decimal", "thousands", "true_values", "false_values", "keep_default_na")
-    }
+    given = {key: value for key, value in options.items() if key not in SPELLING.union(("sep", "delimiter"))}
     separator = separator_of(file.ending, options)
     engine = "c" if separator and len(separator) == 1 and "skipfooter" not in given else "python"
     dtypes = given.pop("dtype", {})
     texts: Any = defaultdict(lambda: "str", dtypes) if isinstance(dtypes, Mapping) else dtypes
     whole: dict[str, Any] = {"sep": separator, "nrows": rows, "engine": engine, "dtype": texts}
-    by_column = given.pop("na_values", None)
     whole |= {"keep_default_na": False, "na_values": [""]} | given
-    if isinstance(by_column, dict):
-        whole["na_values"] = by_column
     if whole["engine"] == "pyarrow":
         whole.pop("nrows")
     if "compression" in given:
@@ -297,14 +289,13 @@ def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes:
             notes += lines.layout.notes(file.name)
             recoded = {"encoding": "utf-8", "encoding_errors": "strict", "sep": lines.layout.separator or separator}
             table = pd.read_csv(lines, **(whole | recoded))
-    if not isinstance(table.index, pd.RangeIndex):
-        if "index_col" not in given:
-            raise UserError(
-                f"{file.name} has lines with more fields than its header; repair it, "
-                "or set data.options.index_col: 0 if the first field numbers the rows"
-            )
-        table = table.reset_index(drop=all(level is None for level in table.index.names))
-    yield {str(name).strip(): texts_of(plain(column.astype("str"))) for name, column in table.iloc[:rows].items()}
+    if not isinstance(table.index, pd.RangeIndex) and "index_col" not in given:
+        raise UserError(
+            f"{file.name} has lines with more fields than its header; repair it, "
+            "or set data.options.index_col: 0 if the first field numbers the rows"
+        )
+    table = with_named_index(table).iloc[:rows]
+    yield {str(name).strip(): texts_of(plain(column.astype("str"))) for name, column in table.items()}
 
 
 def _check_same(file: File, columns: Any, first: File, wanted: Any) -> None:
@@ -356,7 +347,7 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
     if options.keys() - {"encoding", "encoding_errors", "lines"}:
         return _read_json_with_pandas(file, handle, rows, options)
     text = handle.read().decode()
-    is_array = options.get("lines") is not True and file.ending == "json" and text.lstrip()[:1] == "["
+    is_array = options.get("lines") is not True and text.lstrip()[:1] == "["
     records = json.loads(text)[:rows] if is_array else []
     if not is_array:
         for number, line in enumerate(text.split("\n"), 1):
@@ -369,6 +360,11 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
                     break
     if odd := next((place for place, record in enumerate(records, 1) if not isinstance(record, dict)), None):
         raise UserError(f"{file.name} needs objects of named values, record {odd} is none")
+    if len(records) == 1 and records[0] and all(isinstance(value, dict | list) for value in records[0].values()):
+        keys = list(records[0])
+        orient = "split" if {"columns", "data"} <= {*keys} else "index" if all(map(str.isdigit, keys)) else "columns"
+        fix = f"write it as an array of objects, or try data.options.orient: {orient}"
+        raise UserError(f"{file.name} is one object of {', '.join(keys[:5])}, not one for each row; {fix}")
     names = list(dict.fromkeys(name for record in records for name in record))
     if not names:
         raise UserError(f"{file.name} is empty")
@@ -377,13 +373,14 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
 
 
 def _read_json_with_pandas(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:
-    is_array = file.ending == "json" and handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+    is_whole = handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+    is_whole = is_whole or options.get("orient", "records") != "records"
     handle.seek(0)
-    lines = {"lines": False} if is_array else {"lines": True, "nrows": rows}
+    lines = {"lines": False} if is_whole else {"lines": True, "nrows": rows}
     # pandas would read "007" as 7, guess dates by a column's name and miss most fractions by some bits.
     honest = {"dtype": False, "convert_dates": False, "convert_axes": False, "precise_float": True}
     recoded = {} if "compression" in options else {"encoding": "utf-8", "encoding_errors": "strict"}
     table: pd.DataFrame = pd.read_json(handle, **{**lines, **honest, **options, **recoded})
     if not len(table.columns):
         raise UserError(f"{file.name} is empty")
-    return table
+    return table.iloc[:rows]

@@ -59,9 +59,8 @@ def read_table(
     values are not all of the kind it is known to have stays str. Ids are whole numbers or str, a time span becomes
     seconds, '' is a missing value. Column names lose surrounding whitespace only.
     """
-    import pandas as pd
 
-    from core.readers import settle_table
+    from core.readers import settle_table, with_named_index
 
     source, known = _find(data, labelled), _known(data, contract)
     if source.read_files is not None:
@@ -69,8 +68,7 @@ def read_table(
     else:
         assert source.read is not None  # noqa: S101  (a source has one of the two)
         found = source.read()
-        if not isinstance(found.index, pd.RangeIndex):
-            found = found.reset_index(drop=all(level is None for level in found.index.names))
+        found = with_named_index(found)
         columns = [str(column).strip() for column in found.columns]
         _check_columns(data, columns, source.name, labelled)
         if found.empty:

@@ -91,6 +91,7 @@ class Texts:
         self._beyond = False  # whole numbers of more than 64 bits: digits, if all are whole
         self._endless = self._finite = False
         self._codes = 0
+        self._shortened: str | None = None
 
     def add(self, texts: pa.Array) -> None:
         """Take the next piece, strings in which a missing value is null."""
@@ -153,6 +154,9 @@ class Texts:
         if self.known is not None:
             self._note_codes(plain)
             plain = pc.utf8_ltrim(plain, "+")
+        if self._role == "id" and not self._shortened:
+            found = pc.filter(plain, pc.match_substring(plain, "e", ignore_case=True))
+            self._shortened = found[0].as_py() if len(found) else None
         point = pc.find_substring(plain, ".")
         if pc.max(point).as_py() in (-1, None) and pc.all(pc.match_substring_regex(plain, _WHOLE), min_count=0).as_py():
             try:
@@ -210,8 +214,14 @@ class Texts:
             return None
         parts = self._parts if whole else [pc.cast(part, pa.float64(), safe=False) for part in self._parts]
         numbers, self._parts = pa.chunked_array(parts), []
-        if self._trailing and self._role != "target" and self._may_be_codes(numbers):
+        if self._trailing and self._may_be_codes(numbers):
             return None
+        if self._shortened:
+            sentence = (
+                f"id '{self.name}' is spelt as '{self._shortened}', as Excel shortens long numbers, so that several "
+                "may have become one; take it from where it came from"
+            )
+            self.notes.append(Note(rule="doubtful_reading", column=self.name, count=len(numbers), sentence=sentence))
         if self._role == "id" and not whole:
             return as_id(pd.Series(numbers.to_numpy(), name=self.name)) if not self._trailing else None
         if whole:
@@ -223,7 +233,7 @@ class Texts:
 
     def _may_be_codes(self, numbers: pa.ChunkedArray) -> bool:
         """Say whether zeros at the end make codes of decimals, as of versions: there are few; else note the doubt."""
-        if pc.count_distinct(numbers).as_py() <= CODES:
+        if self._role != "target" and pc.count_distinct(numbers).as_py() <= CODES:
             return True
         if len(self._decimals) > 1:
             sentence = (

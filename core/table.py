@@ -53,14 +53,15 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("datetime64", "datetime", "date"), "datetime"),
     "boolean": "boolean",
 }
-_TRUTH = {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}
+TRUTH = {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0}
+"""What a text says that stands for a truth value."""
 _MAX_CLASSES = 20  # whole numbers with more distinct values are counts or amounts, hardly ever labels
 _EXACT = 2.0**53  # float64 holds every whole number below; larger ones hash as their digits
 _NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _COMMA = r"\s*-?\d+,\d+\s*"
 _DATE = re.compile(r"(?:(\d{4})[-/](\d\d?)[-/](\d\d?)|(\d\d?)[./-](\d\d?|[A-Za-z]{3})[./-](\d{4}))(?:[T ](.+))?")
 _ID = re.compile(r"(.*[^a-z])?(id|uuid|guid|key|index)|.*(ID|Id)|unnamed: \d+", re.DOTALL)
-ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
+ISO = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
 """How a time is spelt, as a whole: ISO 8601, without its rarer forms."""
 LAST_YEAR = 9999
 """Of Python's own times; pandas' go on."""
@@ -70,10 +71,11 @@ _MISSING = np.uint64(0x9E3779B97F4A7C15)
 _TIME = np.uint64(0xD1B54A32D192ED03)
 
 
-def missing_words(options: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the words that `data.options` make a missing value of in any column, and among numbers and times."""
+def missing_words(options: Mapping[str, Any], name: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the words that `data.options` make a missing value of in a column, and those among numbers and times."""
     given = options.get("na_values", ())
-    listed = given if isinstance(given, list) else [] if isinstance(given, dict) else [given] if given != () else []
+    given = given.get(name, ()) if isinstance(given, dict) else given
+    listed = given if isinstance(given, list | tuple) else [given]
     always = frozenset(spelt for word in listed for spelt in (str(word), *_other_spellings(word)))
     if options.get("keep_default_na") is True:
         always |= MISSING_WORDS
@@ -224,7 +226,7 @@ def as_kind(values: pd.Series, kind: Kind, categories: Collection[str] = ()) -> 
     if kind == "numeric":
         coerced: list[Any] = [_as_float(value) for value in distinct]
     elif kind == "boolean":
-        coerced = [_TRUTH.get(as_text(value).strip().lower(), np.nan) for value in distinct]
+        coerced = [TRUTH.get(as_text(value).strip().lower(), np.nan) for value in distinct]
     else:
         coerced = [category_of(as_text(value), categories) for value in distinct]
     dtype = "float64" if kind in ("numeric", "boolean") else "object"
@@ -447,6 +449,8 @@ def _is_number(values: pd.Series) -> bool:
 
 def _distinct(values: pd.Series) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.object_]]:
     """Return each value's code (-1 when missing, as '' is) and the distinct values; lists and dicts count as text."""
+    if values.dtype == object and types.infer_dtype(values, skipna=True) == "string":
+        values = values.astype("str")  # of objects pandas compares strings up to a NUL only
     try:
         codes, distinct = pd.factorize(values)
     except TypeError:

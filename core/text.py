@@ -18,6 +18,7 @@ from core.notes import Note
 SAMPLE = 2**18
 """Bytes that tell the layout of a file: some thousand lines."""
 _CHUNK = 2**20
+_TOP = 20  # lines that may stand above the names of the columns
 csv.field_size_limit(2**31 - 1)  # Python's own limit is 131,072 characters; texts may be longer
 _SEPARATORS = ",;\t|"
 _NAMES_SEPARATOR = re.compile(r"sep=(.)[\r\n]*", re.I)
@@ -281,7 +282,14 @@ def sniff(head: bytes, ending: str, options: Mapping[str, Any]) -> dict[str, Any
     best = max(tables, key=lambda separator: len(tables[separator]))  # the first of equals
     if layout.skips_line or options.keys() & {"sep", "delimiter"}:
         best = layout.separator if len(tables[layout.separator]) > 1 else best
-    if best != layout.separator:
+    if len(tables[best]) < 2 and not options.keys() & {"skiprows", "header"}:
+        for skip in range(1, min(_TOP, len(lines))):  # titles and remarks stand above many a table
+            below = {separator: _table(lines, separator, {**options, "skiprows": skip}) for separator in tables}
+            top = max(below, key=lambda separator: len(below[separator]))
+            if len(below[top]) > 1:
+                found["skiprows"], tables, best = skip, below, top
+                break
+    if best != layout.separator and len(tables[best]) > 1:
         found["sep"] = best
     if "decimal" not in options and "thousands" not in options:
         found |= number_style(tables[best]).options

@@ -34,6 +34,7 @@ DEEPEST = sys.getrecursionlimit()  # JSON that is nested deeper is read by nobod
 _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
 # Marks of JSON, or a text that may hold some; nothing in it backtracks, whatever a client sends.
 _MARK = re.compile(rb'[][{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_MISSES = msgspec.ValidationError("a number that stands for a missing value")
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -66,6 +67,7 @@ class Schema:
         self._separator = given if isinstance(given, str) and len(given) == 1 else ","
         """What stood between the fields of the table."""
         self._quoting = {key: options[key] for key in ("quotechar", "escapechar") if key in options}
+        self._gaps = [(place, field.gaps) for place, field in enumerate(self.fields) if field.gaps]
         self._expected = [(place, field.expects) for place, field in enumerate(self.fields) if field.expects]
         self.values = msgspec.defstruct("Values", self._types(), forbid_unknown_fields=True, array_like=True)
         self.label = msgspec.defstruct(
@@ -91,7 +93,10 @@ class Schema:
             return self._second_look(body, err), False
         found = [found] if place == 0 else found
         self._check_count(len(found))
-        return [msgspec.structs.astuple(row) for row in found], True
+        rows = [msgspec.structs.astuple(row) for row in found]
+        if any(row[place] in gaps for place, gaps in self._gaps for row in rows):
+            return self._second_look(body, _MISSES), False
+        return rows, True
 
     def csv_rows(self, body: bytes) -> list[Row]:
         """Return the rows of a CSV with a header; an empty cell is a missing value.
@@ -162,12 +167,11 @@ class Schema:
 
     def _fields(self, card: Card) -> list[Field]:
         contract, options = card.contract, card.recipe.data.options
-        decimal = str(options.get("decimal") or ".")
         others = {other.name: other for other in contract.others}
         slack = card.recipe.contract.range_slack
         return [
             *(feature(column, self.serving, slack, options) for column in contract.columns),
-            *(companion(name, others.get(name), name in contract.id, decimal) for name in self.extras),
+            *(companion(name, others.get(name), name in contract.id, options) for name in self.extras),
         ]
 
     def _types(self) -> list[Any]:
@@ -178,11 +182,8 @@ class Schema:
     def _readers(self) -> tuple[Callable[[bytes], Any], ...]:
         """Return what reads one object, an array of objects, and an array of arrays.
 
-        Names that msgspec does not take, with quotes or line breaks, are left to the second look, and so is all where a
-        number stands for a missing value.
+        Names that msgspec does not take, with quotes or line breaks, are left to the second look.
         """
-        if any(field.has_number_for_missing for field in self.fields):
-            return _not_at_once, _not_at_once, _not_at_once
         arrays = msgspec.json.Decoder(list[self.values], dec_hook=parse).decode  # type: ignore[name-defined]
         if any(_ODD_NAME.search(name) for name in self.columns):
             return _not_at_once, _not_at_once, arrays

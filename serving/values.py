@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,7 +16,7 @@ from config import Kind, Serving
 from core.categories import category_of, is_ambiguous
 from core.contract import Column, Other
 from core.records import Rule
-from core.table import ISO, as_text, missing_words, quoted
+from core.table import ISO, TRUTH, as_text, missing_words, quoted
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # a longer one is no number to anybody else
 Scalar = str | Whole | float | bool | None
@@ -26,7 +26,6 @@ DIGITS = r"^(0|-?([1-9][0-9]{0,17}|[1-8][0-9]{18}|9[01][0-9]{17}))$(?!\n)"
 UNFIT = (msgspec.ValidationError, ValueError)
 """What says that a value does not fit."""
 _ISO = re.compile(ISO)
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class _Times(type):
@@ -87,26 +86,24 @@ class Field:
     """Texts that stand for a missing value, as an empty one does."""
     cell_words: frozenset[str] = frozenset()
     """Those that do so in a CSV, as in training."""
+    truth: Mapping[str, float]
+    """What words say of a truth value in a CSV."""
     categories: frozenset[str] = frozenset()
     decimal: str = "."
     """What stands before the fraction of a number in a CSV."""
     thousands: str | None = None
     """What may stand between thousands there."""
-    truth: Mapping[str, bool] = field(default_factory=_TRUTH.copy)
-    """How truth values are spelt there, in small letters."""
     expects: Callable[[Any], bool] | None = None
     """Says of an accepted value whether training knew such; None where the type says it."""
 
-    @cached_property
-    def has_number_for_missing(self) -> bool:
-        """Say whether a number, such as -999, stands for a missing value."""
-        return self.kind == "numeric" and any(_floats([word]) for word in self.words)
+    @property
+    def gaps(self) -> frozenset[float]:
+        """Return the numbers that stand for a missing value, such as -999."""
+        return frozenset(number for word in self.words for number in _floats([word]) or ())
 
     def meant(self, value: Any) -> Any:
         """Return what a JSON value means, as the type has it; what means nothing comes back as it is."""
-        if isinstance(value, str) and (value == "" or value in self.words):
-            return None
-        if self.has_number_for_missing and type(value) in (int, float) and as_text(value) in self.words:
+        if _is_scalar(value) and (value == "" or as_text(value) in self.words):
             return None
         if self.kind == "categorical" and _is_scalar(value):
             if type(value) in (int, float) and is_ambiguous(value, self.categories):
@@ -124,7 +121,8 @@ class Field:
         if cell == "" or cell in self.cell_words:
             return None
         if self.kind == "boolean":
-            return self.truth.get(cell.strip().lower(), cell)
+            said = self.truth.get(cell.strip().lower())
+            return cell if said is None else bool(said)
         if self.kind == "numeric" and not self.whole:
             return self._number(cell)
         return self.meant(cell)
@@ -134,8 +132,8 @@ class Field:
         if self.kind != "numeric":
             means = {cell: self.read(cell) for cell in set(cells)}
             return [means[cell] for cell in cells]
-        special = self.whole or self.decimal != "." or self.thousands or self.has_number_for_missing
-        plain = None if special else _floats(cells)
+        is_plain = not self.whole and self.decimal == "." and not self.thousands and self.cell_words.isdisjoint(cells)
+        plain = _floats(cells) if is_plain else None
         return [self.read(cell) for cell in cells] if plain is None else plain
 
     def take(self, value: Any) -> Any:
@@ -180,7 +178,7 @@ class Field:
 
 def feature(column: Column, serving: Serving, slack: float, options: Mapping[str, Any]) -> Field:
     """Return what a feature of the contract needs, where `slack` widens its range and `options` read the table."""
-    anywhere, typed = missing_words(options)
+    anywhere, typed = missing_words(options, column.name)
     words = anywhere.union(column.missing_words)
     categories = frozenset(column.categories) - {""}
     kind, needs, expects = _loose(column, words), _words(column), None
@@ -205,24 +203,22 @@ def feature(column: Column, serving: Serving, slack: float, options: Mapping[str
         anywhere=_loose(column, words),
         words=words,
         cell_words=words | typed if column.nullable and column.kind != "categorical" else words,
+        truth=_truth(options),
         categories=categories,
         decimal=str(options.get("decimal") or "."),
         thousands=options.get("thousands"),
-        truth=_TRUTH | _truth(options),
         expects=expects,
     )
 
 
-def _truth(options: Mapping[str, Any]) -> dict[str, bool]:
-    """Return the words that `data.options` name for truth values."""
-    words = {"false_values": False, "true_values": True}
-    return {str(word).lower(): truth for key, truth in words.items() for word in options.get(key) or ()}
-
-
-def companion(name: str, other: Other | None, is_id: bool, decimal: str) -> Field:
+def companion(name: str, other: Other | None, is_id: bool, options: Mapping[str, Any]) -> Field:
     """Return what a column needs that is no feature and may come along; any scalar where nothing is known of it."""
+    anywhere, typed = missing_words(options, name)
     if other is None or other.kind == "categorical":
-        return Field(name=name, kind=None, type=Scalar, needs="one value", nullable=True)
+        return Field(
+            name=name, kind=None, type=Scalar, needs="one value", nullable=True, words=anywhere, cell_words=anywhere,
+            truth=TRUTH,
+        )  # fmt: skip
     whole = is_id and other.kind == "numeric"
     kind, needs = _loose(other, frozenset()), _words(other)
     if whole:
@@ -234,8 +230,16 @@ def companion(name: str, other: Other | None, is_id: bool, decimal: str) -> Fiel
         needs=f"{needs} or null",
         nullable=True,
         whole=whole,
-        decimal=decimal,
+        words=anywhere,
+        cell_words=anywhere if other.kind == "text" else anywhere | typed,
+        truth=_truth(options),
+        decimal=str(options.get("decimal") or "."),
     )
+
+
+def _truth(options: Mapping[str, Any]) -> Mapping[str, float]:
+    said = {"true_values": 1.0, "false_values": 0.0}
+    return TRUTH | {str(word).lower(): value for key, value in said.items() for word in options.get(key) or ()}
 
 
 def parse(kind: type[Any], value: Any) -> Any:

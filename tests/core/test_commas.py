@@ -51,6 +51,8 @@ def test_how_the_numbers_of_a_table_are_spelt(columns: list[list[str]], style: S
         ),
         (["1,240", "2,048,960"], {}, "'x': 100% are numbers with ',' between thousands; "
          "set data.options.thousands: ','"),
+        (["1\u202f240", "48.5"], {}, "'x': 100% are numbers with a blank between thousands; "
+         "set data.options.thousands: \"\\u202f\""),
         (["1\xa0240", "48,5"], {}, "'x': 100% are numbers with a decimal comma and a blank between thousands; "
          "set data.options.decimal: ',' and data.options.thousands: \"\\u00a0\""),
     ],
@@ -65,6 +67,13 @@ def test_a_decimal_comma_beside_decimal_points_is_repaired_at_the_source() -> No
     [note] = number_notes({"x": ["12,60", "3,1"], "z": ["1.5", "2.25"]}, {})
     assert note.sentence == (
         "'x': 100% are numbers with a decimal comma; other columns are spelt otherwise; repair the source"
+    )
+
+
+def test_a_decimal_point_beside_the_commas_of_the_options_is_pointed_at() -> None:
+    [note] = number_notes({"x": ["0.5", "-12.25", "?"] * 9 + ["1.5"] * 99}, {"decimal": ","})
+    assert note.sentence == (
+        "'x': 93% are numbers with a decimal point; other columns are spelt otherwise; repair the source"
     )
 
 

@@ -161,3 +161,18 @@ def test_a_sheet_of_a_program_that_writes_no_size_is_read_whole() -> None:
         for name in old.namelist():
             new.writestr(name, old.read(name).replace(b'<dimension ref="A1:C4"', b'<dimension ref="A1"'))
     assert pd.read_excel("u.xlsx").shape == read_excel(find_files(data("u.xlsx"), "u.xlsx")[0])[0].shape
+
+
+def test_a_formula_without_a_value_and_merged_cells_are_not_gaps_without_a_word() -> None:
+    rows = [["g", "x", "y"], *([None if row % 3 else "ab"[row % 2], row, row % 2] for row in range(9))]
+    file = book(*rows)
+    made = openpyxl.load_workbook("t.xlsx")
+    made.active.merge_cells("A2:A4")
+    made.active.merge_cells("A5:A7")
+    made.save("t.xlsx")
+    (note,) = read_excel(file)[1]
+    assert note.sentence.startswith("sheet 'Sheet' of t.xlsx has 2 merged cells over several rows, of which only")
+    made.active["B7"] = "=B6*2"
+    made.save("t.xlsx")
+    with pytest.raises(UserError, match=r"^t\.xlsx has 1 formulas without a value; open it in Excel once and save it$"):
+        read_excel(file)

@@ -160,6 +160,8 @@ def test_every_table_of_an_archive_is_read() -> None:
     archive("t.csv.zip", **{"2024.csv": "x,y\n3,0\n", "2023.csv": "x,y\n1,0\n2,1\n", "__MACOSX/._2023.csv": "\0\5"})
     assert read("t.csv.zip").x.tolist() == [1, 2, 3]
     assert len(partitions(data("t.csv.zip"))) == 1  # else each of two parts would be all rows
+    archive("v.csv.zip", **{"year=2023/a.csv": "x,y\n1,0\n", "year=2024/a.csv": "x,y\n2,1\n"})
+    assert read("v.csv.zip").year.tolist() == [2023, 2024]
     archive("u.csv.zip", **{"a.csv": "x,y\n1,0\n", "b.csv": "x,z\n2,1\n"})
     with pytest.raises(UserError, match=r"no column 'y' in u\.csv\.zip/b\.csv"):
         read("u.csv.zip")
@@ -291,6 +293,20 @@ def test_the_separator_and_decimal_sign_that_are_advised_give_the_numbers(text: 
     assert advised(message) == options
     large = "thousands" in options
     assert read("t.csv", options=options).x.tolist() == ([1001.5, 1002001.5] if large else [1.5, 2.5])
+
+
+@pytest.mark.parametrize(
+    ("above", "sep", "options"),
+    [
+        ("Report of 2024\n\n", ",", {"skiprows": 1}),
+        ("# made by hand\n", ";", {"skiprows": 1, "sep": ";"}),
+        ("A title\nand a remark\n", ",", {"skiprows": 2}),
+    ],
+)
+def test_lines_above_the_names_are_skipped_as_advised(above: str, sep: str, options: dict[str, Any]) -> None:
+    write("t.csv", f"{above}x{sep}y\n" + "".join(f"{row}{sep}{row % 2}\n" for row in range(20)))
+    assert advised(refusal("t.csv")) == options
+    assert read("t.csv", options=options).x.tolist() == list(range(20))
 
 
 def test_a_separator_set_wrongly_is_corrected() -> None:

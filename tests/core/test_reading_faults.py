@@ -21,7 +21,7 @@ from core.model import train
 from core.preflight import check_rows_here
 from core.sources import read_rows, read_table
 from core.split import resolve
-from core.table import fingerprint, infer_task
+from core.table import as_kind, fingerprint, infer_task
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=200).round(3)
@@ -242,6 +242,11 @@ def test_zeros_at_the_end_that_others_lack_are_pointed_at() -> None:
     assert "some of its numbers end in a zero that others lack, e.g. '0.00'" in found["doubtful_reading", "c"]
     contract, _ = learned("t.csv", kinds={"c": "text"})
     assert contract.left_out == {"c": "text"}
+    contract, found = learned(csv("t.csv", x=X, y=["1.1", "1.10", "1.2"]))
+    assert contract.classes == ("1.1", "1.2")
+    assert "set data.kinds.y: categorical if they are codes" in found["doubtful_reading", "y"]
+    assert learned("t.csv", kinds={"y": "categorical"})[0].classes == ("1.1", "1.10", "1.2")
+    assert ("doubtful_reading", "y") not in learned(csv("t.csv", x=X, y=["1.50", "1.25", "9.90"]))[1]
 
 
 def test_a_wrong_spelling_far_down_brings_back_the_texts() -> None:
@@ -591,3 +596,119 @@ def test_a_split_by_time_leaves_days_in_doubt_to_the_champion_s_contract() -> No
     check_rows_here(by_time.recipe)
     with pytest.raises(UserError, match=r"data\.options\.dayfirst"):
         resolve(read_rows(by_time.data), by_time.data, by_time.split)
+
+
+@pytest.mark.parametrize(
+    ("values", "spelt", "said"),
+    [
+        ([7, "007"], ["7", "007"], "numbers and strings, all read as strings, e.g. '7', '007'"),
+        ([True, 0], ["True", "0"], "numbers and truth values, all read as strings"),
+        ([{"k": [1]}, {"k": [2]}], ['{"k": [1]}', '{"k": [2]}'], "nested values, all read as strings"),
+        ([[1, 2], [3, 4]], ["[1, 2]", "[3, 4]"], "nested values, all read as strings"),
+    ],
+)
+def test_values_of_several_kinds_are_pointed_at_until_the_config_says_what_they_are(
+    values: list[Any], spelt: list[str], said: str
+) -> None:
+    rows = pd.DataFrame({"v": [values[place % 2] for place in range(200)], "x": X, "y": Y})
+    rows.to_json("t.jsonl", orient="records", lines=True)
+    contract, found = learned("t.jsonl")
+    again, reading = read_table(data("t.jsonl"), contract=contract)
+    assert again["v"][:2].tolist() == spelt
+    assert found["doubtful_reading", "v"].startswith(f"'v' holds {said}")
+    assert [note.sentence for note in reading.notes] == [found["doubtful_reading", "v"]]
+    assert read_table(data("t.jsonl", kinds={"v": "categorical"}))[1].notes == ()
+    if isinstance(values[0], list):
+        rows.to_parquet("t.parquet")
+        assert read_rows(data("t.parquet"))["v"][:2].tolist() == spelt
+
+
+def test_numbers_of_several_types_are_numbers() -> None:
+    for other in (2, 2.5):
+        pd.DataFrame({"v": [Decimal("1.10")] * 200, "x": X, "y": Y}).to_parquet("t1.parquet")
+        pd.DataFrame({"v": [other] * 200, "x": X, "y": Y}).to_parquet("t2.parquet")
+        assert read_rows(data("t*.parquet"))["v"].unique().tolist() == [1.1, other]
+
+
+def test_strings_that_came_as_bytes_are_the_strings_they_spell() -> None:
+    values = [b"DE", "Köln".encode(), b"\xff\x00", b"a\x00"]
+    pd.DataFrame({"v": [values[place % 4] for place in range(200)], "x": X, "y": Y}).to_parquet("t.parquet")
+    assert read_rows(data("t.parquet"))["v"][:4].tolist() == ["DE", "Köln", "ff00", "6100"]
+
+
+def test_a_nul_is_refused_in_every_format_and_never_ends_a_string() -> None:
+    rows = pd.DataFrame({"v": ["a\0b", "a\0c"] * 100, "x": X, "y": Y})
+    rows.to_json("t.jsonl", orient="records", lines=True)
+    with pytest.raises(
+        UserError, match=r"^'v' has 200 values with a NUL, e\.g\. 'a\\x00b'; remove it from the source$"
+    ):
+        read_rows(data("t.jsonl"))
+    assert as_kind(rows["v"].astype(object), "categorical").tolist()[:2] == ["a\0b", "a\0c"]
+
+
+def test_an_index_with_a_name_is_a_column_of_a_parquet_file() -> None:
+    for index in (pd.Index([f"k{row}" for row in range(200)], name="key"), pd.RangeIndex(200, name="key")):
+        pd.DataFrame({"x": X, "y": Y}, index=index).to_parquet("t.parquet")
+        rows = read_rows(data("t.parquet", id=["key"]))
+        assert rows["key"].tolist() == index.tolist()
+
+
+def test_strings_that_the_config_calls_numbers_are_scored_as_such() -> None:
+    pd.DataFrame({"v": [str(row) for row in range(200)], "x": X, "y": Y}).to_parquet("t.parquet")
+    assert "data.kinds.v: numeric" in learned("t.parquet")[1]["text_column", "v"]
+    config = use_case("t.parquet", kinds={"v": "numeric"}, batch="t.parquet")
+    bundle, _ = trained(config)
+    assert score_shard(bundle, 1, config, 0, "out").rows == 200
+    (read,) = score_shard(bundle, 1, use_case("t.parquet", batch="t.parquet"), 0, "out").read
+    assert read.refused
+    assert "'v' held numbers in training and holds strings now" in read.refused
+
+
+@pytest.mark.parametrize("form", ["t.jsonl", "t.xlsx", "t.csv"])
+def test_a_word_among_numbers_is_a_missing_value_in_every_format(form: str) -> None:
+    rows = pd.DataFrame({"v": [["n/a", "", 1.5, 2][row % 4] for row in range(200)], "x": X, "y": Y})
+    days = [["none", "2024-01-31", "2024-02-29"][row % 3] for row in range(200)]
+    rows = rows.assign(w=[["?", 7, 8][row % 3] for row in range(200)], day=days, z=[7, "NA", "a", "x"] * 50)
+    if form == "t.xlsx":
+        rows.to_excel(form, index=False)
+    elif form == "t.csv":
+        rows.to_csv(form, index=False)
+    else:
+        rows.to_json(form, orient="records", lines=True)
+    read, reading = read_table(data(form, options={"na_values": {"w": "?", "day": ["none"]}}))
+    assert read["v"].isna().sum() == 100
+    assert [str(read[name].dtype) for name in ("v", "w", "day")] == ["float64", "float64", "datetime64[us]"]
+    assert read["z"][:3].tolist() == ["7", "NA", "a"]
+    assert dict(reading.missing_words["v"]) == {"n/a": 50}
+    assert dict(reading.missing_words["w"]) == {"?": 67}
+
+
+def test_one_word_beside_numbers_is_pointed_at_however_often_it_is_there() -> None:
+    ages = [*range(18, 48), *["unknown"] * 10]
+    _, found = learned(csv("t.csv", age=ages, x=X, y=Y))
+    assert found["mostly_numbers", "age"] == (
+        "'age' is read as categories; 75 % are numbers, 50 are not, e.g. 'unknown': repair them, or if they mean a "
+        "missing value set data.options.na_values: ['unknown']"
+    )
+    read = read_rows(data("t.csv", options={"na_values": ["unknown"]}))
+    assert read["age"].isna().sum() == 50
+    assert read["age"].max() == 47
+
+
+def test_ids_that_excel_has_shortened_are_pointed_at() -> None:
+    ids = [f"{10**15 + row:.5E}" for row in range(200)]
+    _, found = learned(csv("t.csv", k=ids, x=X, y=Y), id=["k"])
+    assert found["doubtful_reading", "k"].startswith("id 'k' is spelt as '1.00000E+15', as Excel shortens long")
+    assert "several may have become one" in found["doubtful_reading", "k"]
+
+
+@pytest.mark.parametrize("orient", ["columns", "split", "index"])
+def test_json_of_columns_is_said_to_be_that(orient: str) -> None:
+    rows = pd.DataFrame({"x": X, "y": Y})
+    Path("t.json").write_text(rows.to_json(orient=orient))
+    with pytest.raises(UserError, match=rf"one object of .*, not one for each row; .*data\.options\.orient: {orient}$"):
+        read_rows(data("t.json"))
+    read = read_rows(data("t.json", options={"orient": orient}, rows=150))
+    assert read["x"].tolist() == X[:150].tolist()
+    Path("t.jsonl").write_text(rows.to_json(orient="records", indent=1))
+    assert read_rows(data("t.jsonl"))["x"].tolist() == X.tolist()

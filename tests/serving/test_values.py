@@ -161,6 +161,27 @@ def test_a_word_that_stood_for_a_missing_value_does_so_in_requests(of: Schema) -
     assert refused(of, size="NA").rule == "wrong_type"
 
 
+@pytest.mark.parametrize("given", [[-999, 7.5], {"size": [-999, 7.5]}])
+def test_a_number_that_stands_for_a_missing_value_does_so_in_requests(given: Any) -> None:
+    of = schema(options={"na_values": given}, out_of_range="accept")
+    for number in (-999, -999.0, "-999", 7.5):
+        assert asked(of, size=number)["size"] is None
+        assert celled(of, size=str(number))["size"] is None
+    (row,), as_they_are = of.read(json.dumps([list((ROW | {"size": -999}).values())]).encode())
+    assert row[0] is None
+    assert not as_they_are  # the log must not keep it as it was sent
+    assert asked(of, size=-998)["size"] == celled(of, size="-998")["size"] == -998
+    strict = schema(options={"na_values": {"flag": ["true"], "member": [1]}})
+    assert refused(strict, flag="true").rule == "new_nulls"
+    assert asked(strict, flag="false")["member"] is True
+
+
+def test_words_for_truth_values_are_those_of_the_table() -> None:
+    of = schema(options={"true_values": ["Ja"], "false_values": ["Nein"]})
+    said = [celled(of, member=text)["member"] for text in ("JA", "nein", "true", "1.0", "0", "")]
+    assert said == [True, False, True, True, False, None]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "category"),
     [
@@ -294,3 +315,8 @@ def test_a_number_that_stands_for_a_missing_value_does_so_in_json_too() -> None:
     (row,) = of.rows(json.dumps([[low if name == "size" else ROW[name] for name in of.features]]).encode())
     assert row[of.features.index("size")] is None
     assert asked(SCHEMA, size=low)["size"] == low
+
+
+def test_a_time_with_a_decimal_comma_is_none_as_in_a_batch() -> None:
+    assert refused(SCHEMA, since="2020-02-01T00:00:00,5").rule == "wrong_type"
+    assert asked(SCHEMA, since="2020-02-01T00:00:00.5")["since"].microsecond == 500_000
