@@ -205,6 +205,7 @@ def test_state_stays_in_the_clone_and_the_users_own_zenml_is_left_alone(tmp_path
 
 
 ABOVE = {
+    "variables": {"config", "core", "ledger", "tracking", "registry", "decisions", "console", "commands", "run"},
     "config": {
         "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
         "console", "commands", "run",
