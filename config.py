@@ -39,6 +39,15 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class UserError(Exception):
     """Say in one sentence what was needed, what came, and the fix; run.py prints it and exits 2."""
 
+    def __str__(self) -> str:
+        """Return the sentence, of whose names and values a terminal obeys none."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Spell out what a terminal would obey or a log would break at: line breaks and other control characters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
 
 STORED = {"stored": True}
 """The context in which a recipe is read that an earlier version of this project let in."""
