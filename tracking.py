@@ -94,9 +94,8 @@ def record(
         signature=signature,
         input_example=as_features(example, card.contract.features),
         pip_requirements=[f"{p}=={v}" for p, v in card.environment.items() if p != "python"],
-        code_paths=[
-            str(ROOT / name) for name in ("core", "config.py", "variables.py")
-        ],  # so that it loads away from this clone
+        # So that it loads away from this clone.
+        code_paths=[str(ROOT / name) for name in ("core", "config.py", "variables.py")],
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(bundle.pipeline)),  # made here
     )
     client = mlflow.MlflowClient()
