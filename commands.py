@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, Config, UserError
+from config import ROOT, Config, UserError, printable
 from stacks import apply, files
 
 CONFIGS = ROOT / "configs"
@@ -42,7 +42,7 @@ def show_history(name: str) -> int:
         by = f"{entry.kind} by {entry.user}" + (f" in run {entry.run}" if entry.run else "")
         print(f"{entry.time:%Y-%m-%d %H:%M:%S} UTC  version {entry.version}{before} ({by})")
         for reason in entry.reasons:
-            print(f"    {reason}")
+            print(f"    {printable(reason)}")
     return 0
 
 

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from variables import early, late, secret_in, secrets, shown
 
 ROOT = Path(__file__).resolve().parent
 
@@ -28,6 +39,31 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class UserError(Exception):
     """Say in one sentence what was needed, what came, and the fix; run.py prints it and exits 2."""
 
+    def __str__(self) -> str:
+        """Return the sentence, of whose names and values a terminal obeys none."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Spell out what a terminal would obey or a log would break at: line breaks and other control characters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+STORED = {"stored": True}
+"""The context in which a recipe is read that an earlier version of this project let in."""
+
+
+def _without_secret(url: str, info: ValidationInfo) -> str:
+    """Refuse an address with a secret that does not come from a variable."""
+    found = None if info.context == STORED else secret_in(late(url))
+    if found:
+        raise ValueError(f"holds {found}; put the URL, or this part, into an environment variable and write ${{NAME}}")
+    return late(url)
+
+
+Address = Annotated[str, Field(min_length=1), AfterValidator(_without_secret)]
+"""A path, or a URL whose secrets are variables, read where it is used."""
+
 
 class Section(BaseModel):
     """Refuse unknown keys, NaN and later changes; take each field's description from its docstring."""
@@ -44,7 +80,7 @@ SPELLING = frozenset(
 class Data(Section):
     """Say where the rows come from and what their columns mean."""
 
-    source: str = Field(min_length=1)
+    source: Address
     """`sklearn:NAME`, a path, glob or URL of CSV, Parquet, JSON Lines or Excel, the folder of a Delta table, a database
     URL, or `module:function`.
     `${…}` names an environment variable; it is read with the rows, so no secret stands in a file, a log or a run."""
@@ -56,7 +92,8 @@ class Data(Section):
     """Read (or generate) at most this many rows."""
     options: dict[str, Any] = {}
     """Keyword arguments for the reader: pandas' for files, `sheet_name` and `skiprows` for Excel, `version` for Delta,
-    the function's own for `module:function`."""
+    the function's own for `module:function`. `$(NAME)` in a string is read from the environment with the rows; a secret
+    must come so."""
     task: Task | None = None
     """What to learn; inferred from the target when left out."""
     positive: Scalar | None = None
@@ -70,24 +107,24 @@ class Data(Section):
     kinds: dict[str, Kind] = {}
     """What a column is, where the inferred kind is wrong; a target is `numeric` or `categorical`."""
 
-    @field_validator("source", "query")
+    @field_validator("query")
     @classmethod
-    def _late_environment(cls, text: str | None) -> str | None:
-        # ZenML fills in ${NAME} when it compiles a run, and stores the result; it leaves $(NAME) to us.
-        return text and re.sub(r"\$\{(\w+)\}", r"$(\1)", text)
+    def _late_variables(cls, query: str | None) -> str | None:
+        return query and late(query)
 
-    @field_validator("source")
+    @field_validator("options")
     @classmethod
-    def _no_password(cls, source: str) -> str:
-        if re.search(r"://[^/@:$]*:[^@$/]+@", source):
-            raise ValueError("holds a password; put the URL into an environment variable and write ${NAME}")
-        return source
+    def _no_secret(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        found = [] if info.context == STORED else [*early(options, "options"), *secrets(options, "options")]
+        if found:
+            fix = "put it into an environment variable and write $(NAME)"
+            raise ValueError(f"{found[0]} holds a secret, or ${{…}}, which ZenML would store filled in; {fix}")
+        return options
 
     @property
     def shown_source(self) -> str:
-        """Return the source as it was written, without a URL's query string, which may hold a signature."""
-        source = re.sub(r"\$\((\w+)\)", r"${\1}", self.source)
-        return source.split("?")[0] if "://" in source else source
+        """Return the source as it was written, without a URL's query string."""
+        return shown(self.source)
 
     @model_validator(mode="after")
     def _target_is_not_an_input(self) -> Self:
@@ -328,9 +365,9 @@ class Feedback(Section):
 class Inference(Section):
     """Which rows are scored in one go, how many steps share the work, and where the scores go."""
 
-    source: str | None = Field(None, min_length=1)
+    source: Address | None = None
     """Rows to score: whatever `data.source` may be; they need no target. Each file is scored by one step, whole."""
-    output: str = ".local/predictions"
+    output: Address = ".local/predictions"
     """Folder or URL; the scores of a file lie in NAME/RUN/FILE.parquet below it."""
     shards: int = Field(4, ge=1, le=64)
     """Steps that share the files. They run side by side where the orchestrator has the machines."""
@@ -363,6 +400,13 @@ class Config(Recipe):
     policy: Policy = Policy()
     feedback: Feedback = Feedback()
     inference: Inference = Inference()
+
+    @model_validator(mode="after")
+    def _no_early_variable(self) -> Self:
+        if found := next(early(self.model_dump(), ""), None):
+            where = "data.source, data.query, data.options and inference can name variables"
+            raise ValueError(f"{found[1:]} holds ${{…}}, which ZenML would store filled in; only {where}")
+        return self
 
     @property
     def recipe(self) -> Recipe:

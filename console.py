@@ -13,6 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from config import printable
 from core.report import number
 
 MARKS = {
@@ -241,7 +242,7 @@ def fields(pairs: list[tuple[str, str]]) -> None:
     """Print names and values in two columns; a name that is empty continues the value above it."""
     table = Table.grid(padding=(0, 2))
     for name, value in pairs:
-        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
+        table.add_row(Text(printable(name), style="bold"), Text(printable(value), overflow="fold"))
     Console().print(table)
 
 

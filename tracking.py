@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from config import ROOT, Section
+from config import ROOT, Data, Section
 from core.bundle import Bundle
 from core.contract import DataContract
 from core.metrics import Scorecard
@@ -94,7 +94,8 @@ def record(
         signature=signature,
         input_example=as_features(example, card.contract.features),
         pip_requirements=[f"{p}=={v}" for p, v in card.environment.items() if p != "python"],
-        code_paths=[str(ROOT / "core"), str(ROOT / "config.py")],  # so that it loads away from this clone
+        # So that it loads away from this clone.
+        code_paths=[str(ROOT / name) for name in ("core", "config.py", "variables.py")],
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(bundle.pipeline)),  # made here
     )
     client = mlflow.MlflowClient()
@@ -155,7 +156,7 @@ def _parameters(section: Section, prefix: str = "") -> dict[str, str]:
     MLflow would cut what is longer than it takes, so `recipe.json` has that alone.
     """
     found: dict[str, str] = {}
-    dumped = section.model_dump(mode="json")
+    dumped = section.model_dump(mode="json") | ({"source": section.shown_source} if isinstance(section, Data) else {})
     for key, value in section:
         if isinstance(value, Section):
             found |= _parameters(value, f"{prefix}{key}.")

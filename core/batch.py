@@ -8,7 +8,7 @@ from config import Config
 from core.bundle import Bundle
 from core.checks import Finding, check_rows, reading_findings
 from core.metrics import Predictions
-from core.sources import batch_parts, read_table
+from core.sources import batch_parts, fill, read_table
 
 
 class FileReport(BaseModel):
@@ -93,7 +93,7 @@ def score_shard(bundle: Bundle, version: int, config: Config, shard: int, folder
             continue
         scored = score_rows(bundle, rows, version)
         path = f"{folder.rstrip('/')}/{name}.parquet"
-        with fsspec.open(path, "wb", auto_mkdir=True) as file:
+        with fsspec.open(fill(path, "inference.output"), "wb", auto_mkdir=True) as file:
             scored.to_parquet(file, index=False)
         written.append(path)
         count += len(scored)

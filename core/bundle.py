@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from config import ROOT, Recipe, UserError
+from config import ROOT, STORED, Recipe, UserError
 from core.contract import DataContract, encode_target
 from core.metrics import Predictions
 from core.split import SplitRule
@@ -171,7 +171,7 @@ class Bundle:
     def read(cls, folder: Path) -> "Bundle":
         """Read what `write` wrote; the model file is checked when it is opened."""
         try:
-            card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+            card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"), context=STORED)
         except ValidationError as err:
             raise UserError(f"{folder / CARD} was changed, or written by a later version of this project") from err
         return cls(card=card, model_file=(folder / MODEL).read_bytes())
@@ -209,7 +209,9 @@ def cache_key() -> str:
 
 def code_fingerprint() -> str:
     """Return one hash of all code that can change a result."""
-    return hash_files("config.py", "requirements.txt", "core/**/*.py", "core/templates/*.html", "steps/*.py")
+    return hash_files(
+        "config.py", "variables.py", "requirements.txt", "core/**/*.py", "core/templates/*.html", "steps/*.py"
+    )
 
 
 def hash_files(*patterns: str) -> str:

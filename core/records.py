@@ -7,7 +7,6 @@ The times of a segment lie within SEGMENT_SECONDS of its start, so a window is r
 other hours.
 """
 
-import itertools
 import os
 import re
 import secrets
@@ -28,7 +27,7 @@ FORMAT = 1
 SEGMENT_SECONDS = 3600  # longest segment; readers skip files by it, so a smaller number would hide old records
 SEGMENT_BYTES = 64 * 2**20  # 100,000 rows of 30 floats, which take a second to read
 PREDICTION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{6,12}-(0|[1-9][0-9]{0,8})$(?!\n)")  # $ alone allows a last \n
-"""One row's answer: process, request, and place of the row in the request, e.g. `9f86d081884c-00000a-0`."""
+"""One row's answer: the request, and the place of the row in it, e.g. `9f86d081884c-7d659a2feaa0-0`."""
 
 Kind = Literal["predictions", "labels", "refusals"]
 Rule = Literal[
@@ -142,11 +141,14 @@ def check_names(columns: Iterable[str], classes: Sequence[str] = ()) -> None:
 
 
 def request_ids() -> Iterator[str]:
-    """Make ids such as `9f86d081884c-00000a` without end: a process's random 48 bits and a count, no clock.
+    """Make ids such as `9f86d081884c-7d659a2feaa0` without end: 96 random bits, which no other client can guess.
 
-    Ask for them in the process that uses them. Of 10,000 processes two share their bits with probability 2e-7.
+    Ask for them in the process that uses them. Among 10,000,000,000 two are the same with probability 6e-10.
     """
-    return map((secrets.token_hex(6) + "-{:06x}").format, itertools.count())
+    while True:
+        digits = secrets.token_hex(12 * 1000)  # asking the system for each would take longer than all the rest
+        for place in range(0, len(digits), 24):
+            yield f"{digits[place : place + 12]}-{digits[place + 12 : place + 24]}"
 
 
 def prediction_ids(request_id: str, rows: int) -> list[str]:

@@ -62,6 +62,7 @@ def read_table(
 
     from core.readers import settle_table, with_named_index
 
+    data = _filled(data)
     source, known = _find(data, labelled), _known(data, contract)
     if source.read_files is not None:
         rows, reading = source.read_files(known)
@@ -110,9 +111,9 @@ def find_options(data: Data) -> dict[str, Any]:
 
 def _files(data: Data, key: str = "data.source") -> list[File]:
     """Return a source's files; none where it is something else."""
-    source = _expand(data.source, key)
+    source = fill(data.source, key)
     is_file = not source.startswith("sklearn:") and not _FUNCTION.fullmatch(source)
-    return find_files(data, source, key) if is_file and ("://" not in source or _is_file_url(source)) else []
+    return find_files(_filled(data), source, key) if is_file and ("://" not in source or _is_file_url(source)) else []
 
 
 def batch_parts(config: Config) -> list[tuple[str, Data]]:
@@ -131,23 +132,23 @@ def check_source(data: Data) -> None:
     Local files are opened (ending, size, header, magic bytes), modules are found but not run, databases and
     remote files are left alone. Any fault is a UserError.
     """
-    _find(data)
+    _find(_filled(data))
 
 
 def local_size(data: Data) -> float:
     """Return the bytes of a source's files on this machine; infinity for other sources and compressed text."""
-    return _find(data).size
+    return _find(_filled(data)).size
 
 
 def check_reachable(data: Data) -> None:
     """Connect to a source that is a database; a refusal is a UserError."""
-    if (url := _find(data).database) is not None:
+    if (url := _find(data := _filled(data)).database) is not None:
         check_connection(data, url)
 
 
 def _find(data: Data, labelled: bool = True) -> _Source:
     """Make every check that is cheap."""
-    source, size = _expand(data.source, "data.source"), inf
+    source, size = fill(data.source, "data.source"), inf
     read: Callable[[], pd.DataFrame] | None
     read_files = None
     if source.startswith("sklearn:"):
@@ -159,7 +160,7 @@ def _find(data: Data, labelled: bool = True) -> _Source:
         _check_module(function[1])
         read = partial(_call, data, *function.groups())
     elif "://" in source and not _is_file_url(source):
-        query = _expand(data.query or "", "data.query")
+        query = fill(data.query or "", "data.query")
         if not query.strip():
             database = data.shown_source
             raise UserError(f"data.query is missing; the database '{database}' needs the SQL to run")
@@ -176,16 +177,23 @@ def _find(data: Data, labelled: bool = True) -> _Source:
     return _Source(name, read, size, read_files=read_files)
 
 
-def _expand(text: str, key: str) -> str:
-    """Fill in `${NAME}`, which `config.Data` holds as `$(NAME)`."""
+def _filled(data: Data) -> Data:
+    return data.model_copy(update={"options": fill(data.options, "data.options")})
 
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if name not in os.environ:
-            raise UserError(f"{key} needs the environment variable {name}, which is not set")
-        return os.environ[name]
 
-    return re.sub(r"\$(?:\{(\w+)\}|\((\w+)\))", value, text)
+def fill(value: Any, key: str) -> Any:
+    """Fill in the variables `$(NAME)` of all strings in a value of the config; one that is not set is a UserError."""
+
+    def read(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise UserError(f"{key} needs the environment variable {match[1]}, which is not set")
+        return os.environ[match[1]]
+
+    if isinstance(value, dict):
+        return {name: fill(item, f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [fill(item, key) for item in value]
+    return re.sub(r"\$\((\w+)\)", read, value) if isinstance(value, str) else value
 
 
 def _is_file_url(source: str) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from config import STORED
 from core.bundle import CARD, Bundle, Card
 from core.metrics import Predictions
 from core.table import as_features, exact_hashes, mix, row_hashes
@@ -50,7 +51,7 @@ class StandIn:
     @classmethod
     def read(cls, files: Mapping[str, bytes]) -> "StandIn":
         """Read what `files` returned."""
-        card = None if files[CARD] == b"null" else Card.model_validate_json(files[CARD])
+        card = None if files[CARD] == b"null" else Card.model_validate_json(files[CARD], context=STORED)
         return cls(card, pd.read_parquet(io.BytesIO(files[SCORES])), files[FAULT].decode())
 
     def unseen(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:

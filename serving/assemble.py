@@ -24,7 +24,13 @@ PACKAGES = (
 def serving_code() -> str:
     """Return one hash of all code that can change an answer or a bento; also the key under which bentos are cached."""
     return hash_files(
-        "config.py", "requirements.txt", "core/**/*.py", "serving/*.py", "serving/Dockerfile", "steps/*_bento.py"
+        "config.py",
+        "variables.py",
+        "requirements.txt",
+        "core/**/*.py",
+        "serving/*.py",
+        "serving/Dockerfile",
+        "steps/*_bento.py",
     )
 
 
@@ -39,7 +45,7 @@ def assemble(
     reasons: tuple[str, ...] = (),
     metrics: Mapping[str, Estimate] | None = None,
 ) -> tuple[Release, str]:
-    """Write `release/`, `core/`, `serving/` and `config.py` into a folder; return the release and how it scores.
+    """Write `release/` and the code that serves it into a folder; return the release and how it scores.
 
     The model is compiled if the compiled one answers the rows as the original does, within core.compiled.TOLERANCE.
     """
@@ -62,7 +68,8 @@ def assemble(
     release.write(folder)
     for package in ("core", "serving"):
         shutil.copytree(ROOT / package, context / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "config.py", context)
+    for module in ("config.py", "variables.py"):
+        shutil.copy(ROOT / module, context)
     return release, note
 
 

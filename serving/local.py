@@ -133,7 +133,8 @@ class LocalServer:
         deadline, failed = time.monotonic() + seconds, self.folder / "failed" / name
         while not done():
             if failed.exists():
-                raise UserError(f"release {name} does not start: {failed.read_text(encoding='utf-8').strip()}")
+                said = failed.read_text(encoding="utf-8").strip().splitlines() or ["no word"]
+                raise UserError(f"release {name} does not start: {said[-1]}; see {self.folder}/{name}.log")
             if time.monotonic() > deadline:
                 raise UserError(f"{name} did not {what} within {seconds:.0f} s; see {self.folder}/{name}.log")
             time.sleep(0.02)

@@ -136,8 +136,13 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
 
 def _value(field: "Field", item: dict[str, Any]) -> dict[str, Any]:
     """Say what a value may be: what is read at once, and the other spellings that are taken for it."""
-    described, others = {"description": f"Needs {field.needs}."}, field.spellings()
+    described, others = {"description": f"Needs {_markdown(field.needs)}."}, field.spellings()
     return ({"anyOf": [item, {"enum": others}]} if others else item) | described
+
+
+def _markdown(text: str) -> str:
+    """Escape what would be a tag, a link or emphasis in a description, which is Markdown."""
+    return re.sub(r"[\\`*\[\]<&]", r"\\\g<0>", text)
 
 
 def _truth(contract: DataContract) -> dict[str, Any]:
@@ -157,11 +162,11 @@ def _answer(contract: DataContract) -> dict[str, Any]:
     if contract.task == "regression":
         score, meaning, decision = {"type": "number"}, "the value", {"type": "null"}
     elif contract.task == "binary":
-        score, meaning = probability, f"P({contract.classes[1]})"
+        score, meaning = probability, f"P({_markdown(contract.classes[1])})"
     else:
         classes = len(contract.classes)
         score = {"type": "array", "items": probability, "minItems": classes, "maxItems": classes}
-        meaning = f"the probabilities of {', '.join(contract.classes)}"
+        meaning = f"the probabilities of {_markdown(', '.join(contract.classes))}"
     properties = {
         "version": {"type": "integer", "description": "Version of the model."},
         "ids": {"type": "array", "items": {"type": "string"}, "description": "A prediction id a row, for /feedback."},

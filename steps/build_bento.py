@@ -64,7 +64,7 @@ def _build(context: Path, release: Release) -> tuple[str, str]:
             version=release.id,
             build_ctx=str(context),
             labels={"model_version": str(release.version), "fingerprint": release.fingerprint[:32]},
-            include=["config.py", "core/**", "serving/**", "release/**"],
+            include=["config.py", "variables.py", "core/**", "serving/**", "release/**"],
             python={"packages": [f"{p}=={importlib.metadata.version(p)}" for p in PACKAGES], "lock_packages": False},
         )
     path = Path(bento.path)

@@ -33,9 +33,8 @@ def draw_drift(
         return HTMLString(f"<p>Not drawn: {why}.</p>")
     columns = drawn_columns(window_report.columns)
     features = {name: kind for name, kind in promoted_model.card.contract.features.items() if name in columns}
-    window, reference = (
-        as_features(_sample(side, settings.report_rows), features) for side in (window_rows, check_rows)
-    )
+    window, reference = (_as_text(_sample(side, settings.report_rows), features) for side in (window_rows, check_rows))
+    features = {_text(name): kind for name, kind in features.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Evidently and what it imports use much that is deprecated elsewhere
         html = _draw(window, reference, features)
@@ -67,6 +66,23 @@ def _draw(window: pd.DataFrame, reference: pd.DataFrame, features: dict[str, Kin
     report = Report([DataDriftPreset(columns=tested), DataSummaryPreset()])
     html: str = report.run(*datasets).get_html_str(as_iframe=False)
     return html
+
+
+def _as_text(rows: pd.DataFrame, features: dict[str, Kind]) -> pd.DataFrame:
+    """Return features as Evidently bears them.
+
+    It puts names and values into a script as they are, and Plotly takes tags: so there are none. Truth values are
+    words, since it refuses them as numbers.
+    """
+    found = as_features(rows, features)
+    for name, kind in features.items():
+        if kind == "boolean":
+            found[name] = found[name].map({0.0: "false", 1.0: "true"})
+    return found.replace("<", "‹", regex=True).rename(columns=_text)
+
+
+def _text(name: str) -> str:
+    return name.replace("<", "‹")
 
 
 def _sample(rows: pd.DataFrame, size: int) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from zenml import step
 
 import decisions
+from config import printable
 from core.policy import Decision
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def _alert(decision: Decision, name: str, before: list[Decision]) -> dict[str, A
         "action": decision.action,
         "report": report,
         "next": then,
-        "text": "\n".join(lines),
+        "text": "\n".join(map(printable, lines)),
     }
 
 

@@ -119,6 +119,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.fixture
+def chromium() -> str:
+    """Find the machine's Chromium; in CI its absence is a failure."""
+    path = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+        None,
+    )
+    if path is None:
+        untried("no Chromium on this machine, no page was opened; try: apt-get install chromium")
+    return path
+
+
 def untried(reason: str) -> NoReturn:
     """Skip a test for what the machine lacks; in CI that is a failure."""
     if os.environ.get("CI"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,23 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Trained, untried
+from conftest import Trained
 
 from config import ROOT
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def chromium() -> str:
-    """Find the machine's Chromium; in CI its absence is a failure."""
-    path = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-        None,
-    )
-    if path is None:
-        untried("no Chromium on this machine, the dashboard was not opened; try: apt-get install chromium")
-    return path
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ def test_knobs_and_places_it_names_exist() -> None:
         "policy.mode",
         "data.id",
         "data.query",
+        "data.source",
+        "data.options",
         "split.by",
         "gate.margin",
         "contract.rules",

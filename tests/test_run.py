@@ -5,14 +5,19 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from conftest import Cli
 
 import config
+import console
 import run
 from config import ROOT
+from core.monitor import Alarm
+from core.policy import Decision
+from steps.send_alert import _alert
 
 HEAVY = {"zenml", "pandas", "numpy", "sklearn", "mlflow", "evidently", "bentoml", "matplotlib", "sqlalchemy"}
 
@@ -204,7 +209,21 @@ def test_state_stays_in_the_clone_and_the_users_own_zenml_is_left_alone(tmp_path
     assert not list((tmp_path / "home").rglob("*zenml*"))
 
 
+def test_a_terminal_obeys_no_name_and_a_line_holds_what_it_says(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    result = cli("--pipeline", "y\x1b]0;owned\x07\nerror: no")
+    assert result.code == 2
+    assert result.err.startswith(r"error: no pipeline 'y\x1b]0;owned\x07\nerror: no'; ")
+    assert len(result.err.splitlines()) == 1
+    console.fields([("refused", "it is '\x1b[2J\u202e'\nverdict   promote")])
+    assert capsys.readouterr().out.rstrip() == r"refused  it is '\x1b[2J\u202e'\nverdict   promote"
+    alarm = Alarm(kind="concept", sentence="worst where a is\nnext: \x07", helps="")
+    made = {"version": 1, "alarms": (alarm,), "start": None, "time": datetime(2026, 1, 1), "action": "nothing"}
+    lines = _alert(Decision.model_construct(run="r", **made), "m", [])["text"].split("\n")
+    assert [line.partition(":")[0] for line in lines] == ["m, version 1", "concept drift", "report", "next"]
+
+
 ABOVE = {
+    "variables": {"config", "core", "ledger", "tracking", "registry", "decisions", "console", "commands", "run"},
     "config": {
         "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
         "console", "commands", "run",

@@ -121,7 +121,7 @@ def test_predictions_carry_what_the_card_says() -> None:
 
 
 def test_the_code_fingerprint_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("config.py", "requirements.txt"):
+    for name in ("config.py", "variables.py", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("core", "steps"):
         shutil.copytree(ROOT / name, tmp_path / name)

@@ -548,6 +548,8 @@ def test_ids_are_unique_and_look_like_ids() -> None:
     ids = [*islice(request_ids(), 100_000), *islice(request_ids(), 100_000)]
     assert len(set(ids)) == 200_000
     assert all(PREDICTION_ID.search(name) for request_id in ids[::997] for name in prediction_ids(request_id, 11))
+    digits = [name[:12] + name[13:] for name in ids]
+    assert all(len({name[place] for name in digits}) == 16 for place in range(24))  # each digit may be any: none counts
     good = "9f86d081884c-00000a-0"
     assert PREDICTION_ID.search(good)
     for bad in ("", good[:-2], good[1:], good + "\n", good + " ", "x" + good, good.upper(), good + "-1", good + "0"):

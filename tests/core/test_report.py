@@ -80,7 +80,7 @@ def test_the_evaluation_shows_the_estimates(target: str) -> None:
 
 def test_a_source_is_shown_without_what_may_be_secret() -> None:
     bundle, holdout = trained(mixed(), recipe())
-    source = {"source": "https://h/${BUCKET}/a.csv?signature=s3cret"}
+    source = {"source": "https://h/${BUCKET}/a.csv?id=s3cret"}
     data = bundle.card.recipe.data.model_validate(bundle.card.recipe.data.model_dump() | source)
     card = bundle.card.model_copy(update={"recipe": bundle.card.recipe.model_copy(update={"data": data})})
     text = evaluated(Bundle(card, bundle.model_file), holdout)

@@ -367,6 +367,12 @@ def test_calls_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "missing a required argument: 'a'" in refusal("makers:needs", checked=False)
 
 
+def test_a_config_is_code() -> None:
+    message = refusal("os:system", options={"command": "touch ran"}, checked=False)
+    assert message == "os:system must return a DataFrame, it returned int"
+    assert Path("ran").exists()
+
+
 def test_the_check_is_quick_and_light() -> None:
     TABLE.to_csv("a.csv", index=False)
     code = (

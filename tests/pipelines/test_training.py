@@ -311,17 +311,3 @@ def test_a_source_that_changed_is_seen_despite_the_cache(cli: Cli, tmp_path: Pat
     connection.close()
     cli("--pipeline", "training", "--config", str(config), *QUICK)
     assert output("model").card.data != first
-
-
-def test_secrets_named_by_environment_variable_are_not_recorded(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    secret = tmp_path / "s3cr3t.csv"
-    awkward_table(secret)
-    monkeypatch.setenv("CUSTOMER_TABLE", str(secret))
-    source = "data={source: '${CUSTOMER_TABLE}', target: Ausfall}"
-    result = train("secretive", source, "model={}", "gate={}")
-    assert result.code == 0, result.err
-    recorded: Any = last_run()
-    assert "s3cr3t" not in recorded.model_dump_json()
-    assert "s3cr3t" not in output("model").card.model_dump_json()

@@ -23,8 +23,9 @@ from pandas.testing import assert_frame_equal
 from scipy.special import logit
 from servers import TOKEN, Model, Running, breast_cancer, fraud, in_process, model, request_rows, running
 
-from config import ROOT, Serving, UserError
+from config import ROOT, Feedback, Serving, UserError
 from core.compiled import TOLERANCE, as_values
+from core.feedback import join_labels
 from core.records import read_labels, read_predictions, read_refusals
 from core.table import as_features
 from serving.app import GETS, INLINE_ROWS, OPEN, POSTS
@@ -417,6 +418,20 @@ def test_labels_come_one_or_many_late_repeated_and_corrected_and_the_latest_coun
     history = read_labels(cancer.log / "labels", history=True)
     assert history[history["prediction_id"] == third]["label"].tolist() == ["benign", "malignant", "benign"]
     assert (history["prediction_id"] == second).sum() == 2
+
+
+def test_labels_are_believed_from_whoever_names_a_prediction_and_others_are_unknown(tmp_path: Path) -> None:
+    rows = request_rows(fraud(), 1)
+    with in_process(tmp_path, fraud()) as (_, client):
+        (one,), (other,) = (client.post("/predict", json=rows).json()["ids"] for _ in range(2))
+        assert one[:12] != other[:12]  # what one client is answered tells nothing of the next
+        labels = [{"id": name, "label": 1} for name in (one, EXAMPLE_ID)]
+        assert client.post("/feedback", json=labels).json() == {"accepted": 2}
+    log = tmp_path / "log"
+    answered, told = read_predictions(log / "predictions"), read_labels(log / "labels", history=True)
+    joined, report = join_labels(answered, told, Feedback())
+    assert joined["prediction_id"].tolist() == [one]
+    assert (report.labelled, report.unknown) == (1, 1)
 
 
 def test_says_which_model_answers(client: httpx.Client, cancer: Running) -> None:
