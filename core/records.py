@@ -144,7 +144,7 @@ class RecordWriter:
             return True
         self._looked = now
         try:
-            return os.path.samestat(os.fstat(file), os.stat(self._path))
+            return os.path.samestat(os.fstat(file), Path(self._path).stat())
         except FileNotFoundError:
             return False
 
