@@ -35,8 +35,13 @@ def append(name: str, decision: Decision, materializer: type[Any] | None = None)
 
 
 def last_judged(entries: list[Decision]) -> datetime | None:
-    """Return the end of the newest window that was judged, whatever version had answered."""
-    return max((entry.end for entry in entries if entry.end is not None), default=None)
+    """Return the end of the newest window that was judged, whatever version had answered.
+
+    A window ends no later than it was judged; one that was judged later than now, by a wrong clock, does not count.
+    """
+    now = datetime.now(UTC)
+    judged = [entry for entry in entries if entry.end is not None and entry.time <= now]
+    return max((min(entry.end, entry.time.replace(tzinfo=None)) for entry in judged if entry.end), default=None)
 
 
 def weigh(

@@ -6,7 +6,7 @@ time one is told that the other was first. Stages, tags and MLflow aliases are d
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -22,6 +22,8 @@ from core.metrics import Scorecard
 from core.stand_in import StandIn
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+MIRRORED = "mirrored"
+"""Metadata of a version that MLflow was given, or cannot be, since its files are gone."""
 
 
 class Promotion(BaseModel):
@@ -238,38 +240,42 @@ def rolled_back(name: str, version: int) -> Promotion | None:
 
 
 def draw(name: str) -> None:
-    """Make ZenML's stage and tags, and MLflow's aliases, show what the log says. Doing it twice is harmless."""
-    from zenml.client import Client
-    from zenml.enums import ModelStages
+    """Make MLflow's versions and aliases, and ZenML's stage and tags, show what the log says.
 
-    client = Client()
-    entry = champion(name)
-    first = entry.version if entry else None
-    versions = client.list_model_versions(model=name, sort_by="desc:number", size=1000, hydrate=True).items
-    newest = versions[0].number if versions else None
-    challenger = newest if newest != first else None
-    for stored in versions:
-        wanted = {CHAMPION} if stored.number == first else {CHALLENGER} if stored.number == challenger else set()
-        held = {tag.name for tag in stored.tags} & {CHAMPION, CHALLENGER}
-        stage = ModelStages.PRODUCTION if stored.number == first else None
-        if wanted != held or (stage and stored.stage != stage):
-            client.update_model_version(
-                name,
-                stored.id,
-                stage=stage,
-                force=True,
-                add_tags=[*wanted - held],
-                remove_tags=[*held - wanted],
-            )
+    Doing it twice is harmless. What `repair` asks for comes last.
+    """
+    from zenml.client import Client
+
+    drawing = _drawings(name)
     if tracking.has_tracker():
-        tracking.point_aliases(name, first, challenger)
+        _mirror(name, [drawn.version for drawn in drawing])
+        numbers = {tag: drawn.version.number for drawn in drawing for tag in drawn.wanted}
+        tracking.point_aliases(name, numbers.get(CHAMPION), numbers.get(CHALLENGER))
+    for drawn in drawing:
+        if not drawn.is_right:
+            Client().update_model_version(
+                name,
+                drawn.version.id,
+                stage=drawn.stage,
+                force=True,
+                add_tags=[*drawn.wanted - drawn.held],
+                remove_tags=[*drawn.held - drawn.wanted],
+            )
+
+
+def repair(name: str) -> None:
+    """Draw what a run that was killed has left; ZenML alone is asked whether there is anything."""
+    if name not in _model_names():
+        return
+    drawing, tracked = _drawings(name), tracking.has_tracker()
+    if not all(drawn.is_right and (drawn.is_mirrored or not tracked) for drawn in drawing):
+        draw(name)
 
 
 def reproduce(name: str, version: int) -> Reproduction:
     """Train a version again from the rows and the recipe its run recorded, and compare bit for bit."""
     from core.contract import learn_contract
     from core.model import train
-    from core.table import fingerprint
 
     stored, old = _version(name, version), load(name, version)
     recipe, before = old.card.recipe, old.card.contract
@@ -286,8 +292,6 @@ def reproduce(name: str, version: int) -> Reproduction:
         if (rows := _content(artifact)) is None:
             raise UserError(f"the {side} of version {version} of '{name}' are gone, so it cannot be trained again")
         found[side] = rows
-        if fingerprint(found[side]) != artifact.content_hash:
-            raise UserError(f"the rows stored for version {version} of '{name}' were changed after the run")
     train_rows, holdout_rows = found.values()
     contract = learn_contract(train_rows, recipe.data, recipe.contract, before.reference_rows, settled=before.known)
     new = train(train_rows, contract, old.card.split, recipe)
@@ -310,6 +314,63 @@ def reproduce(name: str, version: int) -> Reproduction:
     if changed:
         notes.append(f"the environment has changed since: {', '.join(changed)}")
     return Reproduction(rows=len(holdout_rows), differences=tuple(differences), notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """How a version is shown in ZenML, and how it should be."""
+
+    version: Any
+    wanted: set[str]
+    """Its tags."""
+
+    @property
+    def held(self) -> set[str]:
+        return {tag.name for tag in self.version.tags} & {CHAMPION, CHALLENGER}
+
+    @property
+    def stage(self) -> Any:
+        from zenml.enums import ModelStages
+
+        return ModelStages.PRODUCTION if CHAMPION in self.wanted else None
+
+    @property
+    def is_right(self) -> bool:
+        return self.wanted == self.held and (self.stage is None or self.version.stage == self.stage)
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Say whether MLflow was given it; one that a killed run has not finished registering is not to be."""
+        return MIRRORED in self.version.run_metadata or "fingerprint" not in self.version.run_metadata
+
+
+def _drawings(name: str) -> list[_Drawing]:
+    from zenml.client import Client
+
+    entry = champion(name)
+    first = entry.version if entry else None
+    versions = Client().list_model_versions(model=name, sort_by="desc:number", size=1000, hydrate=True).items
+    newest = versions[0].number if versions else None
+    tags = {newest: {CHALLENGER}, first: {CHAMPION}}
+    return [_Drawing(stored, tags.get(stored.number, set())) for stored in versions]
+
+
+def _mirror(name: str, versions: list[Any]) -> None:
+    """Give MLflow the versions that it lacks, oldest first: their runs were killed, or had no tracker."""
+    from zenml import log_metadata
+
+    for stored in reversed(versions):
+        if _Drawing(stored, set()).is_mirrored:
+            continue
+        if not tracking.is_registered(name, stored.number):
+            parts = {part: stored.get_artifact(part) for part in ("scorecard", "contract_report", "verdict")}
+            found: dict[str, Any] = {part: artifact and _content(artifact) for part, artifact in parts.items()}
+            bundle, fault = _bundle(name, stored.number)
+            if bundle is not None and not fault and all(found.values()):
+                pages = {page: found[part].page for page, part in tracking.PAGES.items()}
+                with tracking.resumed(str(stored.run_metadata["run"])):
+                    tracking.record(name, stored.number, bundle, found["scorecard"], pages)
+        log_metadata(metadata={MIRRORED: True}, model_version_id=stored.id)
 
 
 def _bundle(name: str, version: int) -> tuple[Bundle | None, str]:

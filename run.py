@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ if importlib.util.find_spec("zenml") is None:
 import commands
 import config
 import scheduling
+import unfinished
 from config import ROOT, Config, UserError, known
 from stacks import apply, files
 
@@ -172,12 +174,15 @@ def act(given: argparse.Namespace) -> int:
     use_stack(stack, shared=given.change_shared)
     if job is not None:
         return schedule_pipeline(given, use_case, stack, job)
+    import registry
+
+    if not given.stop:
+        unfinished.close_killed()
+        registry.repair(use_case.name)
     if given.pipeline:
         options = "" if given.config == DEFAULT else f" --config {given.config}"
         options += "" if given.stack == "local" else f" --stack {given.stack}"
         return run_pipeline(given.pipeline, use_case, stack, cache=not given.no_cache, given=options)
-    import registry
-
     if given.history:
         return commands.show_history(use_case.name)
     if given.reproduce is not None:
@@ -268,7 +273,8 @@ def run_pipeline(
         print(f"tracking is off: stack {stack.stack_name} has no experiment tracker")
     module = importlib.import_module(f"pipelines.{name}")
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
-    with console.progress(run_name, f"{name} of {use_case.name} on stack {stack.stack_name}"):
+    holding = unfinished.held(run_name) if stack.runs_here else nullcontext()
+    with holding, console.progress(run_name, f"{name} of {use_case.name} on stack {stack.stack_name}"):
         tags = [f"after {after}"] if after else []
         options = where(stack, module) | {"run_name": run_name, "enable_cache": None if cache else False, "tags": tags}
         try:

@@ -4,7 +4,8 @@ MLflow follows ZenML and is never asked who is champion. On a stack without a tr
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ ZENML_VERSION = "zenml_version"
 """Tag of an MLflow version: the number of the ZenML version it mirrors."""
 
 RECIPE = "recipe.json"
+PAGES = {"contract": "contract_report", "evaluation": "scorecard", "verdict": "verdict"}
+"""What MLflow shows, and the artifact that it is the page of."""
 _LONGEST = 6000  # characters of a parameter's value in MLflow
 
 
@@ -43,8 +46,22 @@ def create_database() -> None:
 
 
 def is_registered(name: str, version: int) -> bool:
-    """Say whether MLflow already mirrors this ZenML version; asked inside a tracked step."""
+    """Say whether MLflow already mirrors this ZenML version."""
+    _configure()
     return version in _mirrored(name)
+
+
+@contextmanager
+def resumed(run_name: str) -> Iterator[None]:
+    """Go on with the MLflow run of a pipeline run that was killed, `training-NAME-…`, or begin it."""
+    import mlflow
+
+    tracker, experiment = _configure(), run_name.partition("-")[0]
+    run_id = tracker.get_run_id(experiment_name=experiment, run_name=run_name)
+    known = mlflow.get_experiment_by_name(experiment)
+    experiment_id = mlflow.create_experiment(experiment) if known is None else known.experiment_id
+    with mlflow.start_run(run_id, experiment_id, run_name, nested=True):
+        yield
 
 
 def record(
@@ -116,16 +133,23 @@ def record(
 def point_aliases(name: str, champion: int | None, challenger: int | None) -> None:
     """Let the aliases `champion` and `challenger` name the MLflow versions of these ZenML versions."""
     from mlflow import MlflowClient
-    from zenml.client import Client
 
-    tracker: Any = Client().active_stack.experiment_tracker
-    tracker.configure_mlflow()
+    _configure()
     client, mirrored = MlflowClient(), _mirrored(name)
     for alias, version in (("champion", champion), ("challenger", challenger)):
         if version in mirrored:
             client.set_registered_model_alias(name, alias, mirrored[version])
         elif mirrored:
             client.delete_registered_model_alias(name, alias)
+
+
+def _configure() -> Any:
+    """Point MLflow at the stack's tracker, and return that."""
+    from zenml.client import Client
+
+    tracker: Any = Client().active_stack.experiment_tracker
+    tracker.configure_mlflow()
+    return tracker
 
 
 def _mirrored(name: str) -> dict[int, str]:

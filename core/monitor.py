@@ -68,6 +68,8 @@ class Window:
     refusals: pd.DataFrame
     other_versions: int
     """Rows that another version answered; they are not looked at."""
+    from_future: int = 0
+    """Rows dated later than now; they are not looked at."""
 
 
 class Alarm(Section):
@@ -148,13 +150,15 @@ class WindowReport(Paged):
 def collect_window(log: str, version: int, settings: Monitoring, after: datetime | None, now: datetime) -> Window:
     """Read the newest rows that a version answered after `after`, their labels, and what was refused meanwhile.
 
-    Times are UTC without a zone. Where labels take time, the rows to be judged are those of as long before.
+    Times are UTC without a zone. Where labels take time, the rows to be judged are those of as long before. Nothing is
+    looked at that is dated later than now, since one such record would put all others before the next window.
     """
     delay, hours = timedelta(hours=settings.label_delay_hours), settings.window_hours
-    starts = [] if after is None else [after + timedelta(microseconds=1)]
+    starts = [] if after is None else [min(after, now) + timedelta(microseconds=1)]
     starts += [] if hours is None else [now - timedelta(hours=hours)]
     first = max(starts, default=None)
-    known = plain_objects(read_predictions(f"{log}/predictions", first and first - delay))
+    found = plain_objects(read_predictions(f"{log}/predictions", first and first - delay))
+    known = found[found["prediction_time"] <= now]
     recent = known if first is None else known[known["prediction_time"] >= first]
     ours = recent[recent["prediction_version"] == version]
     rows = ours.tail(settings.window_rows or len(ours)).reset_index(drop=True)
@@ -169,8 +173,9 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
     return Window(
         rows=rows,
         judged=judged.join(plain(labels), on="prediction_id"),
-        refusals=read_refusals(f"{log}/refusals", first),
+        refusals=read_refusals(f"{log}/refusals", first, now),
         other_versions=len(recent) - len(ours),
+        from_future=len(found) - len(known),
     )
 
 
@@ -281,6 +286,9 @@ def _notes(window: Window, settings: Monitoring) -> list[str]:
     if window.other_versions:
         fix = "" if n else "; deploy the champion to have it watched: python run.py --pipeline deployment"
         notes.append(f"{window.other_versions:,} rows that another version answered are left out{fix}")
+    if window.from_future:
+        fix = "look at the clocks of the servers"
+        notes.append(f"{window.from_future:,} rows are dated later than now and are left out; {fix}")
     return notes
 
 

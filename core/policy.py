@@ -70,9 +70,10 @@ def judged_windows(entries: Sequence[Decision], version: int) -> list[Decision]:
     return [e for e in entries[started + 1 :] if e.by == "monitoring" and e.version == version and e.end is not None]
 
 
-def last_retraining(entries: Sequence[Decision]) -> datetime | None:
-    """Return when a retraining last began."""
-    return max((entry.time for entry in entries if entry.by == "feedback"), default=None)
+def last_retraining(entries: Sequence[Decision], now: datetime | None = None) -> datetime | None:
+    """Return when a retraining last began; one that a wrong clock has dated later than `now` does not count."""
+    began = (entry.time for entry in entries if entry.by == "feedback")
+    return max((time for time in began if now is None or time <= now), default=None)
 
 
 def drifting_since(windows: Sequence[Decision]) -> datetime | None:
@@ -89,7 +90,7 @@ def requirements(
     alarmed = sum(window.counts for window in last)
     newest = not policy.alarms or bool(last and last[-1].counts)
     spent = [e for e in entries if e.by == "feedback" and e.time > now - timedelta(days=policy.budget_days)]
-    before = last_retraining(entries)
+    before = last_retraining(entries, now)
     rested = before is None or now - before >= timedelta(hours=policy.cooldown_hours)
     since = "there was none" if before is None else f"the last began {(now - before).total_seconds() / 3600:.1f} h ago"
     still = "" if newest else ", the newest does not"

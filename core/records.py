@@ -7,10 +7,12 @@ The times of a segment lie within SEGMENT_SECONDS of its start, so a window is r
 other hours.
 """
 
+import errno
 import os
 import re
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +28,8 @@ from core.table import as_text
 FORMAT = 1
 SEGMENT_SECONDS = 3600  # longest segment; readers skip files by it, so a smaller number would hide old records
 SEGMENT_BYTES = 64 * 2**20  # 100,000 rows of 30 floats, which take a second to read
+LOOK_SECONDS = 1.0  # whether another file stands in the open segment's place; that none does is seen at once
+ATTEMPTS = 3  # segments that vanish under one record, before it is refused
 PREDICTION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{6,12}-(0|[1-9][0-9]{0,8})$(?!\n)")  # $ alone allows a last \n
 """One row's answer: the request, and the place of the row in it, e.g. `9f86d081884c-7d659a2feaa0-0`."""
 
@@ -55,7 +59,8 @@ class RecordWriter:
     """Append records to a log; each process has a writer of its own, made after any fork.
 
     A record is with the operating system before `append` returns: it survives the death of the process, also by
-    kill -9. A power cut may take the last half minute, which Linux has not yet written to disk.
+    kill -9. A power cut may take the last half minute, which Linux has not yet written to disk. Where the segment was
+    moved or deleted, the record goes into a new one, in a new folder if need be.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class RecordWriter:
         """
         with self._lock:
             try:
-                self._write(self._segment(now), line + b"\n")
+                self._write(line + b"\n", now)
             except OSError as err:
                 raise LogUnavailable(f"the log in {self._folder} cannot be written: {err.strerror}") from err
 
@@ -102,15 +107,27 @@ class RecordWriter:
             return self._file
         self._end()
         self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{now.astimezone(UTC).strftime(_STAMP)}-{secrets.token_hex(4)}.jsonl"
-        self._file = os.open(self._folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
-        self._first, self._last = now, now + self._seconds
+        self._path = f"{self._folder}/{now.astimezone(UTC).strftime(_STAMP)}-{secrets.token_hex(4)}.jsonl"
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+        self._first, self._last, self._looked = now, now + self._seconds, time.monotonic()
         return self._file
 
-    def _write(self, file: int, lines: bytes) -> None:
-        size = os.lseek(file, 0, os.SEEK_END)
-        if size == 0:
-            lines = self._header + lines
+    def _write(self, lines: bytes, now: datetime) -> None:
+        """Write into a segment that is still in its place behind the write: else nobody would read it there."""
+        for _ in range(ATTEMPTS):
+            file = self._segment(now)
+            size = os.lseek(file, 0, os.SEEK_END)
+            self._put(file, lines if size else self._header + lines, size)
+            if self._is_in_place(file):
+                if size + len(lines) >= self._bytes:
+                    self._end()
+                return
+            self._cut(file, size)
+            self._end()
+        raise OSError(errno.ENOENT, "its files are removed as fast as they are made")
+
+    def _put(self, file: int, lines: bytes, size: int) -> None:
+        """Write lines behind the first `size` bytes, whole or not at all."""
         try:
             written = os.write(file, lines)
             while written < len(lines):  # a nearly full disk takes a part and refuses the rest
@@ -118,8 +135,17 @@ class RecordWriter:
         except OSError:
             self._cut(file, size)
             raise
-        if size + written >= self._bytes:
-            self._end()
+
+    def _is_in_place(self, file: int) -> bool:
+        if not os.access(self._path, os.F_OK):  # a third of the price of `stat`
+            return False
+        if (now := time.monotonic()) - self._looked < LOOK_SECONDS:
+            return True
+        self._looked = now
+        try:
+            return os.path.samestat(os.fstat(file), Path(self._path).stat())
+        except FileNotFoundError:
+            return False
 
     def _cut(self, file: int, size: int) -> None:
         """Take back an unfinished line; where that fails, let it end its segment: readers skip it there."""

@@ -19,9 +19,9 @@ def monitoring(config: Config) -> None:
     """Look at the last window of traffic, say what has drifted, and decide whether to train again."""
     deployer.active()  # whoever serves also knows where the log is; a stack without one is refused before anything runs
     model, promotion, scorecard, rows = fetch_promoted(config.name)
-    window_rows, judged_rows, refusals, other_versions = collect_window(promotion, config)
+    window_rows, judged_rows, refusals, other_versions, from_future = collect_window(promotion, config)
     report = examine_window(
-        model, promotion, scorecard, rows, window_rows, judged_rows, refusals, other_versions, config
+        model, promotion, scorecard, rows, window_rows, judged_rows, refusals, other_versions, from_future, config
     )
     decision = decide_retraining(report, config)
     publish_window(report, decision)

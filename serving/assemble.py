@@ -11,7 +11,7 @@ from config import ROOT, Serving
 from core.bundle import Bundle, hash_files, sha256
 from core.compiled import NotCompilable, compile_model, parity
 from core.metrics import Estimate
-from serving.release import Release
+from serving.release import Release, shipped_code
 from serving.schema import check_personal
 
 PACKAGES = (
@@ -54,6 +54,10 @@ def assemble(
     folder.mkdir(parents=True)
     bundle.write(folder)
     note = _compile(bundle, rows, folder)
+    for package in ("core", "serving"):
+        shutil.copytree(ROOT / package, context / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for module in ("config.py", "variables.py"):
+        shutil.copy(ROOT / module, context)
     release = Release(
         name=bundle.card.recipe.name,
         version=version,
@@ -63,13 +67,10 @@ def assemble(
         metrics=dict(metrics or {}),
         serving=serving,
         code=serving_code(),
+        shipped=shipped_code(context),
         files={path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
     )
     release.write(folder)
-    for package in ("core", "serving"):
-        shutil.copytree(ROOT / package, context / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for module in ("config.py", "variables.py"):
-        shutil.copy(ROOT / module, context)
     return release, note
 
 

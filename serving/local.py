@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ class LocalServer:
         while not (self.folder / "server.json").exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 said = output.read_text(encoding="utf-8", errors="replace").strip().removeprefix("error: ")
-                fix = "stop what listens there, or choose another: --set serving.port=3010"
+                fix = f"{_holder(port) or 'stop what listens there'}, or choose another: --set serving.port=3010"
                 raise UserError(f"the server did not start: {said.splitlines()[-1] if said else 'no word'}; {fix}")
             time.sleep(0.02)
 
@@ -138,6 +139,16 @@ class LocalServer:
             if time.monotonic() > deadline:
                 raise UserError(f"{name} did not {what} within {seconds:.0f} s; see {self.folder}/{name}.log")
             time.sleep(0.02)
+
+
+def _holder(port: int) -> str | None:
+    """Say how to stop a server of ours that has a port, also of another clone; Linux tells whose it is."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if command[1:3] == ["-m", "serving.supervisor"] and command[5:6] == [str(port)]:
+                return f"the server of {command[3]} has it, stop that one: kill {process.name}"
+    return None
 
 
 def answers(address: str) -> bool:

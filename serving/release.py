@@ -5,6 +5,8 @@ A release is a folder: `release.json`, the bundle (`card.json`, `model.pkl`) and
 `release.json` holds the hashes of the other files, so nothing that was changed since is ever opened.
 """
 
+import hashlib
+import shutil
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +34,9 @@ class Release(Section):
     """On the holdout, with intervals."""
     serving: Serving
     code: str
-    """Hash of the code that serves it."""
+    """Hash of the project's code that made it."""
+    shipped: str
+    """Hash of the code beside it, which serves it."""
     files: dict[str, str]
     """SHA-256 of each file beside `release.json`."""
 
@@ -75,8 +79,27 @@ class Served:
 
 
 def open_release(bento: Bento) -> Served:
-    """Open the release in a bento, if it is the one that was built."""
-    return Served(Path(bento.path) / "src/release", bento.sha256)
+    """Open the release in a bento, if it and the code beside it are what was built."""
+    source = Path(bento.path) / "src"
+    served = Served(source / "release", bento.sha256)
+    for compiled in source.rglob("__pycache__"):
+        shutil.rmtree(compiled, ignore_errors=True)  # Python would believe it, and makes it again
+    if shipped_code(source) != served.release.shipped:
+        raise UserError(
+            f"the code in {source} was changed after the bento was built; delete {bento.path} and deploy again with "
+            "--no-cache"
+        )
+    return served
+
+
+def shipped_code(source: Path) -> str:
+    """Return one hash of all files of a bento's source but the release and BentoML's own."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = file.relative_to(source)
+        if name.parts[0] not in ("release", "bentofile.yaml") and "__pycache__" not in name.parts:
+            digest.update(f"{name.as_posix()} {sha256(file.read_bytes())}\n".encode())
+    return digest.hexdigest()
 
 
 def _read(folder: Path, file: str) -> bytes:

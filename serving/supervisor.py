@@ -2,7 +2,8 @@
 
 It holds the public socket for as long as it lives, and makes true what `serving.state` says should run: it
 starts workers, starts them again when they die, opens the live release to the public socket, and stops what is
-no longer wanted. Releases come and go beside each other, and the socket's queue outlives them all.
+no longer wanted, and itself when its folder is gone. Releases come and go beside each other, and the socket's queue
+outlives them all.
 """
 
 import os
@@ -59,6 +60,7 @@ class Supervisor:
         held = state.lock(self.folder)
         if held is None:
             sys.exit("error: a supervisor runs on this folder already")
+        self.lock = os.fstat(held.fileno())
         for leftover in ("ready", "failed"):
             for file in (self.folder / leftover).rglob("*.json" if leftover == "ready" else "*"):
                 file.unlink(missing_ok=True)
@@ -74,12 +76,23 @@ class Supervisor:
         told = {"pid": os.getpid(), "host": self.host, "port": self.port, "since": since}
         state.write(self.folder / "server.json", {**told, "token": os.environ.get("SERVING_TOKEN_HASH", "")})
         while not self.stopping or self.workers:
+            if self._is_gone():
+                self.stopping = True
+                self.public.close()
             self._reconcile()
             time.sleep(TICK_SECONDS)
         (self.folder / "server.json").unlink(missing_ok=True)
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True
+
+    def _is_gone(self) -> bool:
+        """Say whether the folder was deleted or moved: nobody could find this server or stop it any more."""
+        try:
+            there = os.path.samestat(self.lock, (self.folder / "lock").stat())
+        except FileNotFoundError:
+            return True
+        return not (there and (self.folder / "server.json").exists())
 
     def _reconcile(self) -> None:
         wanted = {} if self.stopping else state.read_all(self.folder / "wanted")

@@ -69,5 +69,5 @@ def _build(context: Path, release: Release) -> tuple[str, str]:
         )
     path = Path(bento.path)
     if sha256((path / "src/release" / RELEASE).read_bytes()) != release.hash:
-        raise UserError(f"the bento {tag} was changed after it was built; delete it: bentoml delete {tag}")
+        raise UserError(f"the bento {tag} was changed after it was built; delete {path}, and deploy again")
     return tag, str(path)

@@ -25,9 +25,10 @@ def collect_window(
     Annotated[pd.DataFrame, "judged_rows"],
     Annotated[pd.DataFrame, "refusals"],
     Annotated[int, "other_versions"],
+    Annotated[int, "from_future"],
 ]:
     """Return what the champion answered since the last window, what is labelled of it, and what was refused."""
     after = decisions.last_judged(decisions.history(config.name))
     now = datetime.now(UTC).replace(tzinfo=None)
     window = collect(deployer.active().log(config.name), promotion.version, config.monitoring, after, now)
-    return window.rows, window.judged, window.refusals, window.other_versions
+    return window.rows, window.judged, window.refusals, window.other_versions, window.from_future

@@ -1,5 +1,6 @@
 """Say whether to train again, and keep on record why."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from zenml import get_step_context, step
@@ -18,7 +19,8 @@ def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[
     """Hold the policy's conditions against this window and those before it; append the decision to the log."""
     name, run = config.name, get_step_context().pipeline_run.name
     entries = decisions.history(name)
-    labels = read_labels(f"{deployer.active().log(name)}/labels", last_retraining(entries))
+    since = last_retraining(entries, datetime.now(UTC))
+    labels = read_labels(f"{deployer.active().log(name)}/labels", since)
     decision = decisions.weigh(
         name, entries, "monitoring", window_report.version, window_report, len(labels), config.policy, run
     )

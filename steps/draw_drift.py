@@ -13,12 +13,13 @@ from core.bundle import Bundle
 from core.drift import ColumnDrift
 from core.monitor import WindowReport
 from core.table import as_features
+from steps.materializers import Page
 
 COLUMNS = 50
 """Columns drawn at most: each takes a tenth of a second and 50 KB."""
 
 
-@step(enable_cache=False)
+@step(enable_cache=False, output_materializers=Page)
 def draw_drift(
     promoted_model: Bundle,
     check_rows: pd.DataFrame,

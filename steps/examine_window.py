@@ -24,9 +24,12 @@ def examine_window(
     judged_rows: pd.DataFrame,
     refusals: pd.DataFrame,
     other_versions: int,
+    from_future: int,
     config: Config,
 ) -> Annotated[WindowReport, "window_report"]:
     """Say what has drifted, how well the model does where labels came, and what usually helps."""
-    window = Window(rows=window_rows, judged=judged_rows, refusals=refusals, other_versions=other_versions)
+    window = Window(
+        rows=window_rows, judged=judged_rows, refusals=refusals, other_versions=other_versions, from_future=from_future
+    )
     report = examine(window, promoted_model, promotion.version, check_rows, promoted_scorecard.estimates, config)
     return report.with_page(window_page(report, config.monitoring))

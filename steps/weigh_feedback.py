@@ -1,5 +1,6 @@
 """Say whether the labels that came are reason to train again."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import pandas as pd
@@ -20,7 +21,7 @@ def weigh_feedback(labelled_rows: pd.DataFrame, config: Config) -> Annotated[Dec
     if champion is None:
         raise UserError(f"'{config.name}' has no champion to improve; train one: python run.py --pipeline training")
     entries = decisions.history(config.name)
-    since = last_retraining(entries)
+    since = last_retraining(entries, datetime.now(UTC))
     times = labelled_rows[TRUTH_TIME]
     fresh = len(times) if since is None else int((times > pd.Timestamp(since).tz_localize(None)).sum())
     run = get_step_context().pipeline_run.name

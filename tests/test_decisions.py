@@ -12,6 +12,7 @@ from core.policy import Decision, last_retraining
 from steps.materializers import Report
 
 START = datetime(2026, 1, 1)
+AHEAD = datetime(2199, 1, 1)
 
 
 def weighed(name: str, hour: int, *, alarm: bool = False, by: str = "monitoring") -> Decision:
@@ -57,3 +58,13 @@ def test_windows_and_retrainings_are_found_again_also_those_of_long_ago(
     assert {q.name: q.met for q in last.requirements}["alarms"]
     assert "retraining begins" in last.page
     assert datetime.now(UTC) - last.time < timedelta(minutes=5)
+
+
+def test_a_window_dated_later_than_now_does_not_blind_the_next(cli: Cli) -> None:
+    cli("--status")
+    name = "ahead"
+    first = weighed(name, 0)
+    ends_ahead = weighed(name, 1).model_copy(update={"end": AHEAD})
+    assert decisions.last_judged([first, ends_ahead]) == ends_ahead.time.replace(tzinfo=None)
+    judged_ahead = ends_ahead.model_copy(update={"time": AHEAD.replace(tzinfo=UTC)})
+    assert decisions.last_judged([first, judged_ahead]) == first.end

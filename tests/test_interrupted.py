@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from children import forkserver, start
-from conftest import QUICK, Result, output
+from conftest import QUICK, Cli, Result, output
 
 import registry
 import run
@@ -22,7 +22,9 @@ POINTS = ["train_model", "registry:register", "tracking:record", "registry:promo
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_run_killed_anywhere_leaves_the_champion_and_the_next_run_completes(train: Train, point: str) -> None:
+def test_a_run_killed_anywhere_leaves_the_champion_and_the_next_run_completes(
+    train: Train, cli: Cli, point: str
+) -> None:
     name = "killed"
     if registry.champion(name) is None:
         train(name, "model.params={C: 0.00001}", "gate.minimum={}")
@@ -37,12 +39,32 @@ def test_a_run_killed_anywhere_leaves_the_champion_and_the_next_run_completes(tr
     assert after[: len(before)] == before
     assert len(after) == len(before) + promoted
     assert registry.load_champion(name) is not None
+    assert cli("--history", "--set", f"name={name}").code == 0
+    assert_shown(name, after[-1].version)
     assert train(name, better).code == 0
     registration = output("registration")
     assert registration.champion == registration.version == registry.history(name)[-1].version
+    assert_shown(name, registration.version)
+
+
+def assert_shown(name: str, champion: int) -> None:
+    """Ask ZenML and MLflow which runs go on, which versions there are, and which one is champion."""
+    from mlflow import MlflowClient
     from zenml.client import Client
 
-    assert Client().get_model_version(name, "production").number == registration.version
+    client = Client()
+    runs = client.list_pipeline_runs(name=f"startswith:training-{name}-", size=100, hydrate=True).items
+    assert {run.status.value for run in runs} <= {"completed", "failed"}
+    assert all(step.status.is_finished for run in runs for step in run.steps.values())
+    assert client.get_model_version(name, "production").number == champion
+    whole = {
+        str(version.number)
+        for version in client.list_model_versions(model=name, hydrate=True).items
+        if "fingerprint" in version.run_metadata
+    }
+    mlflow = MlflowClient(client.active_stack.experiment_tracker.get_tracking_uri())
+    assert {v.tags["zenml_version"] for v in mlflow.search_model_versions(f"name='{name}'")} == whole
+    assert mlflow.get_model_version_by_alias(name, "champion").tags["zenml_version"] == str(champion)
 
 
 def test_two_trainings_at_once_on_a_fresh_clone_both_finish_and_one_is_champion(tmp_path: Path) -> None:

@@ -300,5 +300,22 @@ def test_a_later_label_replaces_an_earlier_one(tmp_path):
     assert judged[TRUTH].iloc[0] == "1"
 
 
+def test_records_from_the_future_hide_no_others_and_are_counted(tmp_path):
+    ahead = timedelta(days=60_000)
+    serve(tmp_path, rows=30, labelled=1)
+    serve(tmp_path, seed=1, rows=20, begin=NOON + ahead)
+    window = collect(tmp_path)
+    assert (len(window.rows), window.from_future) == (30, 20)
+    assert window.rows["prediction_time"].max() <= NOW
+    report = examine(window, trained().bundle, 1, trained().holdout, {}, CONFIG)
+    assert "20 rows are dated later than now and are left out; look at the clocks of the servers" in report.notes
+    soon = NOON + timedelta(hours=12)
+    serve(tmp_path, seed=2, rows=10, begin=soon)
+    after_a_wrong_mark = collect(tmp_path, after=NOW + ahead)
+    assert (len(after_a_wrong_mark.rows), after_a_wrong_mark.from_future) == (0, 30)
+    next_window = collect(tmp_path, after=NOW, now=NOW + timedelta(hours=12))
+    assert (len(next_window.rows), next_window.from_future) == (10, 20)
+
+
 def test_every_rule_of_a_changed_schema_is_one_that_is_refused_or_found():
     assert set(SCHEMA_RULES) <= set(config.Rules.model_fields)

@@ -115,6 +115,14 @@ def test_drift_began_with_the_first_of_the_unbroken_alarms() -> None:
     assert drifting_since([]) is None
 
 
+def test_a_retraining_dated_later_than_now_holds_up_no_other() -> None:
+    policy = Policy(mode="act", alarms=0, labels=1, cooldown_hours=24)
+    before, ahead = retraining(0), retraining(24 * 365 * 100)
+    now = before.time + timedelta(hours=25)
+    assert last_retraining([before, ahead], now) == before.time
+    assert {r.name: r.met for r in requirements([], [before, ahead], 1, policy, now)}["cooldown"]
+
+
 def test_a_stream_that_alternates_at_the_threshold_starts_at_most_one_retraining_in_a_cooldown() -> None:
     policy = Policy(mode="act", alarms=2, windows=3, labels=1, cooldown_hours=24, budget=4, budget_days=30)
     for seed in range(4):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import resource
@@ -7,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import accumulate, islice
@@ -24,6 +26,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from tables import learned
 
+import core.records
 from config import ROOT, UserError
 from core.contract import encode_target
 from core.records import (
@@ -542,6 +545,88 @@ def test_a_folder_that_cannot_be_made_leaves_the_log_unavailable(tmp_path: Path)
     (tmp_path / "log").unlink()
     predict(writer, "r", 0)
     assert requests(read_predictions(tmp_path / "log")) == ["r"]
+
+
+def replace(segment: Path) -> None:
+    """Let another file of the same name stand there."""
+    segment.rename(segment.with_name("moved.jsonl"))
+    segment.write_bytes(b"")
+
+
+FATES: dict[str, Callable[[Path], Any]] = {
+    "segment deleted": Path.unlink,
+    "segment moved": lambda segment: segment.rename(segment.with_name("moved.jsonl")),
+    "segment replaced": replace,
+    "folder deleted": lambda segment: shutil.rmtree(segment.parent),
+    "folder moved": lambda segment: segment.parent.rename(segment.parent.with_name("moved")),
+    "emptied": lambda segment: segment.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_what_is_answered_after_the_log_is_gone_is_on_disk_in_its_place(
+    tmp_path: Path, fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core.records, "LOOK_SECONDS", 0.0)
+    writer = RecordWriter(tmp_path / "log", header("x"))
+    predict(writer, "before", 0)
+    FATES[fate](next((tmp_path / "log").iterdir()))
+    predict(writer, "after", 1)
+    predict(writer, "later", 2)
+    found = requests(read_predictions(tmp_path / "log"))
+    assert [name for name in found if name != "before"] == ["after", "later"]
+    if "moved" in fate or "replaced" in fate:  # the file that was moved holds what it held, and nothing else
+        (moved,) = tmp_path.rglob("moved*")
+        kept = requests(read_predictions(moved if moved.is_dir() else moved.parent))
+        assert kept[0] == "before"
+        assert moved.is_file() or kept == ["before"]
+
+
+def test_no_record_is_lost_that_is_answered_while_the_log_is_moved_and_deleted(tmp_path: Path) -> None:
+    folder, answered, refused = tmp_path / "log", list[str](), list[str]()
+    writer, done = RecordWriter(folder, header("x")), threading.Event()
+
+    def answer() -> None:
+        for count in itertools.count():
+            if done.is_set():
+                return
+            try:
+                predict(writer, f"r{count}", count / 1000)
+                answered.append(f"r{count}")
+            except LogUnavailable:  # the folder went between its making and its first file
+                refused.append(f"r{count}")
+
+    def wait_for_more() -> None:
+        enough, until = len(answered) + 50, time.monotonic() + 30
+        while len(answered) < enough and time.monotonic() < until:
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        for turn in range(10):
+            wait_for_more()
+            folder.rename(tmp_path / f"moved {turn}")
+        wait_for_more()
+        shutil.rmtree(folder, ignore_errors=True)  # a new segment may come meanwhile
+        lost = len(answered)
+        wait_for_more()
+    finally:
+        done.set()
+        thread.join()
+    on_disk = {name for path in tmp_path.iterdir() for name in requests(read_predictions(path))}
+    assert on_disk.isdisjoint(refused)
+    assert set(answered[lost + 1 :]) <= on_disk  # the one that was answered as the folder went is not in the count
+    last_moved = requests(read_predictions(tmp_path / "moved 9"))[-1]
+    assert set(answered[: answered.index(last_moved) + 1]) <= on_disk
+
+
+def test_a_log_that_vanishes_at_each_write_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    writer = RecordWriter(tmp_path, header("x"))
+    with pytest.raises(LogUnavailable, match="removed as fast as they are made"):
+        predict(writer, "r", 0)
+    assert len(read_predictions(tmp_path)) == 0
 
 
 def test_ids_are_unique_and_look_like_ids() -> None:

@@ -1,6 +1,8 @@
 """The deployment pipeline, run as a user runs it: what answers afterwards, and what happens if it must not."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -67,6 +69,25 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     assert stopped.code == 0
     assert "stopped" in cli("--status").out
     assert cli("--stop", "--set", f"name={name}").code == 2
+    refuses_changed_code(lambda: deploy(name), Path(found.bento.path))
+
+
+def refuses_changed_code(deploy: Callable[[], Result], bento: Path) -> None:
+    """Change the code of a bento where it lies, then in the archive in the artifact store."""
+    said = f"error: the code in {bento}/src was changed after the bento was built; delete {bento} and deploy again"
+    planted = bento / "src/numpy.py"
+    planted.write_text("raise SystemExit('a server ran me')")
+    result = deploy()
+    assert (result.code, result.err.startswith(said), len(result.err.splitlines())) == (2, True, 1), result.err
+    shutil.rmtree(bento)
+    folder = Path(last_run().steps["build_bento"].outputs["bento"][0].uri)
+    for file in ("release.bento", "bento.json"):
+        stored = (folder / file).read_bytes()
+        (folder / file).write_bytes(stored[:-1] + b"#")
+        result = deploy()
+        said = f"error: the bento stored in {folder} was changed after it was stored\n"
+        assert (result.code, result.err) == (2, said)
+        (folder / file).write_bytes(stored)
 
 
 def test_rollback_with_deploy_brings_the_previous_champion_back(train: Train, deploy: Callable[..., Result]) -> None:

@@ -1,12 +1,15 @@
 """What is killed, stopped or filled up loses no answered prediction, and comes back."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -97,6 +100,33 @@ def test_workers_finish_and_stop_when_their_supervisor_is_killed(tmp_path: Path)
         wait(lambda: served.server.server() is None)  # SIGKILL returns before the kernel has freed the lock
 
 
+def delete(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # its server writes as it goes
+
+
+FATES: dict[str, Callable[[Path], Any]] = {
+    "deleted": delete,
+    "moved": lambda folder: folder.rename(folder.with_name("elsewhere")),
+}
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_a_server_whose_folder_is_gone_stops_and_frees_its_port(tmp_path: Path, fate: str) -> None:
+    with running(tmp_path, breast_cancer()) as served:
+        supervisor = served.server.server()
+        (worker,) = served.server.workers(served.release.id)
+        assert supervisor is not None
+        FATES[fate](served.server.folder)
+        wait(lambda: not is_listened_on(supervisor["port"]))
+        wait(lambda: not Path(f"/proc/{worker['pid']}").exists())
+        assert served.server.server() is None
+
+
+def is_listened_on(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_sigterm_under_load_answers_what_was_accepted_and_logs_what_was_answered(tmp_path: Path) -> None:
     rows = request_rows(breast_cancer(), 60)
     with running(tmp_path, breast_cancer(), workers=2) as served, traffic(served.url, rows, pause=0.01) as seen:
@@ -130,7 +160,9 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     with running(tmp_path / "other", breast_cancer()) as other:
         taken, server = other.server.server(), LocalServer(tmp_path / "server")
         assert taken is not None
-        with pytest.raises(UserError, match=f"{taken['port']} cannot be listened on"):
+        port, pid, folder = taken["port"], taken["pid"], other.server.folder
+        said = f"{port} cannot be listened on .*; the server of {folder} has it, stop that one: kill {pid}, or choose"
+        with pytest.raises(UserError, match=said):
             start(server, made, tmp_path / "v1", taken["port"], tmp_path / "log")
         assert server.server() is None
 
