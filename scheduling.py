@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from config import ROOT, UserError
+from environment import PLACES
 
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-PLACES = ("ZENML_CONFIG_PATH", "SERVING_HOME", "BENTOML_HOME")
-"""Variables that say where a run's state is; cron and systemd start without those of the shell."""
 
 
 def read_cron(expression: str) -> list[list[int]]:
