@@ -42,11 +42,11 @@ def create_database() -> None:
     kind, _, name = tracker.get_tracking_uri().partition(":///")
     if kind != "sqlite" or is_whole(path := Path(name), "SELECT 1 FROM runs"):
         return
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with made_whole(path) as new:
-        SqlAlchemyStore(f"sqlite:///{new}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        # As a URI, where a quote is %27: MLflow writes the place of its default experiment into SQL as it stands.
+        SqlAlchemyStore(f"sqlite:///{new}", path.with_name("mlruns").as_uri()).engine.dispose()
 
 
 def is_registered(name: str, version: int) -> bool:

@@ -72,7 +72,7 @@ def _zenml() -> Iterator[Any]:
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
     with one_at_a_time():
         _tune_sqlite()
-        _make_database()
+        make_database()
         from zenml.client import Client
         from zenml.utils.source_utils import set_custom_source_root
 
@@ -149,7 +149,7 @@ def _tune_sqlite() -> None:
     event.listen(Engine, "connect", tune)
 
 
-def _make_database() -> None:
+def make_database() -> None:
     """Make ZenML's database on a fresh clone, whole or not at all; ZenML itself takes a half-made one for whole."""
     kind, _, name = os.environ.get("ZENML_STORE_URL", "").partition(":///")
     if kind != "sqlite" or is_whole(path := Path(name), WHOLE):
