@@ -4,10 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import environment
 import run
-from config import UserError
+from config import ROOT, UserError
 from stacks import apply, files
 
 PORT = 8237  # ZenML's own
@@ -33,7 +34,8 @@ def start() -> int:
     from zenml.zen_server.deploy.exceptions import ServerDeploymentNotFoundError
 
     try:
-        port = LocalServerDeployer().get_server().config.port
+        config: Any = LocalServerDeployer().get_server().config
+        port = config.port
     except ServerDeploymentNotFoundError:
         port = free_port()
     code = "from zenml_cli import cli; cli()"  # the script beside Python names the folder that it was installed in
@@ -47,7 +49,7 @@ def stop() -> int:
     from zenml.utils.source_utils import set_custom_source_root
     from zenml.zen_server.deploy.deployer import LocalServerDeployer
 
-    set_custom_source_root(str(run.ROOT))
+    set_custom_source_root(str(ROOT))
     LocalServerDeployer().remove_server()
     return 0
 

@@ -52,9 +52,10 @@ def drop(*prefixes: str, but: Sequence[str] = ()) -> None:
 def check_path(path: str) -> None:
     """Refuse a folder that ZenML cannot keep its database in."""
     shown = path.encode(errors="replace").decode()
-    wrong = "a path that is not UTF-8" if shown != path else next((f"a {c} in a path" for c in UNREADABLE if c in path), "")
+    wrong = [f"no {sign} in a path" for sign in UNREADABLE if sign in path]
+    wrong += ["only a path in UTF-8"] if shown != path else []
     if wrong:
-        raise UserError(f"ZenML cannot keep its state in {shown}: it takes no {wrong[2:]}; move or rename the folder")
+        raise UserError(f"ZenML cannot keep its state in {shown}: it takes {wrong[0]}; move or rename the folder")
 
 
 def make_private(folder: Path) -> None:

@@ -15,17 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-KEPT = ("PYTHONPATH", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
-"""Variables of Python that change nothing here; others (PYTHONSAFEPATH, PYTHONWARNINGS …) do not reach a run."""
-
-if __name__ == "__main__":
-    wrong = [name for name in os.environ if re.match("PYTHON[A-Z]", name) and name not in (*KEPT, "PYTHONUTF8")]
-    if wrong or sys.flags.safe_path or sys.getfilesystemencoding() != "utf-8":
-        world = {name: value for name, value in os.environ.items() if name not in wrong}
+if __name__ == "__main__":  # what PYTHONSAFEPATH, PYTHONWARNINGS and the like say does not reach a run
+    harmless = ("PATH", "IOENCODING", "UNBUFFERED", "DONTWRITEBYTECODE", "PYCACHEPREFIX", "UTF8")
+    others = [name for name in os.environ if re.match(f"PYTHON(?!({'|'.join(harmless)})$)[A-Z]", name)]
+    if others or sys.flags.safe_path or sys.getfilesystemencoding() != "utf-8":
+        world = {name: value for name, value in os.environ.items() if name not in others}
         world = {"PYTHONIOENCODING": sys.stdout.encoding, **world, "PYTHONUTF8": "1"}
         os.execve(sys.executable, [sys.executable, *sys.argv], world)  # noqa: S606  (this program again)
     added = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    sys.path[1:] = sorted(sys.path[1:], key=added.__contains__)  # behind the packages of the environment
+    sys.path[1:] = sorted(sys.path[1:], key=added.__contains__)  # behind the packages of this environment
 
 if importlib.util.find_spec("zenml") is None:
     print("error: this Python has no ZenML; run: make training, once, and then: . .venv/bin/activate", file=sys.stderr)

@@ -35,7 +35,7 @@ def has_tracker() -> bool:
 
 
 def create_database() -> None:
-    """Make the SQLite file of a local tracker where there is none, whole or not at all; MLflow lets two runs collide."""
+    """Make the SQLite file of a local tracker where there is none, whole or not at all."""
     from zenml.client import Client
 
     tracker: Any = Client().active_stack.experiment_tracker
@@ -46,7 +46,8 @@ def create_database() -> None:
 
     with made_whole(path) as new:
         # As a URI, where a quote is %27: MLflow writes the place of its default experiment into SQL as it stands.
-        SqlAlchemyStore(f"sqlite:///{new}", path.with_name("mlruns").as_uri()).engine.dispose()
+        root = path.with_name("mlruns").as_uri()
+        SqlAlchemyStore(f"sqlite:///{new}", root).engine.dispose()  # type: ignore[no-untyped-call]
 
 
 def is_registered(name: str, version: int) -> bool:

@@ -68,7 +68,9 @@ def watch(home: Path, folder: Path, port: int, *, compose: bool) -> None:
         while not _answers(port):
             _live(started, folder)
             if time.monotonic() > deadline:
-                raise UserError(f"Prometheus is not ready at 127.0.0.1:{port} after {START_SECONDS:.0f} s; see {folder}")
+                raise UserError(
+                    f"Prometheus is not ready at 127.0.0.1:{port} after {START_SECONDS:.0f} s; see {folder}"
+                )
             time.sleep(0.05)
         print(f"watching    {', '.join(f'{name} at {address}' for name, address in found.items())}")
         print(f"prometheus  http://127.0.0.1:{port}/alerts")

@@ -24,7 +24,6 @@ from config import UserError
 from serving.deployment import Bento, Status
 from serving.local import LocalServer, answers, reached
 
-
 LOCALHOST = "localhost"
 
 
@@ -102,9 +101,7 @@ class LocalDeployer(BentoDeployer):
         """Start a release's workers on ports of their own."""
         host = self.config.address
         if not ip_address(host).is_loopback and not self.token:
-            raise UserError(
-                f"host {host} can be reached from elsewhere, which needs a token; set SERVING_TOKEN"
-            )
+            raise UserError(f"host {host} can be reached from elsewhere, which needs a token; set SERVING_TOKEN")
         release = {
             "id": bento.release,
             "folder": f"{bento.path}/src",

@@ -72,7 +72,7 @@ def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(cha
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on this machine, the units were not verified; try: apt-get install systemd")
-    folder = tmp_path / "it's \"a\" $HOME, 100 % mine"
+    folder = tmp_path / 'it\'s "a" $HOME, 100 % mine'
     folder.mkdir()
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.chdir(folder)
