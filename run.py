@@ -69,7 +69,7 @@ QUIET = {
     "zenml.log_stores": "CRITICAL",                 # a full disk, which is told in one line
     "zenml.integrations.mlflow": "ERROR",           # warns of frameworks that are not in use
     "zenml.zen_stores.base_zen_store": "ERROR",     # warns that a new home gets its first settings
-    "mlflow.store.db.utils": "WARNING",             # tells of each table it creates
+    "mlflow.store.db.utils": "CRITICAL",            # tells of each table it creates; what fails is raised as well
 }  # fmt: skip
 
 POLL_SECONDS = 2.0

