@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import environment
@@ -33,13 +34,12 @@ def start() -> int:
     from zenml.zen_server.deploy.deployer import LocalServerDeployer
     from zenml.zen_server.deploy.exceptions import ServerDeploymentNotFoundError
 
-    try:
-        config: Any = LocalServerDeployer().get_server().config
-        port = config.port
-    except ServerDeploymentNotFoundError:
-        port = free_port()
+    port = None
+    with suppress(ServerDeploymentNotFoundError):
+        server: Any = LocalServerDeployer().get_server()
+        port = server.config.port if server.is_running else None
     code = "from zenml_cli import cli; cli()"  # the script beside Python names the folder that it was installed in
-    command = [sys.executable, "-c", code, "login", "--local", "--port", str(port)]
+    command = [sys.executable, "-c", code, "login", "--local", "--port", str(port or free_port())]
     return subprocess.run(command).returncode  # noqa: S603  (our own arguments)
 
 

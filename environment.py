@@ -20,9 +20,9 @@ UNREADABLE = "%?"
 """What ZenML takes no database path with: its migrations fill in what follows a %, SQLAlchemy cuts at a ?."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
-SQLITE_FULL = ("database or disk is full", "disk I/O error")
+FORBIDDEN = (errno.EROFS, errno.EACCES)
 SQLITE_FORBIDDEN = ("attempt to write a readonly database", "unable to open database file")
+NO_ROOM = 2**20  # bytes that are free on a disk when SQLite's "disk I/O error" is for want of room
 
 _ASCII = {"✓": "+", "✗": "x", "›": ">", "·": ".", "–": "-", "−": "-", "×": "x", "…": "...", "→": "->", "≥": ">="}
 
@@ -71,14 +71,20 @@ def disk_fault(err: BaseException, folder: Path) -> str | None:
     for cause in _chain(err):
         words = str(cause) if isinstance(cause, sqlite3.Error) else ""
         number = cause.errno if isinstance(cause, OSError) else None
-        where = getattr(cause, "filename", None) or folder
-        if number in FORBIDDEN or words.startswith(SQLITE_FORBIDDEN):
-            why = cause.strerror if isinstance(cause, OSError) else "read-only"
-            return f"{where} cannot be written ({why}); make it writable and run it again"
-        if number in FULL or words.startswith(SQLITE_FULL):
-            full = next((place for place in (folder, tempfile.gettempdir()) if os.statvfs(place).f_bavail == 0), where)
-            return f"the disk is full at {full}; make room and run it again"
+        if (number in FORBIDDEN and getattr(cause, "filename", None)) or words.startswith(SQLITE_FORBIDDEN):
+            where, why = (cause.filename, cause.strerror) if isinstance(cause, OSError) else (folder, words)
+            return f"{where} cannot be read or written ({why}); make that possible and run it again"
+        full = next((place for place in (folder, folder.parent, Path(tempfile.gettempdir())) if _is_full(place)), None)
+        if number in FULL or "disk is full" in words or ("disk I/O error" in words and full):
+            return f"the disk is full at {full or folder}; make room and run it again"
     return None
+
+
+def _is_full(folder: Path) -> bool:
+    if not folder.exists():
+        return False
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < NO_ROOM
 
 
 def _chain(err: BaseException | None) -> Iterator[BaseException]:

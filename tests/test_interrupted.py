@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_or_read_only_is_one_line_and_room_is_all_it_needs(s
     for command in ("--history", "--status"):
         code, said = call(command)
         assert (code, len(said.splitlines())) == (2, 1), said
-        assert "(Read-only file system); make it writable" in said
+        assert "cannot be read or written (Read-only file system)" in said
     remount("size=64m,rw")
     code, said = call("--history")
     assert (code, said.count(" UTC  version ")) == (0, 1), said
