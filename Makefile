@@ -2,10 +2,10 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 # uv, where it is installed, takes seconds; pip takes minutes. Both compile bytecode, which halves every start.
-INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
-# This clone's own ZenML, unless another is set.
-ZENML_CONFIG_PATH ?= $(CURDIR)/.local/zenml
-HOME_OF_ZENML := ZENML_CONFIG_PATH=$(ZENML_CONFIG_PATH) ZENML_REPOSITORY_PATH=$(CURDIR) ZENML_ANALYTICS_OPT_IN=false
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),uv pip install --quiet --compile-bytecode --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
+# What of Python's variables the shell has does not count, as in run.py.
+unexport $(filter-out PYTHON PYTHONPATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONIOENCODING,$(filter PYTHON%,$(.VARIABLES)))
 
 .PHONY: training demo dashboard watch notebook stop test test-stacks check format upgrade clean
 
@@ -16,7 +16,7 @@ demo: .venv/ready                 # the whole loop, on one screen: drift is inje
 	$(PY) demo.py
 
 dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
-	$(HOME_OF_ZENML) .venv/bin/zenml login --local
+	@$(PY) dashboard.py
 
 watch: .venv/ready                # Prometheus on this clone's servers until Ctrl-C; ARGS=--compose adds Grafana
 	@$(PY) -m monitoring.watch $(ARGS)
@@ -42,19 +42,17 @@ format: .venv/dev
 	.venv/bin/ruff format
 
 upgrade: .venv/dev                # newest versions that requirements*.in allow, pinned for Python 3.11 to 3.13
-	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements.in -o requirements.txt
-	cd $(CURDIR) && .venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
-	cd $(CURDIR) && for extra in stacks/requirements-*.in tests/stacks/requirements.in; do \
+	.venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements.in -o requirements.txt
+	.venv/bin/uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+	for extra in stacks/requirements-*.in tests/stacks/requirements.in; do \
 	  cp requirements.txt $${extra%.in}.txt; \
 	  .venv/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 $$extra -o $${extra%.in}.txt; \
 	done                          # the same pins, wherever the place's own packages allow it
 
-# `zenml logout --local` leaves the dashboard running once a run has gone to the database file itself.
 stop:                             # the dashboard, and every server of this clone
 	@$(PY) -c 'from pathlib import Path; from serving.local import LocalServer as Server; \
 	  [Server(folder).stop() for folder in Path(".local/serving").glob("*/")]'
-	@$(HOME_OF_ZENML) $(PY) -c 'from zenml.utils.source_utils import set_custom_source_root as root; root("."); \
-	  from zenml.zen_server.deploy.deployer import LocalServerDeployer as Local; Local().remove_server()'
+	@$(PY) dashboard.py --stop
 
 clean:
 	@if test -d .local -a -x $(PY); then $(MAKE) --no-print-directory stop; fi
@@ -63,7 +61,7 @@ clean:
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
-	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(if $(UV),test -x $(PY),$(PY) -m pip --version >/dev/null 2>&1) || $(PYTHON) -m venv .venv  # an interrupted one lacks pip
 	$(INSTALL) -r requirements.txt
 	@touch $@
 

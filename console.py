@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,9 @@ def progress(run_name: str, title: str) -> Iterator[None]:
                 console.print(_line(step, state, seconds), highlight=False)
 
     def watch(show: Any) -> None:
-        while not done.wait(POLL_SECONDS):
-            show(_states(run_name))
+        with suppress(Exception):  # what keeps a step's state from being shown is told by the run itself
+            while not done.wait(POLL_SECONDS):
+                show(_states(run_name))
 
     with Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else _nothing() as live:
 

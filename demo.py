@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import environment
 import run
 from config import ROOT, Config, load
 
@@ -160,7 +161,8 @@ def _clients(loop: Loop) -> Iterator[_Asked]:
     bodies = [row.encode() for row in rows.to_json(orient="records", lines=True, date_format="iso").splitlines()]
 
     def ask() -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{loop.config.serving.port}", timeout=30) as client:
+        url = f"http://127.0.0.1:{loop.config.serving.port}"
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
             while not done.wait(0.05):
                 asked.sent += 1
                 try:
@@ -211,6 +213,7 @@ def _free_port() -> int:
 
 def main() -> int:
     """Play the loop once under a new name; return 1 if it does not hold."""
+    environment.settle()
     name = f"demo_{datetime.now():%Y%m%d_%H%M%S}"
     log = run.LOCAL / "reports" / name / "demo.log"
     print(f"the loop of {name}, about three minutes; what each command prints goes to {log}")

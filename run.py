@@ -16,12 +16,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+if __name__ == "__main__":  # what PYTHONSAFEPATH, PYTHONWARNINGS and the like say does not reach a run
+    harmless = ("PATH", "IOENCODING", "UNBUFFERED", "DONTWRITEBYTECODE", "PYCACHEPREFIX", "UTF8")
+    others = [name for name in os.environ if re.match(f"PYTHON(?!({'|'.join(harmless)})$)[A-Z]", name)]
+    if others or sys.flags.safe_path or sys.getfilesystemencoding() != "utf-8":
+        world = {name: value for name, value in os.environ.items() if name not in others}
+        world = {"PYTHONIOENCODING": sys.stdout.encoding, **world, "PYTHONUTF8": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.argv], world)  # noqa: S606  (this program again)
+    added = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    sys.path[1:] = sorted(sys.path[1:], key=added.__contains__)  # behind the packages of this environment
+
 if importlib.util.find_spec("zenml") is None:
     print("error: this Python has no ZenML; run: make training, once, and then: . .venv/bin/activate", file=sys.stderr)
     sys.exit(2)
 
 import commands
 import config
+import environment
 import scheduling
 import unfinished
 from config import ROOT, Config, UserError, known
@@ -39,6 +50,12 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",                   # scikit-learn's threads spin: on a busy machine, for minutes
 }  # fmt: skip
 
+ZENML_KEPT = ("ZENML_CONFIG_PATH", "ZENML_LOGGING_VERBOSITY", "ZENML_AUTO_OPEN_DASHBOARD")
+"""What of ZenML's variables counts on this clone's own files."""
+
+MLFLOW_DROPPED = ("MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_")
+"""Variables of MLflow that count nowhere; the others say how a team's server is reached."""
+
 ELSEWHERE = {"SERVING_HOME": "/tmp/loop/serving", "BENTOML_HOME": "/tmp/loop/bentoml"}  # noqa: S108
 """Folders of a step's container, which goes with it; a stack file names others where they outlive it."""
 
@@ -51,9 +68,10 @@ FOLLOWS = {
 
 QUIET = {
     "zenml.orchestrators": "CRITICAL",              # what fails there is raised as well
+    "zenml.log_stores": "CRITICAL",                 # a full disk, which is told in one line
     "zenml.integrations.mlflow": "ERROR",           # warns of frameworks that are not in use
     "zenml.zen_stores.base_zen_store": "ERROR",     # warns that a new home gets its first settings
-    "mlflow.store.db.utils": "WARNING",             # tells of each table it creates
+    "mlflow.store.db.utils": "CRITICAL",            # tells of each table it creates; what fails is raised as well
 }  # fmt: skip
 
 POLL_SECONDS = 2.0
@@ -75,6 +93,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+def number(text: str) -> int:
+    """Return the number of a version."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"needs the number of a version, 1 or more, it is '{text}'")
+    return int(text)
+
+
 def parser() -> Parser:
     """Return the command line; each action excludes the others."""
     parse = Parser(prog="run.py", description=__doc__, allow_abbrev=False)
@@ -82,9 +107,9 @@ def parser() -> Parser:
     act.add_argument("--pipeline", metavar="NAME", help="run this pipeline")
     act.add_argument("--list", action="store_true", help="list pipelines, configs and stacks")
     act.add_argument("--history", action="store_true", help="who was champion when, and why")
-    act.add_argument("--rollback", nargs="?", type=int, const=0, metavar="VERSION",
+    act.add_argument("--rollback", nargs="?", type=number, const=0, metavar="VERSION",
                      help="make the previous champion (or this earlier one) current again")  # fmt: skip
-    act.add_argument("--reproduce", type=int, metavar="VERSION",
+    act.add_argument("--reproduce", type=number, metavar="VERSION",
                      help="retrain a registered version from its record; exit 1 on a difference")  # fmt: skip
     act.add_argument("--plan", action="store_true",
                      help="what applying the stack would do, and what stands in its way; nothing is done")  # fmt: skip
@@ -121,10 +146,16 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return 0, or 1 for a difference or fault, 2 for a user's mistake."""
+    environment.settle()
     try:
         return act(parser().parse_args(arguments))
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
+        return 2
+    except Exception as err:
+        if (fault := environment.disk_fault(err, LOCAL)) is None:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as err:
         print(str(err) or "stopped; the champion is as it was", file=sys.stderr)
@@ -238,18 +269,22 @@ def use_stack(stack: files.Stack, *, shared: bool = False) -> None:
 
 def start_zenml(stack: files.Stack) -> None:
     """Settle where ZenML and the others keep their state, and what they print."""
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+    own = LOCAL / "zenml"
     if stack.server is not None:
         folder = LOCAL / "servers" / re.sub(r"[^\w.-]+", "_", stack.server.partition("://")[2])
         os.environ.setdefault("ZENML_CONFIG_PATH", str(folder))
         os.environ["ZENML_STORE_URL"] = stack.server.rstrip("/")
-    elif "ZENML_CONFIG_PATH" not in os.environ:  # set it yourself to use another ZenML than this clone's own
-        for login in ("USERNAME", "PASSWORD", "API_KEY"):  # of a server; files take none
-            os.environ.pop(f"ZENML_STORE_{login}", None)
-        os.environ |= zenml_home(LOCAL / "zenml")
-    os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving"))
-    os.environ.setdefault("BENTOML_HOME", str(LOCAL / "bentoml"))
+    elif os.environ.setdefault("ZENML_CONFIG_PATH", str(own)) == str(own):  # or another ZenML, by all its variables
+        environment.drop("ZENML_", but=ZENML_KEPT)
+        os.environ |= zenml_home(own)
+    environment.drop("BENTOML_", "ZENML_REPOSITORY_PATH", *(("MLFLOW_",) if stack.tracks_here else MLFLOW_DROPPED))
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    home = Path(os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving")))
+    os.environ["BENTOML_HOME"] = str(home.with_name("bentoml"))
+    if stack.server is None:
+        environment.check_path(os.environ["ZENML_CONFIG_PATH"])
+    environment.make_private(LOCAL)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from config import ROOT, UserError
+from environment import PLACES
 
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-PLACES = ("ZENML_CONFIG_PATH", "SERVING_HOME", "BENTOML_HOME")
-"""Variables that say where a run's state is; cron and systemd start without those of the shell."""
 
 
 def read_cron(expression: str) -> list[list[int]]:
@@ -58,9 +57,9 @@ class Job:
 
     def crontab_line(self, expression: str) -> str:
         """Return one line for `crontab -e`; a run that still goes on is not started twice."""
-        settings = [f"{key}={value}" for key, value in self.places.items()]
+        settings = "".join(f"{key}={shlex.quote(value)} " for key, value in self.places.items())
         lock = ["flock", "-n", str(self.folder / f"{self.name}.lock")]
-        command = shlex.join([*lock, *(["env", *settings] if settings else []), *self.words])
+        command = settings + shlex.join([*lock, *self.words])
         line = f"cd {shlex.quote(str(Path.cwd()))} && {command} >> {shlex.quote(str(self.log))} 2>&1"
         return f"{' '.join(expression.split())} " + line.replace("%", r"\%")  # cron ends a line at a bare one
 
@@ -68,11 +67,12 @@ class Job:
         """Write a service and a timer for systemd; it never starts a service that still runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = "".join(f"Environment={_quoted(f'{key}={value}')}\n" for key, value in self.places.items())
+        shell = ["/bin/sh", "-c", 'exec "$0" "$@"']  # systemd starts no program with a quote in its path
         service = (
             f"[Unit]\nDescription={self.name} of {ROOT}\n\n[Service]\nType=oneshot\n"
             f"WorkingDirectory={str(Path.cwd()).replace('%', '%%')}\n{settings}"
             f"EnvironmentFile=-{str(self.folder / 'environment').replace('%', '%%')}\n"
-            f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in self.words)}\n"
+            f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in (*shell, *self.words))}\n"
             f"StandardOutput=append:{str(self.log).replace('%', '%%')}\nStandardError=inherit\n"
         )
         calendar = "".join(f"OnCalendar={when}\n" for when in on_calendar(expression))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,7 +15,11 @@ from config import ROOT, Data, Section
 from core.bundle import Bundle
 from core.contract import DataContract
 from core.metrics import Scorecard
+from core.sqlite import is_whole, made_whole
 from core.table import as_features
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ZENML_VERSION = "zenml_version"
 """Tag of an MLflow version: the number of the ZenML version it mirrors."""
@@ -34,15 +38,19 @@ def has_tracker() -> bool:
 
 
 def create_database() -> None:
-    """Create the SQLite file of a local tracker, where it is not there yet; MLflow itself lets two runs collide."""
+    """Make the SQLite file of a local tracker where there is none, whole or not at all."""
     from zenml.client import Client
 
     tracker: Any = Client().active_stack.experiment_tracker
-    uri = tracker.get_tracking_uri()
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        from mlflow import MlflowClient
+    kind, _, name = tracker.get_tracking_uri().partition(":///")
+    if kind != "sqlite" or is_whole(path := Path(name), "SELECT 1 FROM runs"):
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        MlflowClient(uri).search_experiments(max_results=1)
+    with made_whole(path) as new:
+        # As a URI, where a quote is %27: MLflow writes the place of its default experiment into SQL as it stands.
+        root = path.with_name("mlruns").as_uri()
+        SqlAlchemyStore(f"sqlite:///{new}", root).engine.dispose()  # type: ignore[no-untyped-call]
 
 
 def is_registered(name: str, version: int) -> bool:
@@ -115,7 +123,7 @@ def record(
         code_paths=[str(ROOT / name) for name in ("core", "config.py", "variables.py")],
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(bundle.pipeline)),  # made here
     )
-    client = mlflow.MlflowClient()
+    client = _registry()
     try:
         client.create_registered_model(name)
     except MlflowException as err:
@@ -132,10 +140,8 @@ def record(
 
 def point_aliases(name: str, champion: int | None, challenger: int | None) -> None:
     """Let the aliases `champion` and `challenger` name the MLflow versions of these ZenML versions."""
-    from mlflow import MlflowClient
-
     _configure()
-    client, mirrored = MlflowClient(), _mirrored(name)
+    client, mirrored = _registry(), _mirrored(name)
     for alias, version in (("champion", champion), ("challenger", challenger)):
         if version in mirrored:
             client.set_registered_model_alias(name, alias, mirrored[version])
@@ -152,11 +158,16 @@ def _configure() -> Any:
     return tracker
 
 
+def _registry() -> "MlflowClient":
+    """Return a client of the tracker's own registry; MLflow would ask the one that MLFLOW_REGISTRY_URI names."""
+    import mlflow
+
+    return mlflow.MlflowClient(registry_uri=mlflow.get_tracking_uri())
+
+
 def _mirrored(name: str) -> dict[int, str]:
     """Return the MLflow version of each ZenML version."""
-    from mlflow import MlflowClient
-
-    found = MlflowClient().search_model_versions(f"name='{name}'")
+    found = _registry().search_model_versions(f"name='{name}'")
     return {int(v.tags[ZENML_VERSION]): v.version for v in found if ZENML_VERSION in v.tags}
 
 

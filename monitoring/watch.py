@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+import environment
 from config import ROOT, UserError
 from serving import state
-from serving.local import LocalServer
+from serving.local import LocalServer, reached
 
 HERE = ROOT / "monitoring"
+START_SECONDS = 120.0  # it may have to read a long log of its own, or Docker to pull images
 TICK_SECONDS = 2.0  # until a server that starts, or is stopped, is known
 WEBHOOK = "ALERT_WEBHOOK_URL"
 ALERTMANAGER_NAMES = ("prometheus-alertmanager", "alertmanager")  # Debian's, and its own
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Watch until Ctrl-C; return 0, or 2 for a user's mistake."""
     given = parser().parse_args(arguments)
+    environment.settle()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets what it starts in the background ignore Ctrl-C
         signal.signal(number, signal.default_int_handler)
     home = Path(os.environ.get("SERVING_HOME", ROOT / ".local/serving"))
@@ -61,8 +64,13 @@ def watch(home: Path, folder: Path, port: int, *, compose: bool) -> None:
     with _files(folder, token, webhook, port), ExitStack() as stack:
         found = _tell(folder, servers.targets())
         started = [stack.enter_context(_started(command, folder)) for command in commands]
+        deadline = time.monotonic() + START_SECONDS
         while not _answers(port):
             _live(started, folder)
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"Prometheus is not ready at 127.0.0.1:{port} after {START_SECONDS:.0f} s; see {folder}"
+                )
             time.sleep(0.05)
         print(f"watching    {', '.join(f'{name} at {address}' for name, address in found.items())}")
         print(f"prometheus  http://127.0.0.1:{port}/alerts")
@@ -93,7 +101,7 @@ class Servers:
         found = {}
         for path in sorted(self.home.glob("*/server.json")):
             if server := state.read(path):
-                found[path.parent.name] = _reached(server["host"], server["port"])
+                found[path.parent.name] = reached(server["host"], server["port"])
         with suppress(subprocess.SubprocessError, OSError):
             self.containers = self._relays()
         return found | self.containers
@@ -117,12 +125,6 @@ class Servers:
         command = ["docker", "ps", *(f"--filter=label={label}" for label in labels), "--format", shown]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
         return dict(line.split(" ", 1) for line in done.stdout.splitlines())
-
-
-def _reached(host: str, port: int) -> str:
-    """Return where this machine reaches a server that listens on `host`."""
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
-    return f"[{near}]:{port}" if ":" in near else f"{near}:{port}"
 
 
 def _installed(folder: Path, port: int, webhook: str) -> list[list[str]]:

@@ -19,6 +19,9 @@ from serving import state
 START_SECONDS = 60.0
 SWITCH_SECONDS = 45.0  # longer than a worker may take to finish what it has begun
 
+NOT_A_SERVERS = ("PYTHON", "BENTOML_", "PROMETHEUS_", "SERVING_TOKEN")
+"""Variables of the shell that starts a server which mean nothing to it."""
+
 _STARTED: list[subprocess.Popen[bytes]] = []  # a Popen that is dropped complains that its process runs on
 
 
@@ -103,7 +106,7 @@ class LocalServer:
         if server := self.server():
             same = (server["host"], server["port"], server["token"]) == (host, port, token_hash)
             if not same:
-                at = f"{server['host']}:{server['port']}"
+                at = reached(server["host"], server["port"])
                 raise UserError(
                     f"the server at {at} runs with another host, port or token; stop it first: python run.py --stop"
                 )
@@ -114,11 +117,12 @@ class LocalServer:
         (self.folder / "server.json").unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         secrets = {"SERVING_TOKEN": token, "SERVING_TOKEN_HASH": token_hash} if token else {}
+        world = {name: value for name, value in os.environ.items() if not name.startswith(NOT_A_SERVERS)}
         output = self.folder / "supervisor.log"
         with output.open("wb") as log:
             process = subprocess.Popen(  # noqa: S603  (our own supervisor)
                 [sys.executable, "-m", "serving.supervisor", str(self.folder), host, str(port)],
-                cwd=ROOT, env={**os.environ, **environment, **secrets}, start_new_session=True,
+                cwd=ROOT, env={**world, **environment, **secrets, "PYTHONUTF8": "1"}, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         _STARTED.append(process)
@@ -149,6 +153,12 @@ def _holder(port: int) -> str | None:
             if command[1:3] == ["-m", "serving.supervisor"] and command[5:6] == [str(port)]:
                 return f"the server of {command[3]} has it, stop that one: kill {process.name}"
     return None
+
+
+def reached(host: str, port: int) -> str:
+    """Return where this machine reaches a server that listens on `host`, as it stands in a URL."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
+    return f"[{near}]:{port}" if ":" in near else f"{near}:{port}"
 
 
 def answers(address: str) -> bool:

@@ -132,8 +132,7 @@ class Supervisor:
 
     def _start(self, name: str, worker: Worker, ready: Path) -> None:
         release, fd = worker.release, self.public.fileno()
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment |= {
+        environment = os.environ | {
             "SERVING_LOG": release["log"],
             "SERVING_STATE": str(self.folder / "state" / name),
             "OMP_NUM_THREADS": "1",  # a worker is one core

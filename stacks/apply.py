@@ -9,8 +9,12 @@ from typing import Any
 from uuid import UUID
 
 from config import ROOT, UserError
+from core.sqlite import is_whole, made_whole
 from stacks import checks, plan
 from stacks.files import Component, Stack
+
+WHOLE = "SELECT 1 FROM pipeline_run UNION SELECT 1 FROM flavor WHERE name = 'evidently'"
+"""Finds a run, or the flavor that ZenML registers last: what a database holds that was made by another command."""
 
 
 def apply(stack: Stack, *, shared: bool = False) -> None:
@@ -68,7 +72,8 @@ def _zenml() -> Iterator[Any]:
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
     with one_at_a_time():
         _tune_sqlite()
-        from zenml.client import Client  # importing it creates the database on a fresh clone
+        make_database()
+        from zenml.client import Client
         from zenml.utils.source_utils import set_custom_source_root
 
         set_custom_source_root(str(ROOT))
@@ -142,6 +147,20 @@ def _tune_sqlite() -> None:
             connection.execute("PRAGMA synchronous=NORMAL")
 
     event.listen(Engine, "connect", tune)
+
+
+def make_database() -> None:
+    """Make ZenML's database on a fresh clone, whole or not at all; ZenML itself takes a half-made one for whole."""
+    kind, _, name = os.environ.get("ZENML_STORE_URL", "").partition(":///")
+    if kind != "sqlite" or is_whole(path := Path(name), WHOLE):
+        return
+    from zenml.config.store_config import StoreConfiguration
+    from zenml.enums import StoreType
+    from zenml.zen_stores.base_zen_store import BaseZenStore
+
+    with made_whole(path) as new:
+        store: Any = BaseZenStore.create_store(StoreConfiguration(type=StoreType.SQL, url=f"sqlite:///{new}"))
+        store.engine.dispose()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+from pydantic import field_validator
 from zenml.model_deployers.base_model_deployer import (
     BaseModelDeployer,
     BaseModelDeployerConfig,
@@ -21,7 +22,9 @@ from zenml.utils.secret_utils import SecretField
 
 from config import UserError
 from serving.deployment import Bento, Status
-from serving.local import LocalServer, answers
+from serving.local import LocalServer, answers, reached
+
+LOCALHOST = "localhost"
 
 
 class BentoDeployer(BaseModelDeployer):
@@ -38,9 +41,11 @@ class BentoDeployer(BaseModelDeployer):
             return given
         path = _home() / "HASH_KEY"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        if not path.exists() or not path.stat().st_size:  # a killed run may have left an empty one
+            new = path.with_name(f"HASH_KEY.{secrets.token_hex(4)}")
+            with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_hex(32))
+            new.replace(path)
         return path.read_text()
 
     def log(self, name: str) -> str:
@@ -69,6 +74,20 @@ class LocalConfig(BaseModelDeployerConfig):
     host: str = "127.0.0.1"
     token: str | None = SecretField(default=None)
 
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, host: str) -> str:
+        try:
+            ip_address(host if host != LOCALHOST else "127.0.0.1")
+        except ValueError as err:
+            raise ValueError(f"needs an IP address of this machine or {LOCALHOST}, it is '{host}'") from err
+        return host
+
+    @property
+    def address(self) -> str:
+        """Return the IP address to listen on."""
+        return "127.0.0.1" if self.host == LOCALHOST else self.host
+
 
 class LocalDeployer(BentoDeployer):
     """Run releases as supervised processes of this machine, which outlive the pipeline and the terminal."""
@@ -80,10 +99,9 @@ class LocalDeployer(BentoDeployer):
 
     def start(self, bento: Bento, port: int, workers: int) -> list[str]:
         """Start a release's workers on ports of their own."""
-        if not ip_address(self.config.host).is_loopback and not self.token:
-            raise UserError(
-                f"host {self.config.host} can be reached from elsewhere, which needs a token; set SERVING_TOKEN"
-            )
+        host = self.config.address
+        if not ip_address(host).is_loopback and not self.token:
+            raise UserError(f"host {host} can be reached from elsewhere, which needs a token; set SERVING_TOKEN")
         release = {
             "id": bento.release,
             "folder": f"{bento.path}/src",
@@ -92,7 +110,7 @@ class LocalDeployer(BentoDeployer):
             "log": self.log(bento.name),
         }
         environment = {"SERVING_HASH_KEY": self._hash_key()}
-        return _server(bento.name).start(release, self.config.host, port, self.token, environment)
+        return _server(bento.name).start(release, host, port, self.token, environment)
 
     def switch(self, bento: Bento) -> None:
         """Let the release's workers take over the public socket."""
@@ -120,7 +138,7 @@ class LocalDeployer(BentoDeployer):
             state="running" if workers and all(answers(f"127.0.0.1:{w['port']}") for w in workers) else "failing",
             release=release,
             since=datetime.fromtimestamp((server.folder / "live").stat().st_mtime, UTC),
-            url=f"http://{running['host']}:{running['port']}",
+            url=f"http://{reached(running['host'], running['port'])}",
             process=f"pid {running['pid']}, workers {', '.join(str(w['pid']) for w in workers) or 'none'}",
         )
 

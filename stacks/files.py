@@ -72,6 +72,11 @@ class Stack(Part):
         """Say whether the steps run in this very process, so that its files and packages are theirs."""
         return any(component.flavor == "local" for component in self.components.get("orchestrator", []))
 
+    @property
+    def tracks_here(self) -> bool:
+        """Say whether MLflow's files, if any, are this clone's own."""
+        return not any("tracking_uri" in c.configuration for c in self.components.get("experiment_tracker", []))
+
     def packages(self) -> list[str]:
         """Return the lines of `requires`, without comments."""
         if self.requires is None:

@@ -4,7 +4,9 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Sequence
+from functools import reduce
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -26,18 +28,37 @@ def forkserver() -> ForkServerContext:
     return context
 
 
-def start(context: ForkServerContext, arguments: Sequence[str], die_at: str) -> ForkServerProcess:
-    """Start a child that runs the command line; it is killed when it reaches a step or `module:function`."""
-    child = context.Process(target=_main, args=(run.LOCAL, list(arguments), die_at))
+def start(
+    context: ForkServerContext, arguments: Sequence[str], die_at: str, *, by: int = signal.SIGKILL,
+    local: Path | None = None, said: Path | None = None,
+) -> ForkServerProcess:  # fmt: skip
+    """Start a child that runs the command line; it gets a signal when it reaches a step or `module:function`.
+
+    Its state is in `local`, else the tests' own; what it prints is added to the file `said`.
+    """
+    child = context.Process(target=_main, args=(local or run.LOCAL, list(arguments), die_at, by, said))
     child.start()
     return child
 
 
-def _main(local: Path, arguments: list[str], die_at: str) -> None:
+def _main(local: Path, arguments: list[str], die_at: str, by: int, said: Path | None) -> None:
+    from zenml.client import Client
+    from zenml.config.global_config import GlobalConfiguration
+
     run.LOCAL = local
+    GlobalConfiguration._reset_instance()  # what is imported in the server has opened the tests' own database
+    Client._reset_instance()
+    os.environ |= run.zenml_home(local / "zenml") | {"SERVING_HOME": str(local / "serving")}
+    for number in () if said is None else (1, 2):
+        os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
+
+    def _die(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), by)
+
     if ":" in die_at:
-        module, function = die_at.split(":")
-        setattr(importlib.import_module(module), function, _die)
+        module, path = die_at.split(":")
+        *owners, function = path.split(".")
+        setattr(reduce(getattr, owners, importlib.import_module(module)), function, _die)
     else:
         from zenml.orchestrators.step_runner import StepRunner
 
@@ -49,8 +70,7 @@ def _main(local: Path, arguments: list[str], die_at: str) -> None:
             return go_on(self, *args, **kwargs)
 
         StepRunner.run = run_step  # type: ignore[method-assign]
-    os._exit(run.main(arguments))
-
-
-def _die(*args: Any, **kwargs: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    code = run.main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -2,33 +2,37 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import Trained
 
 from config import ROOT
+from dashboard import PORT
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
 def dashboard() -> Iterator[str]:
-    """Run `zenml login --local` in the tests' ZenML home, and stop it as `make clean` does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    zenml = str(Path(sys.executable).with_name("zenml"))
-    environment = {key: value for key, value in os.environ.items() if key != "ZENML_STORE_URL"}
-    environment["ZENML_AUTO_OPEN_DASHBOARD"] = "false"
-    login = [zenml, "login", "--local", "--ip-address", "127.0.0.1", "--port", port]
+    """Do what `make dashboard` does where ZenML's own port is another's; stop it as `make clean` does."""
+    environment = os.environ | {"ZENML_AUTO_OPEN_DASHBOARD": "false", "http_proxy": "http://127.0.0.1:9"}
+    command = [sys.executable, "dashboard.py"]
     try:
-        subprocess.run(login, env=environment, check=True, capture_output=True, timeout=120)
+        with socket.socket() as other:
+            with suppress(OSError):  # it is taken, which is as good
+                other.bind(("127.0.0.1", PORT))
+                other.listen()
+            done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+        (port,) = re.findall(r"http://127.0.0.1:(\d+)", done.stdout + done.stderr)
+        assert int(port) != PORT
         yield f"http://127.0.0.1:{port}"
     finally:
         subprocess.run(["make", "stop", f"PY={sys.executable}"], cwd=ROOT, env=environment, check=True, timeout=120)

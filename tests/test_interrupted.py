@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,57 @@ def assert_shown(name: str, champion: int) -> None:
     mlflow = MlflowClient(client.active_stack.experiment_tracker.get_tracking_uri())
     assert {v.tags["zenml_version"] for v in mlflow.search_model_versions(f"name='{name}'")} == whole
     assert mlflow.get_model_version_by_alias(name, "champion").tags["zenml_version"] == str(champion)
+
+
+TRAINING = ("--pipeline", "training", *QUICK)
+HALF = [
+    ("--status", "zenml.stack.flavor_registry:FlavorRegistry.register_integration_flavors", signal.SIGKILL, "zenml.db"),
+    ("--status", "zenml.zen_stores.sql_zen_store:SqlZenStore._initialize_database", signal.SIGINT, "zenml.db"),
+    ("--pipeline training", "mlflow.store.db.utils:_upgrade_db", signal.SIGKILL, "mlflow.db"),
+]
+
+
+def test_a_first_run_interrupted_while_it_makes_its_databases_is_followed_by_one_that_works(tmp_path: Path) -> None:
+    for command, point, by, database in HALF:
+        child = start(forkserver(), command.split(), point, by=by, local=tmp_path)
+        child.join(120)
+        assert child.exitcode == (130 if by == signal.SIGINT else -by)
+        assert not list(tmp_path.rglob(database))
+    child = start(forkserver(), TRAINING, "no step", local=tmp_path)
+    child.join(240)
+    assert child.exitcode == 0
+    assert {"mlflow.db", "zenml.db"} == {path.name for path in tmp_path.rglob("*.db*") if "-" not in path.name}
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def test_a_disk_that_is_full_or_read_only_is_one_line_and_room_is_all_it_needs(small_disk: Path) -> None:
+    def call(*arguments: str) -> tuple[int | None, str]:
+        said = small_disk.with_name("said")
+        said.write_text("")
+        child = start(forkserver(), arguments, "no step", local=small_disk / "local", said=said)
+        child.join(240)
+        return child.exitcode, said.read_text()
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(small_disk)], check=True)
+
+    assert call("--status") == (2, f"error: the disk is full at {small_disk}/local; make room and run it again\n")
+    remount("size=64m")
+    code, said = call(*TRAINING)
+    assert code == 0, said
+    disk = os.statvfs(small_disk)
+    remount(f"size={(disk.f_blocks - disk.f_bfree) * disk.f_frsize + 300_000}")
+    code, said = call(*TRAINING, "--set", "model.params.C=0.5")
+    assert (code, said.count("Traceback")) == (2, 0), said
+    assert said.endswith(f"error: the disk is full at {small_disk}/local; make room and run it again\n")
+    remount("size=64m,ro")
+    for command in ("--history", "--status"):
+        code, said = call(command)
+        assert (code, len(said.splitlines())) == (2, 1), said
+        assert "cannot be read or written (Read-only file system)" in said
+    remount("size=64m,rw")
+    code, said = call("--history")
+    assert (code, said.count(" UTC  version ")) == (0, 1), said
 
 
 def test_two_trainings_at_once_on_a_fresh_clone_both_finish_and_one_is_champion(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ REFUSED = {
     "option": (["--pipeline", "training", "--stak", "local"], "did you mean '--stack'?"),
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
+    "version": (["--rollback", "0"], "the number of a version, 1 or more, it is '0'"),
     "reason alone": (["--list", "--reason", "x"], "--reason goes with --rollback"),
     "traffic option alone": (["--status", "--label-delay", "0"], "--label-delay goes with --simulate"),
     "traffic of no rows": (["--simulate", "--rows", "0"], "--rows must be 1 or more, it is 0"),
@@ -225,6 +226,10 @@ def test_a_terminal_obeys_no_name_and_a_line_holds_what_it_says(cli: Cli, capsys
 ABOVE = {
     "variables": {"config", "core", "ledger", "tracking", "registry", "decisions", "console", "commands", "run"},
     "config": {
+        "core", "environment", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps",
+        "pipelines", "stacks", "console", "commands", "run",
+    },
+    "environment": {
         "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
         "console", "commands", "run",
     },

@@ -36,8 +36,8 @@ MALFORMED = {
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Copy the tree, with a blank and a per cent sign in its name; its state is the tests' own."""
-    folder = tmp_path / "a clone, 100 % mine"
+    """Copy the tree, with blanks, a quote and a per cent sign in its name; its state is the tests' own."""
+    folder = tmp_path / "it's a clone, a=b, 100 % mine"
     listed = ["git", "ls-files", "-co", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
         if not name.startswith(("tests/", "benchmarks/")) and (ROOT / name).is_file():
@@ -72,8 +72,9 @@ def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(cha
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on this machine, the units were not verified; try: apt-get install systemd")
-    folder = tmp_path / "a $HOME, 100 % mine"
+    folder = tmp_path / 'it\'s "a" $HOME, 100 % mine'
     folder.mkdir()
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ZENML_CONFIG_PATH", str(folder))
     job = Job("monitoring-fraud", ["--set", 'data.options={a: "b\'s \\\\"}'], folder / ".local")

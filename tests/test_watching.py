@@ -168,6 +168,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         # Below the ports that any client of this machine may be given: two near ones have to stay free for a while.
         port = next(p for p in random.sample(range(20_000, 30_000), 100) if is_free(p) and is_free(p + 3))
         environment = os.environ | {"SERVING_HOME": str(home), "SERVING_TOKEN": TOKEN, "ALERT_WEBHOOK_URL": url}
+        environment |= dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")  # nobody is there
         process = None
         try:
             started(NAME)

@@ -1,0 +1,117 @@
+"""The caller's world: what else is set in the shell, how its terminal is, and where the clone lies."""
+
+import http.client
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Trained
+from servers import free_port
+
+import environment
+import run
+from config import ROOT
+from serving.local import LocalServer, reached
+from stacks import plan
+from stacks.files import Component
+
+SHELL = {
+    "ZENML_ACTIVE_PROJECT_ID": "0d5a0d5a-0000-4000-8000-000000000000",
+    "ZENML_STORE_TYPE": "rest",
+    "ZENML_STORE_API_KEY": "of-a-server",
+    "ZENML_DEFAULT_USER_NAME": "me",
+    "ZENML_LOCAL_STORES_PATH": "/nowhere",
+    "ZENML_REPOSITORY_PATH": "/",
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    "MLFLOW_REGISTRY_URI": "http://127.0.0.1:9",
+    "BENTOML_CONFIG": "/nowhere.yaml",
+    "SERVING_HOME": "relative",
+    "http_proxy": "http://127.0.0.1:9",
+    "PYTHONIOENCODING": "ascii",
+}
+MAIN = """
+import os, pathlib, run, sys
+run.LOCAL = pathlib.Path(sys.argv[1])
+code = run.main(sys.argv[2:])
+print({name for name in os.environ if name.startswith(("MLFLOW_", "BENTOML_"))} - set(run.ENVIRONMENT))
+print(os.environ["SERVING_HOME"], os.environ["no_proxy"])
+sys.exit(code)
+"""
+
+
+def call(local: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("ZENML")} | variables
+    command = [sys.executable, "-c", MAIN, str(local), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True)
+
+
+def test_what_else_the_shell_says_does_not_count_on_this_clones_own_files(champion: Trained) -> None:
+    done = call(run.LOCAL, "--history", "--set", f"name={champion.name}", **SHELL)
+    assert done.returncode == 0, done.stderr
+    *history, dropped, places = done.stdout.splitlines()
+    assert "version 1" in history[0]
+    assert dropped == "{'BENTOML_HOME'}"
+    assert places == f"{ROOT}/relative localhost,127.0.0.1,::1"
+
+
+def test_pythons_variables_and_an_old_locale_do_not_reach_a_run(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise ImportError('an older package')")
+    shell = {
+        "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONPATH": str(tmp_path),
+        "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii",
+    }  # fmt: skip
+    command = [sys.executable, "run.py", "--list"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | shell, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("pipelines")
+
+
+def test_a_terminal_that_knows_ascii_alone_shows_what_it_can() -> None:
+    code = "import environment; environment.settle(); print('✓ 0.1 – 0.2 ü')"
+    shell = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=shell, capture_output=True, text=True)
+    assert done.stdout == "+ 0.1 - 0.2 ?\n", done.stderr
+
+
+@pytest.mark.parametrize("sign", environment.UNREADABLE)
+def test_a_path_that_zenml_cannot_read_is_one_line_before_anything_is_made(tmp_path: Path, sign: str) -> None:
+    done = call(tmp_path / f"a {sign} b", "--status")
+    assert done.returncode == 2
+    assert f"it takes no {sign} in a path" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
+    champion: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    import tracking
+
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/foreign.db")
+    tracking.point_aliases(champion.name, 1, None)
+    assert not list(tmp_path.iterdir())
+    client = mlflow.MlflowClient(registry_uri=mlflow.get_tracking_uri())
+    assert client.get_model_version_by_alias(champion.name, "champion").tags[tracking.ZENML_VERSION] == "1"
+
+
+def test_a_host_is_an_address_or_localhost(zenml: None) -> None:
+    from stacks.deployers import LocalConfig
+
+    assert [LocalConfig(host=host).address for host in ("localhost", "::1")] == ["127.0.0.1", "::1"]
+    wrong = Component(name="m", type="model_deployer", flavor="bento_local", configuration={"host": "my-laptop"})
+    (fault,) = plan._component_faults(wrong)
+    assert fault == "model_deployer 'm': 'host' needs an IP address of this machine or localhost, it is 'my-laptop'"
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "127.0.0.1", "0.0.0.0"])
+def test_a_servers_address_is_one_that_clients_reach(tmp_path: Path, host: str) -> None:
+    server, port = LocalServer(tmp_path / "server"), free_port()
+    server._supervise(host, port, None, {})
+    try:
+        http.client.HTTPConnection(reached(host, port), timeout=5).connect()
+    finally:
+        server.stop()
