@@ -53,9 +53,7 @@ class Callers:
         return True
 
     def told(self, headers: Headers, allowed: bytes) -> list[tuple[bytes, bytes]]:
-        """Return the headers that tell a browser what the page that asked may see and send, and with which methods."""
-        if not self.origins:
-            return []
+        """Return the headers that tell a browser what the page that asked may see and send, where some are listed."""
         found, origin = [(b"vary", b"origin")], headers.get(b"origin")
         if origin in self.origins:
             found += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"retry-after")]
