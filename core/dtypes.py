@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -76,8 +77,7 @@ def _without_words(values: pd.Series, known: Known | None, numbers: Numbers) -> 
     if texts.isdisjoint(gaps):
         return values, {}
     is_gap = values.map(lambda value: isinstance(value, str) and value in gaps)
-    counts = values[is_gap & (values != "")].value_counts()
-    return values.where(~is_gap, None), {str(word): int(count) for word, count in counts.items()}
+    return values.where(~is_gap, None), dict(Counter(word for word in values[is_gap] if word))
 
 
 def _is_mixed(values: pd.Series) -> bool:

@@ -31,7 +31,7 @@ CANONICAL = rf"^(?:{_PLAIN}|{_SCIENTIFIC})$"
 LENIENT = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 """What a column that is known to be numeric may hold."""
 _ENDLESS = re.compile(r"[+-]?(?:inf(?:inity)?|\d+(?:\.\d+)?e\+?\d{3,})", re.I)  # also what overflows: 1e400
-_ZERO_LED, _WHOLE, _TRAILING = r"^[+-]?0\d", r"^[+-]?\d+$", r"\.\d+0$"
+_ZERO_LED, _WHOLE, _TRAILING, _LONG = r"^[+-]?0\d", r"^[+-]?\d+$", r"\.\d+0$", r"^[+-]?\d{16,}$"
 
 _STARTS_AS_TIME = re.compile(r"\s*\d+[./-]")
 # Dots put the day first everywhere; of / and - both orders are tried, and the values must show which is meant.
@@ -92,6 +92,7 @@ class Texts:
         self._endless = self._finite = False
         self._codes = 0
         self._shortened: str | None = None
+        self._digits = False  # beside fractions, more than a float holds
 
     def add(self, texts: pa.Array) -> None:
         """Take the next piece, strings in which a missing value is null."""
@@ -168,9 +169,13 @@ class Texts:
         if self.known is None and self._numbers.decimal == ".":
             self._look_at_decimals(plain, point)
         try:
-            return pc.cast(plain, pa.float64())
+            floats = pc.cast(plain, pa.float64())
         except pa.ArrowInvalid:  # Arrow knows no 1e-400
-            return pa.array([None if text is None else float(text) for text in plain.to_pylist()], pa.float64())
+            floats = pa.array([None if text is None else float(text) for text in plain.to_pylist()], pa.float64())
+        self._digits = self._digits or (
+            _is_large(floats) and bool(pc.any(pc.match_substring_regex(plain, _LONG), min_count=0).as_py())
+        )
+        return floats
 
     def _cleared(self, plain: pa.Array, fits: pa.Array) -> pa.Array | None:
         """Return a piece without the words for missing values, and infinity spelt as such; None if others are left."""
@@ -210,8 +215,9 @@ class Texts:
         if (self._endless and not self._finite) or (self._whole and self._beyond and self.known is None):
             return None  # infinities alone are no numbers, and digits beyond 64 bits are a code
         whole = all(pa.types.is_int64(part.type) for part in self._parts)
-        if self._role == "id" and not whole and (self._beyond or any(map(_is_large, self._parts))):
-            return None
+        exact = self._parts if self._role == "id" else [part for part in self._parts if pa.types.is_int64(part.type)]
+        if not whole and self._role != "target" and (self._digits or self._beyond or any(map(_is_large, exact))):
+            return None  # floats would lose digits, and whoever has them beside whole numbers alone would be another
         parts = self._parts if whole else [pc.cast(part, pa.float64(), safe=False) for part in self._parts]
         numbers, self._parts = pa.chunked_array(parts), []
         if self._trailing and self._may_be_codes(numbers):
