@@ -4,6 +4,7 @@ import http.client
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,7 @@ def test_a_servers_address_is_one_that_clients_reach(tmp_path: Path, host: str) 
     server, port = LocalServer(tmp_path / "server"), free_port()
     server._supervise(host, port, None, {})
     try:
-        http.client.HTTPConnection(reached(host, port), timeout=5).connect()
+        with closing(http.client.HTTPConnection(reached(host, port), timeout=5)) as client:
+            client.connect()
     finally:
         server.stop()
