@@ -1,8 +1,8 @@
 """Measure what a good client notices of hostile ones: `python -m benchmarks.door`.
 
-One server as a deployment starts it; the attacks know its token. A client sends one row every few milliseconds over a connection
-that it keeps, first alone, then beside each attack. Aims: its p99 at most 5 times the quiet one, none of its requests
-failed, and at most twice the quiet memory.
+One server as a deployment starts it; the attacks know its token. A client sends one row every few milliseconds over a
+connection that it keeps, first alone, then beside each attack. Aims: its p99 at most 5 times the quiet one, none of its
+requests failed, and at most twice the quiet memory.
 """
 
 import argparse
@@ -207,9 +207,8 @@ def main() -> int:
             quiet = quiet or seen
             slower, larger = seen.p99 / quiet.p99, seen.megabytes / quiet.megabytes
             missed += bool(seen.failed or slower > 5 or larger > 2)
-            shown = (f"{len(seen.milliseconds):,}", seen.failed, f"{np.median(seen.milliseconds):.2f}")
-            shown += (f"{seen.p99:.2f}", f"{slower:.1f}", f"{seen.megabytes:.0f}", f"{larger:.2f}")
-            print(f"{name:<34}" + "".join(f"{one:>9}" for one in shown), flush=True)
+            counts = f"{len(seen.milliseconds):>9,}{seen.failed:>9}{np.median(seen.milliseconds):>9.2f}{seen.p99:>9.2f}"
+            print(f"{name:<34}{counts}{slower:>9.1f}{seen.megabytes:>9.0f}{larger:>9.2f}", flush=True)
     return 1 if missed else 0
 
 

@@ -143,12 +143,17 @@ def run_in(container: Any, code: str, user: str = "") -> tuple[int, str]:
 def test_container_is_not_root_cannot_write_answers_logs_and_starts_a_killed_worker_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from stacks.docker_deployer import RELAY_MIB
+
     monkeypatch.setenv("SERVING_TOKEN", TOKEN)
     place.bring_up(place.bentos[0])
     container, rows = place.container(), request_rows(breast_cancer(), 3)
     assert run_in(container, "import os; print(os.getuid() > 0)") == (0, "True\n")
     assert "Read-only file system" in run_in(container, "open('/app/config.py', 'a')", user="0")[1]
     assert container.attrs["HostConfig"]["CapDrop"] == ["ALL"]
+    for role, megabytes in (("release", 1024), ("relay", RELAY_MIB)):
+        host = place.container(role).attrs["HostConfig"]
+        assert host["Memory"] == host["MemorySwap"] == megabytes * 2**20
     assert {bound["HostIp"] for found in container.ports.values() for bound in found} == {"127.0.0.1"}
     with httpx.Client(base_url=place.url, timeout=30) as client:
         assert client.post("/predict", json=rows).status_code == 401

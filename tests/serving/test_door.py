@@ -1,12 +1,14 @@
 """What strangers send is limited in size and time, and a good client beside them notices nothing."""
 
 import asyncio
+import gc
 import json
 import logging
 import resource
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ from uvicorn.server import ServerState
 
 from config import Serving
 from serving import door, process
+from serving.app import App
 from serving.bodies import ARRIVING, LARGEST, SMALL, Bodies
 from serving.door import HEAD_BYTES, HEADERS, PIPELINED, URL_BYTES, Protocol
 from serving.process import OnceASecond
@@ -336,6 +339,33 @@ def test_a_request_that_waits_for_its_turn_is_told_so_in_time_and_too_many_are_t
         finally:
             go_on.set()
         assert first.result(SECONDS).status_code == 200
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    content, statuses = b"[{}" + b" " * 2**22 + b"]", []
+    scope = {"path": "/predict", "method": "POST", "headers": []}
+
+    async def send(message: dict[str, Any]) -> None:
+        statuses.append(message.get("status"))
+
+    async def ask(app: App) -> AsyncIterator[int]:
+        for _ in range(4):
+            await app(scope, receives(content, then=no_more), send)
+            yield tracemalloc.get_traced_memory()[0]
+
+    async def sizes(app: App) -> list[int]:
+        return [size async for size in ask(app)]
+
+    with in_process(tmp_path, breast_cancer()) as (app, _):
+        gc.disable()  # it runs seldom in a worker
+        tracemalloc.start()
+        try:
+            first, *_, last = asyncio.run(sizes(app))
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert set(statuses) == {422, None}
+    assert last - first < 2 * len(content)  # the thread may hold the last one
 
 
 def record(line: int = 1, error: BaseException | None = None) -> logging.LogRecord:

@@ -12,6 +12,7 @@ from serving import relay
 from serving.relay import Relay
 
 Answer = Callable[[StreamReader, StreamWriter], Awaitable[None]]
+SECONDS = 10
 LARGE = bytes(range(256)) * 2**14  # 4 MB: more than all buffers on the way
 
 
@@ -84,6 +85,26 @@ def test_switch_sends_new_connections_elsewhere_and_leaves_open_ones_alone(tmp_p
                     return [*said, await ask(*first), await ask(*second)]
 
     assert asyncio.run(talk()) == [b"old who\n", b"old who\n", b"new who\n"]
+
+
+def test_connection_lasts_no_longer_than_the_release_allows_though_the_client_stays(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+
+    async def closes(reader: StreamReader, writer: StreamWriter) -> None:
+        writer.close()
+
+    async def talk() -> bytes:
+        relayed = Relay(live)
+        async with listening(closes) as release, listening(relayed.pass_on) as address:
+            live.write_text(release)
+            async with connection(address) as (reader, _):
+                said = await reader.read()
+                async with asyncio.timeout(SECONDS):
+                    while relayed.open:
+                        await asyncio.sleep(0)
+                return said
+
+    assert asyncio.run(talk()) == b""
 
 
 def test_connection_is_closed_where_no_release_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

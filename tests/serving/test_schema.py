@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import tracemalloc
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -389,11 +391,11 @@ LARGE = 2**22
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "a header of many names": (b"a," * (LARGE // 2) + b"\n1", "line of the CSV has more than 131,072 characters"),
     "a header of one name": (b"a" * LARGE, "line of the CSV has more than 131,072 characters"),
-    "a wide line": (table(ROW).encode() + b"," * LARGE, "line of the CSV has more than 131,072 characters"),
-    "a line over lines": (table(ROW).encode() + b'"\n",' * (LARGE // 4), "line of the CSV has more than 131,072 char"),
-    "wide lines": (table(ROW).encode() + (b"," * 1000 + b"\n") * (LARGE // 1001), "row 2 needs"),
+    "a wide line": (table(ROW) + b"," * LARGE, "line of the CSV has more than 131,072 characters"),
+    "a line over lines": (table(ROW) + b'"\n",' * (LARGE // 4), "line of the CSV has more than 131,072 char"),
+    "wide lines": (table(ROW) + (b"," * 1000 + b"\n") * (LARGE // 1001), "row 2 needs"),
     "empty lines": (b"\n" * LARGE, "at most 10,000 rows"),
-    "many lines": (table(*[ROW] * 10).encode() + table(ROW).encode() * (LARGE // 200), "at most 10,000 rows"),
+    "many lines": (table(*[ROW] * (LARGE // 80)), "at most 10,000 rows"),
     "rows, the last one bad": (b"[" + (body() + b",") * (LARGE // len(body())) + b"{}]", "at most 10,000 rows"),
     "empty rows": (b"[" + b"{}," * (LARGE // 3) + b"{}]", "at most 10,000 rows"),
     "arrays": (b"[" + b"[]," * (LARGE // 3) + b"[]]", "at most 10,000 rows"),
@@ -409,7 +411,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
 def test_what_is_too_much_is_refused_before_it_is_taken_apart(case: str) -> None:
     content, words = HOSTILE[case]
     reader = schema()
-    read = reader.rows if content.lstrip()[:1] in b"[{" else reader.csv_rows
+    read = reader.rows if content[:1] in (b"[", b"{") else reader.csv_rows
     tracemalloc.start()
     try:
         with pytest.raises(Refused, match=re.escape(words)):
@@ -421,6 +423,6 @@ def test_what_is_too_much_is_refused_before_it_is_taken_apart(case: str) -> None
 
 
 def test_as_many_rows_as_allowed_are_read_though_their_texts_hold_brackets() -> None:
-    rows = [ROW | {"city": "[{,"}] * 10_000
-    with pytest.raises(Refused, match="row 1: 'city' needs"):
+    rows = [ROW | {"städte": "[{,"}] * 10_000
+    with pytest.raises(Refused, match="row 1: 'städte' needs"):
         schema().rows(json.dumps(rows).encode())
