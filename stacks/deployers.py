@@ -22,6 +22,7 @@ from zenml.utils.secret_utils import SecretField
 from config import UserError
 from serving.deployment import Bento, Status
 from serving.local import LocalServer, answers
+from serving.release import check_secret
 
 
 class BentoDeployer(BaseModelDeployer):
@@ -42,6 +43,10 @@ class BentoDeployer(BaseModelDeployer):
             with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_hex(32))
         return path.read_text()
+
+    def check_secret(self, bento: Bento) -> str:
+        """Return what marks requests to a release as checks, from the key that its server has too."""
+        return check_secret(self._hash_key(), bento.sha256)
 
     def log(self, name: str) -> str:
         """Return the folder of a model's logs."""
