@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from config import ROOT, UserError
-from stacks import checks, plan
+from stacks import checks, moved, plan
 from stacks.files import Component, Stack
 
 
@@ -68,6 +68,7 @@ def _zenml() -> Iterator[Any]:
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
     with one_at_a_time():
         _tune_sqlite()
+        moved.follow(Path(os.environ["ZENML_CONFIG_PATH"]))
         from zenml.client import Client  # importing it creates the database on a fresh clone
         from zenml.utils.source_utils import set_custom_source_root
 
