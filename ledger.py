@@ -43,8 +43,13 @@ def _read(log: str, version: Any) -> Any:
     """Return an entry, if it is the one that was appended; our own materializers compare the hash themselves."""
     from zenml.materializers import PydanticMaterializer
 
-    entry = version.load()
-    theirs = version.materializer.attribute == PydanticMaterializer.__name__
-    if theirs and PydanticMaterializer(version.uri).compute_content_hash(entry) != version.content_hash:
-        raise UserError(f"entry {version.version} of the log '{log}' was changed after it was appended")
+    if version.materializer.attribute != PydanticMaterializer.__name__:
+        return version.load()
+    changed = UserError(f"entry {version.version} of the log '{log}' was changed after it was appended")
+    try:
+        entry = version.load()
+    except ValueError as err:  # no JSON, or not of an entry
+        raise changed from err
+    if PydanticMaterializer(version.uri).compute_content_hash(entry) != version.content_hash:
+        raise changed
     return entry

@@ -64,11 +64,10 @@ def resumed(run_name: str) -> Iterator[None]:
     """Go on with the MLflow run of a pipeline run that was killed, `training-NAME-…`, or begin it."""
     import mlflow
 
-    tracker, experiment = _configure(), run_name.partition("-")[0]
-    run_id = tracker.get_run_id(experiment_name=experiment, run_name=run_name)
-    known = mlflow.get_experiment_by_name(experiment)
-    experiment_id = mlflow.create_experiment(experiment) if known is None else known.experiment_id
-    with mlflow.start_run(run_id, experiment_id, run_name, nested=True):
+    tracker, pipeline = _configure(), run_name.partition("-")[0]
+    experiment = tracker._set_active_experiment(pipeline)  # it alone knows where the files belong
+    run_id = tracker.get_run_id(experiment_name=pipeline, run_name=run_name)
+    with mlflow.start_run(run_id, experiment.experiment_id, run_name, nested=True):
         yield
 
 

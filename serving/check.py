@@ -98,11 +98,16 @@ def hold_undeployable(verdict: Verdict, model: Bundle, rows: pd.DataFrame, servi
     return verdict if fault is None else verdict.held(f"it could not be deployed: {fault}")
 
 
-def check_server(address: str, served: Served, rows: pd.DataFrame, token: str | None) -> Check:
-    """Compare answers with offline predictions, all at once and one by one; any fault is a UserError."""
+def check_server(
+    address: str, served: Served, rows: pd.DataFrame, token: str | None, secret: str | None = None
+) -> Check:
+    """Compare answers with offline predictions, all at once and one by one; any fault is a UserError.
+
+    Without the secret (`serving.release.check_secret`) the rows are traffic, and on record.
+    """
     found = admitted(Schema(served.card, served.release.serving), rows)
     expected = served.bundle.scores(found.table)
-    headers = {"content-type": "application/json", "x-check": served.release.hash}
+    headers = {"content-type": "application/json"} | ({"x-check": secret} if secret else {})
     if token:
         headers["authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection(address, timeout=served.release.serving.timeout_seconds)

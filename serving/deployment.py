@@ -48,6 +48,9 @@ class Deployer(Protocol):
     def token(self) -> str | None:
         """The bearer token that clients must send."""
 
+    def check_secret(self, bento: Bento) -> str:
+        """Return what marks requests to a release as checks, which are not on record."""
+
     def start(self, bento: Bento, port: int, workers: int) -> list[str]:
         """Start a release that gets no traffic yet; return host:port of each worker."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,9 @@ class LocalServer:
         for other in others:
             self.discard(other)
         self._wait(lambda: not any(map(self.workers, others)), name, SWITCH_SECONDS, "replace the old one")
+        for counts in (self.folder / "state").glob("*"):
+            if counts.name != name:
+                shutil.rmtree(counts, ignore_errors=True)
 
     def discard(self, name: str) -> None:
         """Stop a release, and the server with the last one."""

@@ -81,7 +81,7 @@ class Metrics(Collector):
         self._bounds = {d.name: np.asarray(d.bounds) for d in self.definitions if isinstance(d, Histogram)}
         self._cells = end
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{slot}.f64"
+        self._path = path = folder / f"{slot}.f64"
         if not path.exists() or path.stat().st_size != 8 * end:  # else the slot's former worker counted here
             path.write_bytes(bytes(8 * end))
         self._mine = np.memmap(path, np.float64, "r+")
@@ -112,8 +112,9 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        files = [path for path in sorted(self.folder.glob("*.f64")) if path.stat().st_size == 8 * self._cells]
-        cells = np.sum([np.fromfile(path, np.float64) for path in files], axis=0)
+        others = [path for path in sorted(self.folder.glob("*.f64")) if path != self._path]
+        files = [path for path in others if path.stat().st_size == 8 * self._cells]
+        cells = np.sum([self._mine, *(np.fromfile(path, np.float64) for path in files)], axis=0)
         yield from Constant("serving_model_info", "The model that answers.", self.base, 1).collect()
         yield from (self._family(definition, cells) for definition in self.definitions)
 

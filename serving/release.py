@@ -6,6 +6,7 @@ A release is a folder: `release.json`, the bundle (`card.json`, `model.pkl`) and
 """
 
 import hashlib
+import hmac
 import shutil
 from datetime import datetime
 from functools import cached_property
@@ -100,6 +101,14 @@ def shipped_code(source: Path) -> str:
         if name.parts[0] not in ("release", "bentofile.yaml") and "__pycache__" not in name.parts:
             digest.update(f"{name.as_posix()} {sha256(file.read_bytes())}\n".encode())
     return digest.hexdigest()
+
+
+def check_secret(hash_key: str, release: str) -> str:
+    """Return what marks a request to a release, named by its hash, as a check that is not on record.
+
+    Whoever deploys and the server itself have the key; it stands in no command line.
+    """
+    return hmac.new(hash_key.encode(), release.encode(), "sha256").hexdigest()
 
 
 def _read(folder: Path, file: str) -> bytes:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from config import ROOT, UserError
 from core.sqlite import is_whole, made_whole
-from stacks import checks, plan
+from stacks import checks, moved, plan
 from stacks.files import Component, Stack
 
 WHOLE = "SELECT 1 FROM pipeline_run UNION SELECT 1 FROM flavor WHERE name = 'evidently'"
@@ -72,6 +72,7 @@ def _zenml() -> Iterator[Any]:
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
     with one_at_a_time():
         _tune_sqlite()
+        moved.follow(Path(os.environ["ZENML_CONFIG_PATH"]))
         make_database()
         from zenml.client import Client
         from zenml.utils.source_utils import set_custom_source_root

@@ -23,6 +23,7 @@ from zenml.utils.secret_utils import SecretField
 from config import UserError
 from serving.deployment import Bento, Status
 from serving.local import LocalServer, answers, reached
+from serving.release import check_secret
 
 LOCALHOST = "localhost"
 
@@ -47,6 +48,10 @@ class BentoDeployer(BaseModelDeployer):
                 file.write(secrets.token_hex(32))
             new.replace(path)
         return path.read_text()
+
+    def check_secret(self, bento: Bento) -> str:
+        """Return what marks requests to a release as checks, from the key that its server has too."""
+        return check_secret(self._hash_key(), bento.sha256)
 
     def log(self, name: str) -> str:
         """Return the folder of a model's logs."""

@@ -70,7 +70,8 @@ def _replace(place: Deployer, served: Served, bento: Bento, rows: pd.DataFrame) 
     serving = served.release.serving
     try:
         addresses = place.start(bento, serving.port, serving.workers)
-        checks = tuple(check_server(address, served, rows, place.token) for address in addresses)
+        secret = place.check_secret(bento)
+        checks = tuple(check_server(address, served, rows, place.token, secret) for address in addresses)
         place.switch(bento)
     except BaseException:  # also when somebody presses Ctrl-C
         place.discard(bento)

@@ -25,7 +25,7 @@ from serving.assemble import assemble
 from serving.local import LocalServer
 from serving.release import Release, Served
 
-TOKEN = "correct-horse-battery"
+TOKEN, HASH_KEY = "correct-horse-battery", "k" * 64
 
 
 class Model(NamedTuple):
@@ -140,4 +140,4 @@ def start(
 ) -> list[str]:
     """Start a release beside what runs."""
     wanted = {"id": made.id, "folder": str(code), "sha256": made.hash, "workers": workers, "log": str(log)}
-    return server.start(wanted, "127.0.0.1", port, token, {"SERVING_HASH_KEY": "k" * 64})
+    return server.start(wanted, "127.0.0.1", port, token, {"SERVING_HASH_KEY": HASH_KEY})

@@ -6,7 +6,6 @@ asked for rows and told their labels, one look at them, and more rows. MLflow's 
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -24,25 +23,16 @@ from core.feedback import join_labels
 from core.records import read_labels, read_predictions
 
 OLD, CONFIG = ROOT / "tests/state_0_1_0", "tests/state_0_1_0/loans.yaml"
-PATHS = (("logs", "uri"), ("artifact_version", "uri"), ("artifact_visualization", "uri"), ("run_metadata", "value"))
 TRAINED_WITH = "1.9.1"
 """The bundle is a pickle of this scikit-learn; another one refuses it, and then there must be a way on."""
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Unpack the state as if it had been made here: ZenML stores whole paths."""
+    """Unpack the state into another folder than it was made in: it is that of a clone that was moved."""
     with tarfile.open(OLD / "state.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    local = tmp_path / ".local"
-    settings = local / "zenml/config.yaml"
-    settings.write_text(settings.read_text().replace("/clone/.local", str(local)))
-    connection = sqlite3.connect(local / "zenml/local_stores/default_zen_store/zenml.db")
-    for table, column in PATHS:
-        connection.execute(f"update {table} set {column} = replace({column}, '/clone/.local', ?)", (str(local),))
-    connection.commit()
-    connection.close()
-    return local
+        archive.extractall(tmp_path / "möved 2", filter="data")
+    return tmp_path / "möved 2/.local"
 
 
 class Done(NamedTuple):
@@ -83,6 +73,17 @@ def test_contract_and_log_are_read_and_the_model_scores_as_it_answered(clone: Pa
         np.testing.assert_allclose(bundle.scores(answered), answered["prediction_score"], atol=1e-9)
     else:
         assert bundle.fault == f"needs scikit-learn {TRAINED_WITH}, here is {sklearn.__version__}"
+
+
+def test_a_moved_clone_repairs_its_paths_and_says_so(clone: Path) -> None:
+    done = commands(clone, sklearn.__version__, "--history", "--history")
+    assert done.codes == [0, 0]
+    said = f"this clone's state was at /clone/.local/zenml and is at {clone}/zenml now; its databases follow\n"
+    assert done.err.count(said) == 1
+    assert not (ROOT / "mlruns").exists()  # MLflow was given version 1, in its own place
+    for file in (clone / "zenml").rglob("*"):
+        if file.suffix in (".db", ".yaml"):
+            assert b"/clone/.local" not in file.read_bytes()
 
 
 @pytest.mark.parametrize("library", [sklearn.__version__, "1.9.1000"])

@@ -150,11 +150,12 @@ def test_an_entry_that_an_earlier_version_appended_is_compared_too(cli: Cli) -> 
     ledger.append("earlier_promotion", entry, 2, materializer=PydanticMaterializer)
     assert registry.history("earlier")[-1] == entry
     stored = Path(entries("earlier_promotion")[-1].uri) / "data_v2.json"
-    with (
-        changed(stored, lambda content: content.replace(b"alone", b"forged")),
-        pytest.raises(UserError, match="entry 2 of the log 'earlier_promotion' was changed"),
-    ):
-        registry.champion("earlier")
+    for before, after in ((b"alone", b"forged"), (b"{", b""), (b'"kind"', b'"sort"')):
+        with (
+            changed(stored, lambda content, old=before, new=after: content.replace(old, new)),  # type: ignore[misc]
+            pytest.raises(UserError, match="entry 2 of the log 'earlier_promotion' was changed"),
+        ):
+            registry.champion("earlier")
 
 
 @pytest.mark.parametrize("file", ["data_v2.json", "page.html"])

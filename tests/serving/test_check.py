@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from servers import TOKEN, Model, in_process, running
+from servers import HASH_KEY, TOKEN, Model, in_process, running
 
 from config import Data, Recipe, Serving
 from core.compiled import TOLERANCE
@@ -19,7 +19,7 @@ from core.model import train
 from core.records import read_predictions
 from core.split import resolve
 from serving.check import admitted, check_server, undeployable
-from serving.release import Served
+from serving.release import Served, check_secret
 from serving.schema import Schema
 
 COUNT = 400
@@ -108,7 +108,8 @@ def test_any_column_is_served_checked_and_logged(tmp_path: Path) -> None:
     model = trained()
     with running(tmp_path, model, token=TOKEN) as server:
         served = Served(tmp_path / "v1/release")
-        check = check_server(server.url.removeprefix("http://"), served, model.holdout, TOKEN)
+        secret = check_secret(HASH_KEY, served.release.hash)
+        check = check_server(server.url.removeprefix("http://"), served, model.holdout, TOKEN, secret)
         assert check.difference <= TOLERANCE
         assert check.rows > 50
         found = admitted(Schema(model.bundle.card, Serving()), model.holdout)

@@ -12,10 +12,11 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from servers import breast_cancer, fraud, in_process, model, request_rows, running
+from servers import HASH_KEY, breast_cancer, fraud, in_process, model, request_rows, running
 
 from serving.app import GETS, POSTS, ROWS, TENTHS
 from serving.metrics import Counter, Histogram, Metrics
+from serving.release import check_secret
 
 BASE = {"model": "made", "version": "1", "release": "v1-0"}
 CALLS = Counter("calls", "Calls.", {"path": ("/a", "/b"), "status": ("200", "500")})
@@ -114,10 +115,10 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 def test_counts_requests_by_path_and_status_and_rows_by_score_and_decision(tmp_path: Path) -> None:
     rows = request_rows(breast_cancer(), 40)
-    with in_process(tmp_path, breast_cancer()) as (app, client):
+    with in_process(tmp_path, breast_cancer(), hash_key=HASH_KEY) as (app, client):
         before = scraped(client)
         one, many = client.post("/predict", json=rows[0]).json(), client.post("/predict", json=rows).json()
-        client.post("/predict", json=rows, headers={"x-check": app.release.hash})  # no traffic
+        client.post("/predict", json=rows, headers={"x-check": check_secret(HASH_KEY, app.release.hash)})  # no traffic
         client.post("/explain", json=rows[0])
         client.post("/feedback", json=[{"id": name, "label": "benign"} for name in many["ids"][:3]])
         client.post("/predict", json=[])

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 from scipy.special import logit
-from servers import TOKEN, Model, Running, breast_cancer, fraud, in_process, model, request_rows, running
+from servers import HASH_KEY, TOKEN, Model, Running, breast_cancer, fraud, in_process, model, request_rows, running
 
 from config import ROOT, Feedback, Serving, UserError
 from core.compiled import TOLERANCE, as_values
@@ -30,6 +30,7 @@ from core.records import read_labels, read_predictions, read_refusals
 from core.table import as_features
 from serving.app import GETS, INLINE_ROWS, OPEN, POSTS
 from serving.openapi import EXAMPLE_ID
+from serving.release import check_secret
 from serving.schema import Refused, Schema
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -473,15 +474,16 @@ def test_the_page_for_people_opens_and_finds_its_description(server: str, reques
 
 def test_the_log_holds_exactly_what_was_answered(tmp_path: Path) -> None:
     rows = request_rows(fraud(), 300)
-    with in_process(tmp_path, fraud()) as (app, client):
+    with in_process(tmp_path, fraud(), hash_key=HASH_KEY) as (app, client):
         answers = [client.post("/predict", json=rows[0]), client.post("/predict", json=rows)]
         for fault in ([], rows[0] | {"amount": -1}, [*rows, {}], "x"):
             assert client.post("/predict", json=fault).status_code == 422
         assert client.post("/predict_csv", content=table(rows) + "1", headers=CSV).status_code == 422
-        check = {"x-check": app.release.hash}
+        secret = check_secret(HASH_KEY, app.release.hash)
+        check = {"x-check": secret}
         assert client.post("/predict", json=rows, headers=check).status_code == 200
         assert client.post("/predict_csv", content=table(rows), headers=CSV | check).status_code == 200
-        for wrong in (app.release.hash[:-1], app.release.hash.upper(), app.release.id, "", "1"):
+        for wrong in (app.release.hash, secret[:-1], secret.upper(), "", "1"):
             answers.append(client.post("/predict", json=rows[1], headers={"x-check": wrong}))
         lines = list(csv.DictReader(io.StringIO(client.post("/predict_csv", content=table(rows), headers=CSV).text)))
 
@@ -501,13 +503,14 @@ def test_the_log_holds_exactly_what_was_answered(tmp_path: Path) -> None:
 
 def test_the_log_says_what_was_refused_and_nothing_that_the_client_sent(tmp_path: Path) -> None:
     row = request_rows(fraud(), 1)[0]
-    with in_process(tmp_path, fraud()) as (app, client):
+    with in_process(tmp_path, fraud(), hash_key=HASH_KEY) as (app, client):
+        secret = check_secret(HASH_KEY, app.release.hash)
         for fault in (row | {"amount": -1}, [row, row | {"country": "Ada"}], row | {"Ada": 1}, []):
             assert client.post("/predict", json=fault).status_code == 422
         assert client.post("/predict_csv", content=table([row | {"hour": ""}]), headers=CSV).status_code == 422
         assert client.post("/feedback", json={"id": EXAMPLE_ID, "label": "Ada"}).status_code == 422
         assert client.post("/predict", content=b"{").status_code == 400
-        assert client.post("/predict", json=[], headers={"x-check": app.release.hash}).status_code == 422
+        assert client.post("/predict", json=[], headers={"x-check": secret}).status_code == 422
         assert client.post("/predict", json=row).status_code == 200
     found = read_refusals(tmp_path / "log/refusals").drop(columns="time")
     assert list(found.itertuples(index=False, name=None)) == [

@@ -25,6 +25,7 @@ def test_switching_forth_and_back_under_load_fails_no_request_and_logs_what_was_
                 start(server, made[new], tmp_path / f"v{new + 1}", port, log)
                 server.switch(made[new].id)
                 assert list(server.wanted()) == [made[new].id]
+                assert [counts.name for counts in (server.folder / "state").iterdir()] == [made[new].id]
     finally:
         server.stop()
     assert not seen.faults
