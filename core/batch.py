@@ -61,6 +61,11 @@ def score_rows(bundle: Bundle, rows: pd.DataFrame, version: int) -> pd.DataFrame
     return pd.concat([rows[names], answers], axis=1)
 
 
+def _beyond(rows: int, err: ValueError) -> Finding:
+    words = f"a value is so far out of range that the model finds no number for it ({str(err).splitlines()[0]})"
+    return Finding(rule="out_of_range", severity="error", column=None, count=rows, share=1.0, sentence=words)
+
+
 def _identity(bundle: Bundle) -> list[str]:
     data = bundle.card.recipe.data
     return [*dict.fromkeys(name for name in (*data.id, data.time) if name)]
@@ -91,7 +96,12 @@ def score_shard(bundle: Bundle, version: int, config: Config, shard: int, folder
         read.append(FileReport(name=part.shown_source.rpartition("/")[2], rows=len(rows), findings=findings))
         if read[-1].refused:
             continue
-        scored = score_rows(bundle, rows, version)
+        try:
+            with np.errstate(over="ignore"):  # it is told below
+                scored = score_rows(bundle, rows, version)
+        except ValueError as err:  # scikit-learn's own word for a number that overflowed
+            read[-1] = read[-1].model_copy(update={"findings": (*findings, _beyond(len(rows), err))})
+            continue
         path = f"{folder.rstrip('/')}/{name}.parquet"
         with fsspec.open(fill(path, "inference.output"), "wb", auto_mkdir=True) as file:
             scored.to_parquet(file, index=False)

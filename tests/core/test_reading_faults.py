@@ -300,6 +300,23 @@ def test_a_batch_is_held_to_the_contract() -> None:
     assert said[2] is None
 
 
+def test_a_number_that_the_estimator_cannot_take_keeps_its_file_from_being_scored() -> None:
+    csv("t.csv", row=range(200), x=X, y=Y)
+    config = use_case("t.csv", id=["row"], batch="new/*.csv")
+    forest = config.model.model_copy(
+        update={"estimator": "sklearn.ensemble.RandomForestClassifier", "params": {"n_estimators": 5}}
+    )
+    config = config.model_copy(update={"model": forest})
+    bundle, _ = trained(config)
+    Path("new").mkdir()
+    csv("new/far.csv", row=range(200), x=[1, 1e39])
+    csv("new/good.csv", row=range(200), x=X)
+    report = score_shard(bundle, 1, config, 0, "out")
+    assert [path.rpartition("/")[2] for path in report.files] == ["00001-good.parquet"]
+    assert report.read[0].refused
+    assert "far.csv: a value is so far out of range that the model finds no number for it" in report.read[0].refused
+
+
 def test_strings_that_nearly_all_are_numbers_are_pointed_at() -> None:
     ages = ["?" if row % 30 == 0 else 18 + row % 43 for row in range(200)]
     _, found = learned(csv("t.csv", age=ages, x=X, y=Y))
