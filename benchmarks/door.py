@@ -30,7 +30,7 @@ PAUSE = 0.005
 MOST_SECONDS = 15  # of an attack that does not end by itself
 MB = 2**20
 FORK = multiprocessing.get_context("fork")
-HEAD = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+HEAD = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
 Attack = Callable[[int, Subject, float], None]
 
 

@@ -46,6 +46,7 @@ def _main(local: Path, arguments: list[str], die_at: str, by: int, said: Path | 
     from zenml.config.global_config import GlobalConfiguration
 
     run.LOCAL = local
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
     GlobalConfiguration._reset_instance()  # what is imported in the server has opened the tests' own database
     Client._reset_instance()
     os.environ |= run.zenml_home(local / "zenml") | {"SERVING_HOME": str(local / "serving")}

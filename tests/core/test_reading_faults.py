@@ -479,7 +479,7 @@ def test_ids_of_several_types_keep_their_digits() -> None:
     Path("mf").mkdir()
     Path("mf/a.csv").write_text("x,y\n9007199254740993,0\n")
     Path("mf/b.csv").write_text("x,y\n0.5,1\n")
-    assert read_rows(data("mf"))["x"].tolist() == [2.0**53, 0.5]
+    assert read_rows(data("mf"))["x"].tolist() == ["9007199254740993", "0.5"]
 
 
 def test_a_point_is_none_where_the_decimal_mark_is_a_comma() -> None:

@@ -30,10 +30,14 @@ def test_what_was_made_to_its_end_is_in_place_and_whole(tmp_path: Path) -> None:
 
 def test_what_was_interrupted_is_not_there_and_is_made_again_from_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    making = made_whole(path)
-    write(making.__enter__(), "CREATE TABLE half (id)")
+
+    def interrupted() -> None:
+        with made_whole(path) as new:
+            write(new, "CREATE TABLE half (id)")
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        making.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        interrupted()
     assert not is_whole(path, EVIDENCE)
     with made_whole(path) as new:
         write(new, "CREATE TABLE half (id)")  # would be there already

@@ -31,8 +31,8 @@ from serving.process import OnceASecond
 from serving.schema import Refused
 
 SECONDS = 60
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
