@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Trained
-from servers import free_port
+from servers import breast_cancer, free_port, running
 
 import environment
 import run
 from config import ROOT
-from serving.local import LocalServer, reached
+from serving.local import LocalServer, answers, reached
 from stacks import plan
 from stacks.files import Component
 
@@ -28,10 +28,12 @@ SHELL = {
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     "MLFLOW_REGISTRY_URI": "http://127.0.0.1:9",
     "BENTOML_CONFIG": "/nowhere.yaml",
+    "OTEL_PROPAGATORS": "b3",
     "SERVING_HOME": "relative",
     "http_proxy": "http://127.0.0.1:9",
     "PYTHONIOENCODING": "ascii",
 }
+OTHER_SERVERS = {"WEB_CONCURRENCY": "auto", "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "greenlet"}
 MAIN = """
 import os, pathlib, run, sys
 run.LOCAL = pathlib.Path(sys.argv[1])
@@ -97,6 +99,15 @@ def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
     assert not list(tmp_path.iterdir())
     client = mlflow.MlflowClient(registry_uri=mlflow.get_tracking_uri())
     assert client.get_model_version_by_alias(champion.name, "champion").tags[tracking.ZENML_VERSION] == "1"
+
+
+def test_what_the_shell_says_to_other_servers_does_not_reach_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in OTHER_SERVERS.items():
+        monkeypatch.setenv(name, value)
+    with running(tmp_path, breast_cancer()) as served:
+        assert answers(served.url.removeprefix("http://"))
 
 
 def test_a_host_is_an_address_or_localhost(zenml: None) -> None:
