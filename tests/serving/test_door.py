@@ -230,6 +230,25 @@ def test_a_client_that_asks_for_another_protocol_is_answered_and_closed(server: 
     assert "connection: close" in answer
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("apart", [0, 1, 2])
+def test_a_body_behind_a_request_for_another_protocol_is_read(server: Running, chunked: bool, apart: int) -> None:
+    """Java's client asks for HTTP/2 so, whatever it sends, unless it is told not to."""
+    body = good_body()
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n" + length
+    framed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    sent = head + b"\r\n\r\n" + framed + head + b"\r\n\r\n" + framed  # what follows is not answered any more
+    ends = (len(sent), len(head) + 4 + len(body) // 2, len(head) + 4)[apart]
+    with connect(server, sent[:ends]) as connection, connection.makefile("rb") as stream:
+        time.sleep(0.1)
+        connection.sendall(sent[ends:])
+        answer = stream.read().decode()
+    assert answer.startswith("HTTP/1.1 200 ")
+    assert (answer.count("HTTP/1.1"), answer.count('"ids"')) == (1, 1)
+    assert "connection: close" in answer
+
+
 def test_a_length_of_thousands_of_digits_is_a_number_like_any_other(server: Running) -> None:
     body = good_body()
     zeros = POST + b"Connection: close\r\nContent-Length: " + b"0" * 4_400
