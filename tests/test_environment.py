@@ -15,7 +15,7 @@ import environment
 import run
 from config import ROOT
 from serving.local import LocalServer, answers, reached
-from stacks import plan
+from stacks import moved, plan
 from stacks.files import Component
 
 SHELL = {
@@ -85,6 +85,27 @@ def test_a_path_that_zenml_cannot_read_is_one_line_before_anything_is_made(tmp_p
     assert f"it takes no {sign} in a path" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fate", ["a file", "a dangling link", "a file further down", "a damaged database"])
+def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_the_way_on(
+    tmp_path: Path, fate: str
+) -> None:
+    local = tmp_path / "local"
+    wrong = {"a file further down": local / "zenml/local_stores", "a damaged database": local / "zenml" / moved.DATABASE}
+    wrong_path = wrong.get(fate, local)
+    wrong_path.parent.mkdir(parents=True, exist_ok=True)
+    if fate == "a dangling link":
+        wrong_path.symlink_to(tmp_path / "nowhere")
+    else:
+        wrong_path.write_text("something else" * 100)
+    done = call(local, "--status")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(local) in done.stderr
+    assert "move it away" in done.stderr
+    (local if fate == "a damaged database" else wrong_path).rename(tmp_path / "away")
+    assert call(local, "--status").returncode == 0
 
 
 def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
