@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 HEAD_BYTES = 2**16  # of a head, and of what follows a body's last chunk; Apache and nginx take 8 to 32 KB a header
 HEADERS = 100  # as Apache and gunicorn
 URL_BYTES = 8192  # RFC 9110 asks for 8,000 at least
+PARTS = 2**15  # of a body, such as chunks, however small; each costs about a microsecond
+PART_BYTES = 256  # on average, where there are more
 PIPELINED = 64  # requests of a connection that wait for the one before; a browser sends none so
 SECONDS = 10.0  # for a head to be complete, for an answer to be taken; with retries a slow phone needs about 3
 
@@ -29,6 +31,8 @@ class Protocol(HttpToolsProtocol):
     """What is said when the parser gives up."""
     _fruitless = 0
     """Bytes since a head was complete or a part of a body came."""
+    _parts = _size = 0
+    """Of the body."""
     _debt: tuple[Any, ...] | None = None
     """What the client owes: the rest of a head or of a body that was answered, or to take an answer."""
     _since = 0.0
@@ -59,7 +63,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin a request, unless its head is too large."""
-        self._fruitless = 0
+        self._fruitless = self._parts = self._size = 0
         if len(self.url) > URL_BYTES:
             self._refusal = (414, f"a URL may have {URL_BYTES:,} bytes at most")
         elif len(self.headers) > HEADERS:
@@ -72,8 +76,13 @@ class Protocol(HttpToolsProtocol):
         raise ValueError(self._refusal[1])  # the parser stops, and `data_received` refuses
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Take a part of a body, unless it came in too many."""
         self._fruitless = 0
+        self._parts += 1
+        self._size += len(body)
+        if self._parts > PARTS and self._parts * PART_BYTES > self._size:
+            self._refusal = (413, f"a body in more than {PARTS:,} parts needs {PART_BYTES} bytes a part on average")
+            raise ValueError(self._refusal[1])
         HttpToolsProtocol.on_body(self, body)
 
     def refuse(self, status: int, sentence: str) -> None:

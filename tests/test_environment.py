@@ -92,19 +92,22 @@ def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_t
     tmp_path: Path, fate: str
 ) -> None:
     local = tmp_path / "local"
-    wrong = {"a file further down": local / "zenml/local_stores", "a damaged database": local / "zenml" / moved.DATABASE}
-    wrong_path = wrong.get(fate, local)
-    wrong_path.parent.mkdir(parents=True, exist_ok=True)
+    wrong = {
+        "a file further down": local / "zenml/local_stores",
+        "a damaged database": local / "zenml" / moved.DATABASE,
+    }
+    at = wrong.get(fate, local)
+    at.parent.mkdir(parents=True, exist_ok=True)
     if fate == "a dangling link":
-        wrong_path.symlink_to(tmp_path / "nowhere")
+        at.symlink_to(tmp_path / "nowhere")
     else:
-        wrong_path.write_text("something else" * 100)
+        at.write_text("something else" * 100)
     done = call(local, "--status")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert str(local) in done.stderr
     assert "move it away" in done.stderr
-    (local if fate == "a damaged database" else wrong_path).rename(tmp_path / "away")
+    (local if fate == "a damaged database" else at).rename(tmp_path / "away")
     assert call(local, "--status").returncode == 0
 
 
