@@ -80,6 +80,8 @@ def disk_fault(err: BaseException, folder: Path) -> str | None:
             return f"{where} cannot be read or written ({why}); make that possible and run it again"
         if number in ANOTHER and folder in (at := Path(getattr(cause, "filename", None) or ""), *at.parents):
             return f"something else is at {at} ({os.strerror(number)}); move it away and run it again"
+        if number == errno.ENOENT and not folder.exists():
+            return f"{folder} was moved or deleted meanwhile; put it back and run it again"
         if words.startswith(DAMAGED):
             return f"a database in {folder} is damaged ({words}); put a copy of it back, or move it away to begin anew"
         full = next((place for place in (folder, folder.parent, Path(tempfile.gettempdir())) if _is_full(place)), None)

@@ -1,5 +1,6 @@
 """The caller's world: what else is set in the shell, how its terminal is, and where the clone lies."""
 
+import errno
 import http.client
 import os
 import subprocess
@@ -109,6 +110,13 @@ def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_t
     assert "move it away" in done.stderr
     (local if fate == "a damaged database" else at).rename(tmp_path / "away")
     assert call(local, "--status").returncode == 0
+
+
+def test_state_that_was_moved_while_a_run_went_on_is_one_line(tmp_path: Path) -> None:
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", f"{tmp_path}/local/zenml/rows.parquet")
+    assert environment.disk_fault(gone, tmp_path) is None  # a file of its own, which says something else
+    said = f"{tmp_path}/local was moved or deleted meanwhile; put it back and run it again"
+    assert environment.disk_fault(gone, tmp_path / "local") == said
 
 
 def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
