@@ -20,7 +20,11 @@ UNREADABLE = "%?"
 """What ZenML takes no database path with: its migrations fill in what follows a %, SQLAlchemy cuts at a ?."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FORBIDDEN = (errno.EROFS, errno.EACCES)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+ANOTHER = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""Of a path below the state at which something else stands."""
+
+DAMAGED = ("file is not a database", "database disk image is malformed")
 SQLITE_FORBIDDEN = ("attempt to write a readonly database", "unable to open database file")
 NO_ROOM = 2**20  # bytes that are free on a disk when SQLite's "disk I/O error" is for want of room
 
@@ -74,6 +78,12 @@ def disk_fault(err: BaseException, folder: Path) -> str | None:
         if (number in FORBIDDEN and getattr(cause, "filename", None)) or words.startswith(SQLITE_FORBIDDEN):
             where, why = (cause.filename, cause.strerror) if isinstance(cause, OSError) else (folder, words)
             return f"{where} cannot be read or written ({why}); make that possible and run it again"
+        if number in ANOTHER and folder in (at := Path(getattr(cause, "filename", None) or ""), *at.parents):
+            return f"something else is at {at} ({os.strerror(number)}); move it away and run it again"
+        if number == errno.ENOENT and not folder.exists():
+            return f"{folder} was moved or deleted meanwhile; put it back and run it again"
+        if words.startswith(DAMAGED):
+            return f"a database in {folder} is damaged ({words}); put a copy of it back, or move it away to begin anew"
         full = next((place for place in (folder, folder.parent, Path(tempfile.gettempdir())) if _is_full(place)), None)
         if number in FULL or "disk is full" in words or ("disk I/O error" in words and full):
             return f"the disk is full at {full or folder}; make room and run it again"

@@ -43,13 +43,19 @@ def _read(log: str, version: Any) -> Any:
     """Return an entry, if it is the one that was appended; our own materializers compare the hash themselves."""
     from zenml.materializers import PydanticMaterializer
 
-    if version.materializer.attribute != PydanticMaterializer.__name__:
-        return version.load()
-    changed = UserError(f"entry {version.version} of the log '{log}' was changed after it was appended")
     try:
         entry = version.load()
+    except FileNotFoundError as err:
+        fix = "put it back, or go on under another name: --set name=NAME"
+        raise UserError(f"entry {version.version} of the log '{log}' is gone from {version.uri}; {fix}") from err
     except ValueError as err:  # no JSON, or not of an entry
-        raise changed from err
+        raise _changed(log, version) from err
+    if version.materializer.attribute != PydanticMaterializer.__name__:
+        return entry
     if PydanticMaterializer(version.uri).compute_content_hash(entry) != version.content_hash:
-        raise changed
+        raise _changed(log, version)
     return entry
+
+
+def _changed(log: str, version: Any) -> UserError:
+    return UserError(f"entry {version.version} of the log '{log}' was changed after it was appended")

@@ -277,7 +277,9 @@ def start_zenml(stack: files.Stack) -> None:
     elif os.environ.setdefault("ZENML_CONFIG_PATH", str(own)) == str(own):  # or another ZenML, by all its variables
         environment.drop("ZENML_", but=ZENML_KEPT)
         os.environ |= zenml_home(own)
-    environment.drop("BENTOML_", "ZENML_REPOSITORY_PATH", *(("MLFLOW_",) if stack.tracks_here else MLFLOW_DROPPED))
+    environment.drop(
+        "BENTOML_", "OTEL_", "ZENML_REPOSITORY_PATH", *(("MLFLOW_",) if stack.tracks_here else MLFLOW_DROPPED)
+    )
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     home = Path(os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving")))

@@ -13,7 +13,7 @@ _EARLY = re.compile(r"\$\{(\w+)\}")
 _LATE = re.compile(r"(?:(?:bearer|basic|token|apikey) )?(?:\$\(\w+\))*", re.I)
 _SECRET = re.compile(
     r"(pass(word|wd|phrase)|secret|token|apikey|(access|account|private|secret)_?key|signature|credentials?|"
-    r"authorization|connection_?string)$|(?<![a-z])(key|pass|pwd|pw|sig|sas|auth|cookies?|headers)$"
+    r"authorization|connection_?string)$|(?<![a-z])(key|pass|pwd|pw|sig|sas|jwt|auth|cookies?|headers)$"
 )
 _HARMLESS = re.compile(r"(ssl|primary|foreign|public|partition|group|sort)_key|accept(-\w+)?|user-agent")
 _PUBLIC = ("anon", "cloud", "google_default", "browser", "cache")  # what gcsfs takes for a token

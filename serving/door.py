@@ -10,11 +10,14 @@ import json
 import logging
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_BYTES = 2**16  # of a head, and of what follows a body's last chunk; Apache and nginx take 8 to 32 KB a header
 HEADERS = 100  # as Apache and gunicorn
 URL_BYTES = 8192  # RFC 9110 asks for 8,000 at least
+PARTS = 2**15  # of a body, such as chunks, however small; each costs about a microsecond
+PART_BYTES = 256  # on average, where there are more
 PIPELINED = 64  # requests of a connection that wait for the one before; a browser sends none so
 SECONDS = 10.0  # for a head to be complete, for an answer to be taken; with retries a slow phone needs about 3
 
@@ -28,9 +31,13 @@ class Protocol(HttpToolsProtocol):
     """What is said when the parser gives up."""
     _fruitless = 0
     """Bytes since a head was complete or a part of a body came."""
+    _parts = _size = 0
+    """Of the body."""
     _debt: tuple[Any, ...] | None = None
     """What the client owes: the rest of a head or of a body that was answered, or to take an answer."""
     _since = 0.0
+    _declined = False
+    """Whether the client asked for another protocol, which ends the connection."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
@@ -44,13 +51,19 @@ class Protocol(HttpToolsProtocol):
                     self.data_received(data[start : start + HEAD_BYTES])
             return
         self._fruitless += len(data)
-        HttpToolsProtocol.data_received(self, data)  # super() costs more, and this is called for each request
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.refuse(*self._refusal)
+        except httptools.HttpParserUpgrade as stop:
+            self._decline(data[stop.args[0] :])
         if self._fruitless > HEAD_BYTES and not self.transport.is_closing():
             self.refuse(431, f"the head of a request may have {HEAD_BYTES:,} bytes at most")
 
     def on_headers_complete(self) -> None:
         """Begin a request, unless its head is too large."""
-        self._fruitless = 0
+        self._fruitless = self._parts = self._size = 0
         if len(self.url) > URL_BYTES:
             self._refusal = (414, f"a URL may have {URL_BYTES:,} bytes at most")
         elif len(self.headers) > HEADERS:
@@ -60,16 +73,17 @@ class Protocol(HttpToolsProtocol):
         else:
             HttpToolsProtocol.on_headers_complete(self)
             return
-        raise ValueError(self._refusal[1])  # the parser stops, and uvicorn calls `send_400_response`
+        raise ValueError(self._refusal[1])  # the parser stops, and `data_received` refuses
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Take a part of a body, unless it came in too many."""
         self._fruitless = 0
+        self._parts += 1
+        self._size += len(body)
+        if self._parts > PARTS and self._parts * PART_BYTES > self._size:
+            self._refusal = (413, f"a body in more than {PARTS:,} parts needs {PART_BYTES} bytes a part on average")
+            raise ValueError(self._refusal[1])
         HttpToolsProtocol.on_body(self, body)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what the parser cannot read."""
-        self.refuse(*self._refusal)
 
     def refuse(self, status: int, sentence: str) -> None:
         """Answer with one JSON sentence, and close the connection."""
@@ -98,10 +112,34 @@ class Protocol(HttpToolsProtocol):
             log.warning("closed a connection whose client was silent, or did not take its answer")
             self.transport.abort()
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Answer in HTTP/1.1 and close: the parser waits for the other protocol."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
+    def _decline(self, data: bytes) -> None:
+        """Answer in HTTP/1.1 and close; the parser waits for the other protocol, so a new one reads the body."""
+        self.cycle.keep_alive = False
+        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        if not framing or self._declined or self.cycle.response_complete:
+            return
+        self._declined = self.cycle.more_body = True
+        self.parser = httptools.HttpRequestParser(Body(self))
+        head = b"".join(b"%s: %s\r\n" % header for header in framing)
+        self.data_received(b"POST / HTTP/1.1\r\n%s\r\n%s" % (head, data))
+
+
+class Body:
+    """Hand the body of one request to a connection, and nothing that follows it."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol, self._complete = protocol, False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if not self._complete:
+            self._protocol.on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the body."""
+        if not self._complete:
+            self._complete = True
+            self._protocol.on_message_complete()
 
 
 class OneWrite:

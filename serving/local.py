@@ -20,7 +20,7 @@ from serving import state
 START_SECONDS = 60.0
 SWITCH_SECONDS = 45.0  # longer than a worker may take to finish what it has begun
 
-NOT_A_SERVERS = ("PYTHON", "BENTOML_", "PROMETHEUS_", "SERVING_TOKEN")
+NOT_A_SERVERS = ("PYTHON", "BENTOML_", "OTEL_", "PROMETHEUS_", "SERVING_TOKEN", "WEB_CONCURRENCY")
 """Variables of the shell that starts a server which mean nothing to it."""
 
 _STARTED: list[subprocess.Popen[bytes]] = []  # a Popen that is dropped complains that its process runs on
@@ -66,7 +66,7 @@ class LocalServer:
 
     def discard(self, name: str) -> None:
         """Stop a release, and the server with the last one."""
-        (self.folder / "wanted" / f"{name}.json").unlink(missing_ok=True)
+        state.remove(self.folder / "wanted" / f"{name}.json")
         if not self.wanted():
             self.stop()
 
@@ -74,7 +74,7 @@ class LocalServer:
         """Stop the server; say whether one ran. One that died is no longer expected to answer."""
         server = self.server()
         if server is None:
-            (self.folder / "server.json").unlink(missing_ok=True)
+            state.remove(self.folder / "server.json")
             return False
         os.kill(server["pid"], signal.SIGTERM)
         self._wait(lambda: self.server() is None, "the server", SWITCH_SECONDS, "stop")

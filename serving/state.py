@@ -11,8 +11,12 @@ RELEASE.log           what its workers printed
 
 import fcntl
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+GONE = (FileNotFoundError, NotADirectoryError)
+"""What a file is whose folder was deleted, or replaced by something else."""
 
 
 def write(path: Path, state: dict[str, Any] | str) -> None:
@@ -27,7 +31,7 @@ def read(path: Path) -> dict[str, Any] | None:
     """Return what a file holds, or None if it is gone."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except GONE:
         return None
     return found
 
@@ -42,8 +46,14 @@ def live(folder: Path) -> str | None:
     """Return the release that gets the public traffic."""
     try:
         return (folder / "live").read_text(encoding="utf-8") or None
-    except FileNotFoundError:
+    except GONE:
         return None
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there."""
+    with suppress(*GONE):
+        path.unlink()
 
 
 def lock(folder: Path) -> IO[str] | None:

@@ -81,7 +81,7 @@ class Supervisor:
                 self.public.close()
             self._reconcile()
             time.sleep(TICK_SECONDS)
-        (self.folder / "server.json").unlink(missing_ok=True)
+        state.remove(self.folder / "server.json")
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True
@@ -90,7 +90,7 @@ class Supervisor:
         """Say whether the folder was deleted or moved: nobody could find this server or stop it any more."""
         try:
             there = os.path.samestat(self.lock, (self.folder / "lock").stat())
-        except FileNotFoundError:
+        except state.GONE:
             return True
         return not (there and (self.folder / "server.json").exists())
 
@@ -119,7 +119,7 @@ class Supervisor:
                 worker.ready = ready.exists()
                 worker.ever_ready |= worker.ready
                 return
-            ready.unlink(missing_ok=True)
+            state.remove(ready)
             soon = time.monotonic() - worker.started < SOON_SECONDS
             worker.failures = worker.failures + 1 if soon else 0
             worker.process, worker.ready, worker.opened = None, False, False
@@ -150,7 +150,7 @@ class Supervisor:
     def _end(self, worker: Worker) -> bool:
         """Ask a worker to stop, make it stop when it has had its time; say whether it is gone."""
         if worker.process is None or worker.process.poll() is not None:
-            self._ready(worker.release["id"], worker).unlink(missing_ok=True)
+            state.remove(self._ready(worker.release["id"], worker))
             return True
         if worker.told_to_stop is None:
             worker.told_to_stop = time.monotonic()

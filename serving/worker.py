@@ -24,7 +24,7 @@ from config import UserError
 from serving import service
 from serving.door import Protocol
 from serving.process import limit_output
-from serving.state import live, write
+from serving.state import live, remove, write
 
 DRAIN_SECONDS = 1.0  # a client that sends at least once a second never meets a closed connection
 SWITCH_SECONDS = 0.0005  # a small request waits so long for the thread that reads a large one; Python's default is 5 ms
@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
         if live(self._ready.parents[2]) not in (None, self._ready.parent.name):
             for server in self._public_servers:
                 server.close()
-        self._ready.unlink(missing_ok=True)
+        remove(self._ready)
         await asyncio.sleep(DRAIN_SECONDS)
         for server in self.servers:
             server.close()

@@ -1,5 +1,6 @@
 """The caller's world: what else is set in the shell, how its terminal is, and where the clone lies."""
 
+import errno
 import http.client
 import os
 import subprocess
@@ -9,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Trained
-from servers import free_port
+from servers import breast_cancer, free_port, running
 
 import environment
 import run
 from config import ROOT
-from serving.local import LocalServer, reached
-from stacks import plan
+from serving.local import LocalServer, answers, reached
+from stacks import moved, plan
 from stacks.files import Component
 
 SHELL = {
@@ -28,10 +29,12 @@ SHELL = {
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     "MLFLOW_REGISTRY_URI": "http://127.0.0.1:9",
     "BENTOML_CONFIG": "/nowhere.yaml",
+    "OTEL_PROPAGATORS": "b3",
     "SERVING_HOME": "relative",
     "http_proxy": "http://127.0.0.1:9",
     "PYTHONIOENCODING": "ascii",
 }
+OTHER_SERVERS = {"WEB_CONCURRENCY": "auto", "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "greenlet"}
 MAIN = """
 import os, pathlib, run, sys
 run.LOCAL = pathlib.Path(sys.argv[1])
@@ -85,6 +88,37 @@ def test_a_path_that_zenml_cannot_read_is_one_line_before_anything_is_made(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("fate", ["a file", "a dangling link", "a file further down", "a damaged database"])
+def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_the_way_on(
+    tmp_path: Path, fate: str
+) -> None:
+    local = tmp_path / "local"
+    wrong = {
+        "a file further down": local / "zenml/local_stores",
+        "a damaged database": local / "zenml" / moved.DATABASE,
+    }
+    at = wrong.get(fate, local)
+    at.parent.mkdir(parents=True, exist_ok=True)
+    if fate == "a dangling link":
+        at.symlink_to(tmp_path / "nowhere")
+    else:
+        at.write_text("something else" * 100)
+    done = call(local, "--status")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(local) in done.stderr
+    assert "move it away" in done.stderr
+    (local if fate == "a damaged database" else at).rename(tmp_path / "away")
+    assert call(local, "--status").returncode == 0
+
+
+def test_state_that_was_moved_while_a_run_went_on_is_one_line(tmp_path: Path) -> None:
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", f"{tmp_path}/local/zenml/rows.parquet")
+    assert environment.disk_fault(gone, tmp_path) is None  # a file of its own, which says something else
+    said = f"{tmp_path}/local was moved or deleted meanwhile; put it back and run it again"
+    assert environment.disk_fault(gone, tmp_path / "local") == said
+
+
 def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
     champion: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +131,15 @@ def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
     assert not list(tmp_path.iterdir())
     client = mlflow.MlflowClient(registry_uri=mlflow.get_tracking_uri())
     assert client.get_model_version_by_alias(champion.name, "champion").tags[tracking.ZENML_VERSION] == "1"
+
+
+def test_what_the_shell_says_to_other_servers_does_not_reach_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in OTHER_SERVERS.items():
+        monkeypatch.setenv(name, value)
+    with running(tmp_path, breast_cancer()) as served:
+        assert answers(served.url.removeprefix("http://"))
 
 
 def test_a_host_is_an_address_or_localhost(zenml: None) -> None:

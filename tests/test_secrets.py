@@ -41,6 +41,7 @@ def data(source: str = "a.csv", **given: Any) -> Data:
         ("https://h/x.csv?sv=2024&sig=s3cret", "a secret (sig)"),
         ("https://h/x.csv?api-key=s3cret", "a secret (api-key)"),
         ("https://h/x.csv#access_token=s3cret", "a secret (access_token)"),
+        ("https://h/x.csv?jwt=s3cret", "a secret (jwt)"),
         ("mssql+pyodbc:///?odbc_connect=UID%3Dann%3BPWD%3Ds3cret", "a secret (PWD)"),
     ],
 )

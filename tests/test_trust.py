@@ -139,6 +139,23 @@ def test_an_entry_of_the_promotion_log_that_was_changed_is_refused(cli: Cli, cha
     assert cli("--history", "--set", f"name={name}").code == 0
 
 
+def test_an_entry_that_is_gone_is_one_line_and_a_way_on(cli: Cli) -> None:
+    name = "missed"
+    cli("--status")
+    registry.promote(name, 1, "0" * 64, replaces=None, reasons=("alone",))
+    (entry,) = entries(f"{name}_promotion")
+    folder = Path(entry.uri)
+    folder.rename(kept := folder.with_name("kept"))
+    for asked in (("--history",), ("--rollback",), DEPLOY):
+        result = cli(*asked, "--set", f"name={name}")
+        assert result.code == 2
+        assert result.err.startswith(f"error: entry 1 of the log '{name}_promotion' is gone from {folder}; ")
+        assert len(result.err.splitlines()) == 1
+    assert cli("--history", "--set", f"name={name}2").err.count("Traceback") == 0
+    kept.rename(folder)
+    assert cli("--history", "--set", f"name={name}").code == 0
+
+
 def test_an_entry_that_an_earlier_version_appended_is_compared_too(cli: Cli) -> None:
     from zenml.materializers import PydanticMaterializer
 

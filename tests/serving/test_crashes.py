@@ -107,6 +107,7 @@ def delete(folder: Path) -> None:
 FATES: dict[str, Callable[[Path], Any]] = {
     "deleted": delete,
     "moved": lambda folder: folder.rename(folder.with_name("elsewhere")),
+    "replaced by a file": lambda folder: folder.rename(folder.with_name("elsewhere")).with_name(folder.name).touch(),
 }
 
 
@@ -116,9 +117,12 @@ def test_a_server_whose_folder_is_gone_stops_and_frees_its_port(tmp_path: Path, 
         supervisor = served.server.server()
         (worker,) = served.server.workers(served.release.id)
         assert supervisor is not None
-        FATES[fate](served.server.folder)
-        wait(lambda: not is_listened_on(supervisor["port"]))
-        wait(lambda: not Path(f"/proc/{worker['pid']}").exists())
+        (output,) = served.server.folder.glob("v*.log")
+        with output.open() as said:
+            FATES[fate](served.server.folder)
+            wait(lambda: not is_listened_on(supervisor["port"]))
+            wait(lambda: not Path(f"/proc/{worker['pid']}").exists())
+            assert "Traceback" not in said.read()
         assert served.server.server() is None
 
 

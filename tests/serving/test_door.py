@@ -26,7 +26,7 @@ from config import Serving
 from serving import door, process
 from serving.app import App
 from serving.bodies import ARRIVING, LARGEST, SMALL, Bodies
-from serving.door import HEAD_BYTES, HEADERS, PIPELINED, URL_BYTES, Protocol
+from serving.door import HEAD_BYTES, HEADERS, PARTS, PIPELINED, URL_BYTES, Protocol
 from serving.process import OnceASecond
 from serving.schema import Refused
 
@@ -228,6 +228,46 @@ def test_a_client_that_asks_for_another_protocol_is_answered_and_closed(server: 
     answer = answered(server, sent)
     assert answer.startswith("HTTP/1.1 4" if sent.startswith(b"POST") else "HTTP/1.1 200 ")
     assert "connection: close" in answer
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("apart", [0, 1, 2])
+def test_a_body_behind_a_request_for_another_protocol_is_read(server: Running, chunked: bool, apart: int) -> None:
+    """Java's client asks for HTTP/2 so, whatever it sends, unless it is told not to."""
+    body = good_body()
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n" + length
+    framed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    sent = head + b"\r\n\r\n" + framed + head + b"\r\n\r\n" + framed  # what follows is not answered any more
+    ends = (len(sent), len(head) + 4 + len(body) // 2, len(head) + 4)[apart]
+    with connect(server, sent[:ends]) as connection, connection.makefile("rb") as stream:
+        time.sleep(0.1)
+        connection.sendall(sent[ends:])
+        answer = stream.read().decode()
+    assert answer.startswith("HTTP/1.1 200 ")
+    assert (answer.count("HTTP/1.1"), answer.count('"ids"')) == (1, 1)
+    assert "connection: close" in answer
+
+
+@pytest.mark.parametrize("path", [b"/predict", b"/nowhere"])
+def test_a_body_of_tiny_chunks_ends_before_others_notice_it(server: Running, path: bytes) -> None:
+    head = POST.replace(b"/predict", path) + b"Transfer-Encoding: chunked\r\n\r\n"
+    sent = 0
+    with suppress(OSError), connect(server, head) as connection:
+        for _ in range(400):
+            connection.sendall(b"1\r\n \r\n" * 10_000)
+            sent += 1
+    assert sent < 300  # the rest is what the system holds
+
+
+def test_a_body_of_as_many_small_chunks_as_may_be_is_read(server: Running) -> None:
+    body, chunks = good_body(), b""
+    for start in range(0, len(body), 2):
+        part = body[start : start + 2]
+        chunks += b"%x\r\n%s\r\n" % (len(part), part)
+    blanks = b"1\r\n \r\n" * (PARTS - len(body))
+    sent = POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + blanks + chunks + b"0\r\n\r\n"
+    assert answered(server, sent).startswith("HTTP/1.1 200 ")
 
 
 def test_a_length_of_thousands_of_digits_is_a_number_like_any_other(server: Running) -> None:
