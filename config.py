@@ -489,6 +489,9 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
     raw[keys[-1]] = value
 
 
+_PLAIN = {"tuple_type": "needs a list such as [a, b]", "model_type": "needs keys of its own, each with a value"}
+
+
 def _sentence(error: Any, raw: Any) -> str:
     """Turn one pydantic error into words: where, what came, what would do."""
     where = ".".join(str(part) for part in error["loc"])
@@ -502,7 +505,7 @@ def _sentence(error: Any, raw: Any) -> str:
     if error["type"] == "literal_error":
         options = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return f"'{where.removesuffix('.[key]')}': no '{error['input']}'; {known('it', options, str(error['input']))}"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _PLAIN.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     if not where:
         return message
     shown = error["type"] != "value_error" and not isinstance(error["input"], dict | BaseModel)

@@ -27,7 +27,8 @@ if __name__ == "__main__":  # what PYTHONSAFEPATH, PYTHONWARNINGS and the like s
     sys.path[1:] = sorted(sys.path[1:], key=added.__contains__)  # behind the packages of this environment
 
 if importlib.util.find_spec("zenml") is None:
-    print("error: this Python has no ZenML; run: make training, once, and then: . .venv/bin/activate", file=sys.stderr)
+    fix = "run: make training, once, and then: .venv/bin/python run.py, or . .venv/bin/activate where it was not moved"
+    print(f"error: this Python has no ZenML; {fix}", file=sys.stderr)
     sys.exit(2)
 
 import commands
@@ -226,7 +227,12 @@ def act(given: argparse.Namespace) -> int:
         return commands.stop_server(use_case.name)
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
     print(f"version {entry.version} of {use_case.name} is champion again; it replaces version {entry.replaces}")
-    return run_pipeline("deployment", use_case, stack, cache=True) if given.deploy else 0
+    if not given.deploy:
+        return 0
+    try:
+        return run_pipeline("deployment", use_case, stack, cache=True)
+    except UserError as err:
+        raise UserError(f"{err}; then deploy version {entry.version}: python run.py --pipeline deployment") from err
 
 
 def pipelines() -> list[str]:

@@ -90,7 +90,7 @@ def _known(data: Data, contract: DataContract | None) -> dict[str, Known]:
     said = {name: Known(kind, settled=False) for name, kind in data.kinds.items()}
     learned = contract.known if contract is not None else {}
     for name in said:
-        if name in learned and learned[name].kind in ("categorical", "text"):
+        if name in learned and learned[name].kind == "categorical":
             said[name] = learned[name]._replace(settled=False)
     return learned | said
 
@@ -230,6 +230,14 @@ def _check_options(what: str, function: Callable[..., Any], options: dict[str, A
             raise UserError(f"no option '{option}' (data.options); {known(what, allowed, option)}")
 
 
+def _of_this_format(options: dict[str, Any], reader: Callable[..., Any]) -> dict[str, Any]:
+    """Leave out how a CSV to learn from is laid out, where the file to score is of another format."""
+    import pandas as pd
+
+    layout = inspect.signature(pd.read_csv).parameters.keys() - inspect.signature(reader).parameters.keys() - SPELLING
+    return {key: value for key, value in options.items() if key == "storage_options" or key not in layout}
+
+
 def _find_files(data: Data, source: str, labelled: bool) -> list[File]:
     files = find_files(data, source)
     for file in files:
@@ -244,6 +252,8 @@ def _read_files(
     from core.readers import read_files
 
     files = files or _find_files(data, source, labelled)
+    if not labelled:
+        data = data.model_copy(update={"options": _of_this_format(data.options, files[0].reader)})
     options = {key: value for key, value in data.options.items() if key != "storage_options"}  # fsspec's
     _check_options(f"pandas.{files[0].reader.__name__}", files[0].reader, options)
     return read_files(data, files, known)

@@ -323,7 +323,7 @@ def _order_in_doubt(texts: pd.Series) -> list[Note]:
     example = next(text for text in texts.dropna() if text[:2] != text[3:5])
     sentence = (
         f"'{texts.name}' has no date that tells the day from the month, e.g. '{example}', so they are strings; "
-        "set data.options.dayfirst: true or false"
+        "set data.options.dayfirst: true or false (and data.kinds: datetime, where a champion has learned strings)"
     )
     return [Note(rule="doubtful_reading", column=str(texts.name), count=int(texts.notna().sum()), sentence=sentence)]
 

@@ -108,11 +108,13 @@ class LocalServer:
         """See to it that a supervisor runs, with this host, port and token."""
         token_hash = hashlib.sha256(f"serving {token}".encode()).hexdigest() if token else ""
         if server := self.server():
-            same = (server["host"], server["port"], server["token"]) == (host, port, token_hash)
-            if not same:
-                at = reached(server["host"], server["port"])
+            asked = {"host": host, "port": port, "token": token_hash}
+            if others := [key for key, value in asked.items() if server[key] != value]:
+                at, name = reached(server["host"], server["port"]), self.folder.name
+                keep = f"keep it by --set serving.port={server['port']}, or " if others == ["port"] else ""
                 raise UserError(
-                    f"the server at {at} runs with another host, port or token; stop it first: python run.py --stop"
+                    f"the server of '{name}' at {at} runs with another {' and '.join(others)}; {keep}stop it first: "
+                    f"python run.py --stop --set name={name}"
                 )
             return
         for old in (self.folder / "wanted").glob("*.json"):  # what a server ran that is gone

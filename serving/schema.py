@@ -132,7 +132,7 @@ class Schema:
                 has = "more" if len(line) > len(names) else "fewer"
                 wanted = f"{len(names)} cells, as many as {header}"
                 raise Refused(422, f"row {number} needs {wanted}, it has {has}")
-        self._check_names(1, names)
+        self._check_names(1, [name for name in names if name != self.contract.target])  # labels may stay in a table
 
     def labels(self, body: bytes) -> list[tuple[str, Any]]:
         """Return prediction ids and labels, spelt as the contract does, of one object or an array of them."""
@@ -287,16 +287,16 @@ class Schema:
 
         Reading ends behind a line that cannot be taken.
         """
-        marks = dict.fromkeys((*self._separator, *",;\t"))
-        separator = next((mark for mark in marks if self._known.issuperset(self._header(body, mark))), ",")
+        marks, names = dict.fromkeys((*self._separator, *",;\t")), self._known | {self.contract.target}
+        separator = next((mark for mark in marks if names.issuperset(self._header(body, mark))), ",")
         reader, lines = self._records(body, separator), list[list[str]]()
-        header = [name if name in self._known else name.strip() for name in next(reader, [])]
+        header = [name if name in names else name.strip() for name in next(reader, [])]
         for number, line in enumerate(reader, 1):
             if number > 2 * self.serving.max_rows:  # some write an empty line behind each
                 self._check_count(number)
             if line:
                 lines.append(line)
-                if len(line) != len(header) or len(header) > len(self.columns):
+                if len(line) != len(header) or len(header) > len(names):
                     break
         return header, lines, separator
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import Cli
@@ -14,7 +16,7 @@ from conftest import Cli
 import config
 import console
 import run
-from config import ROOT
+from config import ROOT, UserError
 from core.monitor import Alarm
 from core.policy import Decision
 from steps.send_alert import _alert
@@ -249,3 +251,14 @@ def test_top_level_modules_import_nothing_that_stands_above_them(module: str) ->
     imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
     assert not imported & ABOVE[module]
+
+
+def test_a_rollback_that_cannot_be_deployed_says_how_to_finish(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> int:
+        raise UserError("the port is taken")
+
+    monkeypatch.setattr("registry.rollback", lambda *_: SimpleNamespace(version=1, replaces=2))
+    monkeypatch.setattr("run.run_pipeline", refuse)
+    result = cli("--rollback", "--deploy")
+    assert result.code == 2
+    assert result.err == ("error: the port is taken; then deploy version 1: python run.py --pipeline deployment\n")

@@ -729,3 +729,25 @@ def test_json_of_columns_is_said_to_be_that(orient: str) -> None:
     assert read["x"].tolist() == X[:150].tolist()
     Path("t.jsonl").write_text(rows.to_json(orient="records", indent=1))
     assert read_rows(data("t.jsonl"))["x"].tolist() == X.tolist()
+
+
+def test_days_that_a_champion_has_left_out_as_text_become_times_by_the_advice() -> None:
+    days = [f"{row % 12 + 1:02}/{row // 12 % 12 + 1:02}/{2000 + row % 25}" for row in range(200)]
+    contract, _ = learned(csv("t.csv", day=days, x=X, y=Y))
+    assert contract.left_out == {"day": "text"}
+    wanted = data("t.csv", options={"dayfirst": True}, kinds={"day": "datetime"})  # the advice
+    rows, reading = read_table(wanted, contract=contract)
+    again = learn_contract(rows, wanted, Contract(), reading=reading, settled=contract.known)
+    assert kinds(again)["day"] == "datetime"
+    assert (rows["day"][1].day, rows["day"][1].month) == (2, 1)
+
+
+def test_files_to_score_may_be_of_another_format_than_the_table() -> None:
+    lines = [f"{row};{x};{y}".replace(".", ",") for row, x, y in zip(range(200), X, Y, strict=True)]
+    Path("t.csv").write_text("row;x;y\n" + "\n".join(lines) + "\n")
+    layout = {"sep": ";", "decimal": ",", "encoding": "utf-8"}
+    config = use_case("t.csv", id=["row"], batch="new/*.parquet", options=layout)
+    bundle, _ = trained(config)
+    Path("new").mkdir()
+    pd.DataFrame({"row": range(200), "x": X}).to_parquet("new/a.parquet")
+    assert score_shard(bundle, 1, config, 0, "out").rows == 200

@@ -188,3 +188,18 @@ def test_a_full_disk_refuses_what_it_cannot_log_and_recovers(tmp_path: Path, sma
         again = client.post("/predict", json=rows)
         assert again.status_code == 200
         assert logged(served.log) == sorted(answered + again.json()["ids"])
+
+
+def test_a_server_that_runs_otherwise_is_named_with_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"host": "127.0.0.1", "port": 3011, "token": "", "pid": 1}
+    monkeypatch.setattr(LocalServer, "server", lambda _: running)
+    server = LocalServer(tmp_path / "kunden")
+    stop = "stop it first: python run.py --stop --set name=kunden"
+    keep = "keep it by --set serving.port=3011"
+    with pytest.raises(UserError, match=rf"'kunden' at 127\.0\.0\.1:3011 runs with another port; {keep}, or {stop}"):
+        server._supervise("127.0.0.1", 3000, None, {})
+    with pytest.raises(UserError, match=f"runs with another port and token; {stop}"):
+        server._supervise("127.0.0.1", 3000, "secret", {})
+    server._supervise("127.0.0.1", 3011, None, {})

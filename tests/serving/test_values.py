@@ -320,3 +320,9 @@ def test_a_number_that_stands_for_a_missing_value_does_so_in_json_too() -> None:
 def test_a_time_with_a_decimal_comma_is_none_as_in_a_batch() -> None:
     assert refused(SCHEMA, since="2020-02-01T00:00:00,5").rule == "wrong_type"
     assert asked(SCHEMA, since="2020-02-01T00:00:00.5")["since"].microsecond == 500_000
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_labels_may_stay_in_a_csv(separator: str) -> None:
+    labelled = table(ROW | {DATA.target: "yes"}, separator=separator)
+    assert SCHEMA.csv_rows(labelled) == SCHEMA.csv_rows(table(ROW))
