@@ -490,6 +490,7 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
 
 
 _PLAIN = {"tuple_type": "needs a list such as [a, b]", "model_type": "needs keys of its own, each with a value"}
+"""What pydantic says in Python's words."""
 
 
 def _sentence(error: Any, raw: Any) -> str:

@@ -31,7 +31,7 @@ PAGE = """<!doctype html>
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """Of the JSON that /invocations takes; a body has one of them."""
-EXAMPLE_ID = "0123456789ab-000000-0"
+EXAMPLE_ID = "9f86d081884c-7d659a2feaa0-0"
 REFUSALS = {
     "400": "The body is not JSON (or, for CSV, not a table).",
     "401": "The bearer token is missing or wrong.",
