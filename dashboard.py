@@ -5,12 +5,13 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import environment
 import run
 from config import ROOT, UserError
-from stacks import apply, files
+from stacks import apply, files, moved
 
 PORT = 8237  # ZenML's own
 
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
 def start() -> int:
     """Run `zenml login --local` at the port of this clone's dashboard, if one runs, else at a free one."""
     with apply.one_at_a_time():
+        moved.follow(Path(os.environ["ZENML_CONFIG_PATH"]))
         apply.make_database()
     os.environ.pop("ZENML_STORE_URL", None)  # what runs ask; the browser asks the dashboard
     from zenml.zen_server.deploy.deployer import LocalServerDeployer
