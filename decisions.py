@@ -40,8 +40,8 @@ def last_judged(entries: list[Decision]) -> datetime | None:
     A window ends no later than it was judged; one that was judged later than now, by a wrong clock, does not count.
     """
     now = datetime.now(UTC)
-    judged = [entry for entry in entries if entry.end is not None and entry.time <= now]
-    return max((min(entry.end, entry.time.replace(tzinfo=None)) for entry in judged if entry.end), default=None)
+    ends = (min(e.end, e.time.replace(tzinfo=None)) for e in entries if e.end is not None and e.time <= now)
+    return max(ends, default=None)
 
 
 def weigh(

@@ -248,7 +248,7 @@ def draw(name: str) -> None:
 
     drawing = _drawings(name)
     if tracking.has_tracker():
-        _mirror(name, [drawn.version for drawn in drawing])
+        _mirror(name, drawing)
         numbers = {tag: drawn.version.number for drawn in drawing for tag in drawn.wanted}
         tracking.point_aliases(name, numbers.get(CHAMPION), numbers.get(CHALLENGER))
     for drawn in drawing:
@@ -355,13 +355,11 @@ def _drawings(name: str) -> list[_Drawing]:
     return [_Drawing(stored, tags.get(stored.number, set())) for stored in versions]
 
 
-def _mirror(name: str, versions: list[Any]) -> None:
+def _mirror(name: str, drawing: list[_Drawing]) -> None:
     """Give MLflow the versions that it lacks, oldest first: their runs were killed, or had no tracker."""
     from zenml import log_metadata
 
-    for stored in reversed(versions):
-        if _Drawing(stored, set()).is_mirrored:
-            continue
+    for stored in (drawn.version for drawn in reversed(drawing) if not drawn.is_mirrored):
         if not tracking.is_registered(name, stored.number):
             parts = {part: stored.get_artifact(part) for part in ("scorecard", "contract_report", "verdict")}
             found: dict[str, Any] = {part: artifact and _content(artifact) for part, artifact in parts.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from config import ROOT, Data, Section
-from core.bundle import Bundle
+from core.bundle import MODULES, Bundle
 from core.contract import DataContract
 from core.metrics import Scorecard
 from core.sqlite import is_whole, made_whole
@@ -119,7 +119,7 @@ def record(
         input_example=as_features(example, card.contract.features),
         pip_requirements=[f"{p}=={v}" for p, v in card.environment.items() if p != "python"],
         # So that it loads away from this clone.
-        code_paths=[str(ROOT / name) for name in ("core", "config.py", "variables.py")],
+        code_paths=[str(ROOT / name) for name in ("core", *MODULES)],
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(bundle.pipeline)),  # made here
     )
     client = _registry()

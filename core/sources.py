@@ -59,7 +59,6 @@ def read_table(
     values are not all of the kind it is known to have stays str. Ids are whole numbers or str, a time span becomes
     seconds, '' is a missing value. Column names lose surrounding whitespace only.
     """
-
     from core.readers import settle_table, with_named_index
 
     data = _filled(data)

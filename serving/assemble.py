@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from config import ROOT, Serving
-from core.bundle import Bundle, hash_files, sha256
+from core.bundle import MODULES, Bundle, hash_files, sha256
 from core.compiled import NotCompilable, compile_model, parity
 from core.metrics import Estimate
 from serving.release import Release, shipped_code
@@ -24,13 +24,7 @@ PACKAGES = (
 def serving_code() -> str:
     """Return one hash of all code that can change an answer or a bento; also the key under which bentos are cached."""
     return hash_files(
-        "config.py",
-        "variables.py",
-        "requirements.txt",
-        "core/**/*.py",
-        "serving/*.py",
-        "serving/Dockerfile",
-        "steps/*_bento.py",
+        *MODULES, "requirements.txt", "core/**/*.py", "serving/*.py", "serving/Dockerfile", "steps/*_bento.py"
     )
 
 
@@ -56,7 +50,7 @@ def assemble(
     note = _compile(bundle, rows, folder)
     for package in ("core", "serving"):
         shutil.copytree(ROOT / package, context / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for module in ("config.py", "variables.py"):
+    for module in MODULES:
         shutil.copy(ROOT / module, context)
     release = Release(
         name=bundle.card.recipe.name,

@@ -361,7 +361,7 @@ def _is_too_much(body: bytes, items: int, marks: int) -> bool:
 
 
 def _not_at_once(body: bytes) -> Any:
-    raise msgspec.ValidationError("what msgspec does not take at once")
+    raise msgspec.ValidationError("a name that msgspec does not take")
 
 
 def _typical(column: Column) -> Any:

@@ -9,7 +9,7 @@ import pandas as pd
 from zenml import step
 
 from config import Serving, UserError
-from core.bundle import Bundle, sha256
+from core.bundle import MODULES, Bundle, sha256
 from core.metrics import Scorecard
 from registry import Promotion
 from serving.assemble import PACKAGES, assemble
@@ -64,7 +64,7 @@ def _build(context: Path, release: Release) -> tuple[str, str]:
             version=release.id,
             build_ctx=str(context),
             labels={"model_version": str(release.version), "fingerprint": release.fingerprint[:32]},
-            include=["config.py", "variables.py", "core/**", "serving/**", "release/**"],
+            include=[*MODULES, "core/**", "serving/**", "release/**"],
             python={"packages": [f"{p}=={importlib.metadata.version(p)}" for p in PACKAGES], "lock_packages": False},
         )
     path = Path(bento.path)
