@@ -344,7 +344,9 @@ class App:
         else:
             metrics.observe("serving_batch_rows", value=len(rows))
             metrics.observe_all("serving_score", values=shown)
-        if labels:
+        if labels and len(labels) == 1:
+            metrics.count("serving_decisions", labels[0])
+        elif labels:
             for label, count in collections.Counter(labels).items():
                 metrics.count("serving_decisions", label, by=count)
         for field, count in self.schema.outside(rows):

@@ -27,37 +27,43 @@ class Bodies:
         length = headers.get(b"content-length", b"").lstrip(b"0")
         if len(length) > 19 or int(length or b"0") > self._most:  # int() takes no more than 4,300 digits
             raise self._too_large()
-        deadline, parts, size, counted, more = asyncio.timeout(self._seconds), list[bytes](), 0, 0, True
+        if is_here(receive):
+            return await self._whole(receive)
+        deadline = asyncio.timeout(self._seconds)
         try:
             async with deadline:
                 self._begin(deadline)
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Refused(400, "the client left before its body was complete")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._most:
-                        raise self._too_large()
-                    if (grows := size - SMALL - counted) > 0:
-                        self._take(grows)
-                        counted += grows
-                    more = message.get("more_body", False)
-            return b"".join(parts)
+                return await self._whole(receive)
         except TimeoutError:
-            self._room += counted
             if deadline not in self._arriving:
                 raise Refused(503, "too many bodies arrive slowly, this one for the longest time; try again") from None
             raise Refused(408, f"the body did not arrive within {self._seconds:g} s") from None
-        except BaseException:
-            self._room += counted
-            raise
         finally:
             self._arriving.pop(deadline, None)
 
     def free(self, body: bytes) -> None:
         """Give back the room of a body that is done with."""
         self._room += max(len(body) - SMALL, 0)
+
+    async def _whole(self, receive: Receive) -> bytes:
+        parts, size, counted, more = list[bytes](), 0, 0, True
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "the client left before its body was complete")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > self._most:
+                    raise self._too_large()
+                if (grows := size - SMALL - counted) > 0:
+                    self._take(grows)
+                    counted += grows
+                more = message.get("more_body", False)
+        except BaseException:
+            self._room += counted
+            raise
+        return b"".join(parts)
 
     def _begin(self, deadline: asyncio.Timeout) -> None:
         """Wait for one more body, at the cost of the one that has been arriving for the longest time."""
@@ -75,3 +81,8 @@ class Bodies:
 
     def _too_large(self) -> Refused:
         return Refused(413, f"one request takes at most {self._most:,} bytes")
+
+
+def is_here(receive: Receive) -> bool:
+    """Say whether nobody need wait for a body, as uvicorn knows; a deadline costs 3 % of a request of one row."""
+    return getattr(getattr(receive, "__self__", None), "more_body", True) is False

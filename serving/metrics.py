@@ -84,7 +84,7 @@ class Metrics(Collector):
         self._path = path = folder / f"{slot}.f64"
         if not path.exists() or path.stat().st_size != 8 * end:  # else the slot's former worker counted here
             path.write_bytes(bytes(8 * end))
-        self._mine = np.memmap(path, np.float64, "r+")
+        self._mine = np.asarray(np.memmap(path, np.float64, "r+"))  # a memmap takes a microsecond to read one number
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
         """Add to a counter."""

@@ -38,11 +38,12 @@ class Ours:
         if scope["type"] != "http":
             await self._bento(scope, receive, send)
             return
-        prefix, path = app().serving.prefix, scope["path"]
+        ours, path = app(), scope["path"]
+        prefix = ours.serving.prefix
         if prefix and (path == prefix or path.startswith(f"{prefix}/")):  # a proxy passed it on
             path = path.removeprefix(prefix) or "/"
             scope = {**scope, "path": path}
-        await (self._bento if path.startswith("/static_content/") else app())(scope, receive, send)
+        await (self._bento if path.startswith("/static_content/") else ours)(scope, receive, send)
 
 
 @bentoml.service(
