@@ -8,6 +8,7 @@ before a request has a path and a token: heads, connections that say nothing, an
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -19,6 +20,8 @@ URL_BYTES = 8192  # RFC 9110 asks for 8,000 at least
 PARTS = 2**15  # of a body, such as chunks, however small; each costs about a microsecond
 PART_BYTES = 256  # on average, where there are more
 PIPELINED = 64  # requests of a connection that wait for the one before; a browser sends none so
+DROPPED_BYTES = 2**25  # that may follow an answer which ends the connection: twice the largest body
+REFUSED_BYTES = 2**20  # the same behind what was no good request
 SECONDS = 10.0  # for a head to be complete, for an answer to be taken; with retries a slow phone needs about 3
 
 log = logging.getLogger(__name__)
@@ -36,15 +39,30 @@ class Protocol(HttpToolsProtocol):
     _debt: tuple[Any, ...] | None = None
     """What the client owes: the rest of a head or of a body that was answered, or to take an answer."""
     _since = 0.0
+    _refused = False
     _declined = False
     """Whether the client asked for another protocol, which ends the connection."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
-        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
+        super().connection_made(OneWrite(transport, self._still_sends))  # type: ignore[arg-type]
+
+    def eof_received(self) -> bool:
+        """Answer a client that has said all and only listens, as `nc -N` does; then close."""
+        self.transport.flush()
+        cycle = self.cycle
+        waits = cycle is not None and not cycle.response_complete and not cycle.more_body
+        if waits:
+            cycle.keep_alive = False
+        return waits
 
     def data_received(self, data: bytes) -> None:
         """Read on, in pieces of limited size, unless a head grows too large."""
+        if self.transport.lingers:
+            self._fruitless += len(data)
+            if self._fruitless > (REFUSED_BYTES if self._refused else DROPPED_BYTES):
+                self.transport.abort()
+            return
         if len(data) > HEAD_BYTES:
             for start in range(0, len(data), HEAD_BYTES):
                 if not self.transport.is_closing():
@@ -91,6 +109,7 @@ class Protocol(HttpToolsProtocol):
         content = json.dumps({"error": sentence}).encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(content)
         self.transport.write(STATUS_LINE[status] + head + content)
+        self._refused = True
         self.transport.close()
 
     def close_if_slow(self, now: float) -> None:
@@ -100,17 +119,23 @@ class Protocol(HttpToolsProtocol):
         requests, where uvicorn's `timeout_keep_alive` does.
         """
         unsent, cycle = self.transport.get_write_buffer_size(), self.cycle
+        if self.transport.lingers:
+            cycle, unsent = None, -1
         half = self.scope is not None and "method" not in self.scope
         served = cycle is not None and not cycle.response_complete
         rests = self.timeout_keep_alive_task is not None and not half and not cycle.more_body
         debt = None if not unsent and (served or rests) else (cycle, unsent)
         if debt is None or debt != self._debt:
             self._debt, self._since = debt, now
-        elif now - self._since > SECONDS and half and not unsent:
+        elif now - self._since > SECONDS and half and unsent == 0:
             self.refuse(408, f"the head of a request must be complete within {SECONDS:g} s")
         elif now - self._since > SECONDS:
             log.warning("closed a connection whose client was silent, or did not take its answer")
             self.transport.abort()
+
+    def _still_sends(self) -> bool:
+        cycle = self.cycle
+        return self._refused or (cycle is not None and cycle.more_body and not cycle.disconnected)
 
     def _decline(self, data: bytes) -> None:
         """Answer in HTTP/1.1 and close; the parser waits for the other protocol, so a new one reads the body."""
@@ -143,13 +168,17 @@ class Body:
 
 
 class OneWrite:
-    """A transport that sends at once what is written within one turn of the loop.
+    """A transport that sends at once what is written within one turn of the loop, and closes so that it is read.
 
-    uvicorn writes head and body of an answer by themselves; a call to the kernel costs more than the model.
+    uvicorn writes head and body of an answer by themselves; a call to the kernel costs more than the model. Closing
+    where bytes of the client are unread resets the connection, and the answer is lost with it (RFC 9112, 9.6).
     """
 
-    def __init__(self, transport: Any) -> None:
-        self._transport, self._held = transport, list[bytes]()
+    lingers = False
+    """Whether nothing is sent any more, and what comes is dropped until the client closes."""
+
+    def __init__(self, transport: Any, still_sends: Callable[[], bool]) -> None:
+        self._transport, self._held, self._still_sends = transport, list[bytes](), still_sends
         self._soon = asyncio.get_running_loop().call_soon
 
     def __getattr__(self, name: str) -> Any:
@@ -158,15 +187,21 @@ class OneWrite:
     def write(self, data: bytes) -> None:
         """Send it soon."""
         if not self._held:
-            self._soon(self._flush)
+            self._soon(self.flush)
         self._held.append(data)
 
     def close(self) -> None:
         """Close behind what was written."""
-        self._flush()
-        self._transport.close()
+        self.flush()
+        if self.lingers or self._transport.is_closing() or not self._still_sends():
+            self._transport.close()
+            return
+        self.lingers = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send it now."""
         if self._held:
             data = b"".join(self._held)
             self._held.clear()

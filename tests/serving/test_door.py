@@ -197,6 +197,12 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def write_eof(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
@@ -220,6 +226,37 @@ def test_a_client_that_does_not_take_its_answer_is_left(sizes: tuple[int, ...], 
         return transport.aborted
 
     assert asyncio.run(talk()) == aborted
+
+
+def test_a_client_that_goes_on_sending_behind_a_refusal_is_left() -> None:
+    async def talk() -> list[bool]:
+        config = uvicorn.Config(hello, http=Protocol, ws="none", log_config=None)
+        connection, transport = Protocol(config, ServerState(), {}), Transport()
+        connection.connection_made(transport)
+        connection.data_received(b"BREW\r\n\r\n")
+        seen = [transport.aborted]
+        for second in (0, 0.9, 1.8):
+            connection.data_received(b"a" * 9)
+            connection.close_if_slow(second * door.SECONDS)
+            seen.append(transport.aborted)
+        return seen
+
+    assert asyncio.run(talk()) == [False, False, False, True]
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: %d", b"Transfer-Encoding: chunked"], ids=["told", "not told"])
+def test_a_client_that_sends_all_of_a_body_that_is_too_large_reads_why(server: Running, length: bytes) -> None:
+    body = b" " * 20 * 2**20
+    chunk = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    length, framed = (length % len(body), body) if b"%d" in length else (length, chunk)
+    for _ in range(5):
+        assert answered(server, POST + length + b"\r\n\r\n" + framed).startswith("HTTP/1.1 413 ")
+
+
+def test_a_client_that_has_said_all_and_only_listens_is_answered(server: Running) -> None:
+    with connect(server, complete(good_body())) as connection, connection.makefile("rb") as stream:
+        connection.shutdown(socket.SHUT_WR)
+        assert stream.read().startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("sent", [complete(b"", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
