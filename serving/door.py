@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 class Protocol(HttpToolsProtocol):
     """HTTP as uvicorn speaks it, with limits, and one packet an answer."""
 
+    transport: Any
+    """A OneWrite."""
     _refusal = (400, "this is not HTTP/1.1")
     """What is said when the parser gives up."""
     _fruitless = 0
@@ -47,7 +49,7 @@ class Protocol(HttpToolsProtocol):
         """Begin a connection."""
         super().connection_made(OneWrite(transport, self._still_sends))  # type: ignore[arg-type]
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """Answer a client that has said all and only listens, as `nc -N` does; then close."""
         self.transport.flush()
         cycle = self.cycle
@@ -119,15 +121,14 @@ class Protocol(HttpToolsProtocol):
         requests, where uvicorn's `timeout_keep_alive` does.
         """
         unsent, cycle = self.transport.get_write_buffer_size(), self.cycle
-        if self.transport.lingers:
-            cycle, unsent = None, -1
         half = self.scope is not None and "method" not in self.scope
         served = cycle is not None and not cycle.response_complete
         rests = self.timeout_keep_alive_task is not None and not half and not cycle.more_body
-        debt = None if not unsent and (served or rests) else (cycle, unsent)
+        ends = self.transport.lingers
+        debt = (ends,) if ends else None if not unsent and (served or rests) else (cycle, unsent)
         if debt is None or debt != self._debt:
             self._debt, self._since = debt, now
-        elif now - self._since > SECONDS and half and unsent == 0:
+        elif now - self._since > SECONDS and half and not unsent and not ends:
             self.refuse(408, f"the head of a request must be complete within {SECONDS:g} s")
         elif now - self._since > SECONDS:
             log.warning("closed a connection whose client was silent, or did not take its answer")
