@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from core.files import File, explained
 from core.notes import Known, Note, Reading
 from core.spelling import Numbers, Texts, texts_of
 from core.table import missing_words
-from core.text import column_names, separator_of, swallowed_lines
+from core.text import column_names, separator_of, short_rows, swallowed_lines
 
 _PIECE = 8 * 2**20  # bytes of CSV looked at together: some ten thousand rows, few enough to stay in a cache
 _ARROW = {
@@ -289,6 +290,15 @@ def _pandas_pieces(file: File, options: dict[str, Any], rows: int | None, notes:
             notes += lines.layout.notes(file.name)
             recoded = {"encoding": "utf-8", "encoding_errors": "strict", "sep": lines.layout.separator or separator}
             table = pd.read_csv(lines, **(whole | recoded))
+            layout = lines.layout
+        with file.open_text(options) as lines:
+            short = short_rows(io.TextIOWrapper(lines, "utf-8", newline=""), layout, options)
+        if short and options.get("on_bad_lines", "error") == "error":
+            fields, wanted = len(short[0]), ", ".join(short[0])[:60]
+            raise UserError(
+                f"{file.name} has {len(short):,} lines with fewer fields than its header, such as {wanted!r} with "
+                f"{fields}; repair it, or set data.options.on_bad_lines: skip to take what they lack for missing"
+            )
     if not isinstance(table.index, pd.RangeIndex) and "index_col" not in given:
         raise UserError(
             f"{file.name} has lines with more fields than its header; repair it, "
@@ -348,12 +358,14 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
         return _read_json_with_pandas(file, handle, rows, options)
     text = handle.read().decode()
     is_array = options.get("lines") is not True and text.lstrip()[:1] == "["
-    records = json.loads(text)[:rows] if is_array else []
+    records = json.loads(text, object_pairs_hook=_named_once)[:rows] if is_array else []
     if not is_array:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
-                    records.append(json.loads(line))
+                    records.append(json.loads(line, object_pairs_hook=_named_once))
+                except _NamedTwice as err:
+                    raise UserError(f"cannot read {file.name}: line {number}: {err}") from None
                 except ValueError as err:
                     raise UserError(f"cannot read {file.name}: line {number} is not JSON: {err}") from err
                 if len(records) == rows:
@@ -370,6 +382,19 @@ def _read_json(file: File, handle: Any, rows: int | None, options: dict[str, Any
         raise UserError(f"{file.name} is empty")
     columns = {name: pd.Series([record.get(name) for record in records], dtype=object) for name in names}
     return pd.DataFrame(columns)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, unless it names something twice: which value is meant nobody can know."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _NamedTwice(f"an object names {name!r} twice; keep one of its values")
+    return found
+
+
+class _NamedTwice(ValueError):
+    pass
 
 
 def _read_json_with_pandas(file: File, handle: Any, rows: int | None, options: dict[str, Any]) -> pd.DataFrame:

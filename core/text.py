@@ -244,20 +244,38 @@ def header(lines: Iterable[str], layout: Layout, options: Mapping[str, Any]) -> 
 
     `lines` begin where the rows do, after a `sep=` line.
     """
+    return _split(lines, layout, options)[0]
+
+
+def short_rows(lines: Iterable[str], layout: Layout, options: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows that have fewer fields than their header, which pandas fills up without a word."""
+    columns, rows = _split(lines, layout, options)
+    return [] if columns is None or "skipfooter" in options else [row for row in rows if len(row) < len(columns)]
+
+
+def _split(
+    lines: Iterable[str], layout: Layout, options: Mapping[str, Any]
+) -> tuple[list[str] | None, Iterator[list[str]]]:
+    """Return the columns of a CSV, None if it names none, and the rows below."""
     if layout.separator is None or "dialect" in options or "compression" in options:
-        return None
-    place, skip = options.get("header", "infer"), options.get("skiprows") or 0
+        return None, iter(())
+    rows, place = _rows(lines, layout.separator, options), options.get("header", "infer")
     if options.get("names") is not None:
-        return [str(name) for name in options["names"]]
+        return [str(name) for name in options["names"]], rows
     if place != "infer" and (not isinstance(place, int) or isinstance(place, bool)):
-        return None
+        return None, rows
+    first = next(islice(rows, 0 if place == "infer" else place, None), [])
+    return [column.strip() for column in first], rows
+
+
+def _rows(lines: Iterable[str], separator: str, options: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of a CSV, with neither the lines that are to be skipped nor comments."""
+    skip, quote, comment = options.get("skiprows") or 0, options.get("quotechar", '"'), options.get("comment")
     skipped = range(skip) if isinstance(skip, int) else skip
     kept: Iterator[str] = (line for number, line in enumerate(lines) if number not in skipped)
-    if comment := options.get("comment"):
-        kept = (line.partition(comment)[0] for line in kept)
-    rows = csv.reader(kept, delimiter=layout.separator, quotechar=options.get("quotechar", '"'))
-    first = next(islice(filter(None, rows), 0 if place == "infer" else place, None), [])
-    return [column.strip() for column in first]
+    if comment:
+        kept = (line if quote in line else line.partition(comment)[0] for line in kept)
+    return filter(None, csv.reader(kept, delimiter=separator, quotechar=quote))
 
 
 def sniff(head: bytes, ending: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -569,6 +569,33 @@ def test_a_last_line_that_is_cut_off_is_refused() -> None:
     assert len(read(write("t.csv", "x,word,y\n1,a,0\n2,b,1"))) == 2
 
 
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_name_that_stands_twice_in_an_object_is_refused(ending: str) -> None:
+    lines = ['{"x": 1, "y": 0}', '{"x": 2, "y": 1, "x": 3}']
+    write(f"t.{ending}", f"[{','.join(lines)}]" if ending == "json" else "\n".join(lines))
+    place = "" if ending == "json" else "line 2: "
+    assert refusal(f"t.{ending}") == f"cannot read t.{ending}: {place}an object names 'x' twice; keep one of its values"
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("x,word,y\n1,a,0\n# a remark\n2,b\n3,c,1 # another\n", {"comment": "#"}),
+        ("a title\nx,word,y\n1,a,0\n2,b\n3,c,1\n", {"skiprows": 1}),
+        ("x,word,y\nunits,,\n1,a,0\nleft out\n2,b\n3,c,1\n", {"skiprows": [1, 3]}),
+        ("1,a,0\n2,b\n3,c,1\n", {"header": None, "names": ["x", "word", "y"]}),
+    ],
+)
+def test_a_line_that_is_too_short_is_told_whatever_the_options(text: str, options: dict[str, Any]) -> None:
+    write("t.csv", text)
+    fault = r"t\.csv has 1 lines with fewer fields than its header, such as '2, b' with 2; repair it, or set data"
+    with pytest.raises(UserError, match=fault):
+        read_table(data("t.csv", options=options))
+    table = read_table(data("t.csv", options={**options, "on_bad_lines": "skip"}))[0]
+    assert (table.y.dropna().tolist(), len(table)) == ([0, 1], 3)
+    assert table.word.tolist() == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("text", "options", "better", "values"),
     [
