@@ -571,9 +571,9 @@ def test_a_last_line_that_is_cut_off_is_refused() -> None:
 
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
 def test_a_name_that_stands_twice_in_an_object_is_refused(ending: str) -> None:
-    lines = ['{"x": 1, "y": 0}', '{"x": 2, "y": 1, "x": 3}']
+    lines = ['{"x": 2, "y": 1, "x": 3}', '{"x": 1, "y": 0}']
     write(f"t.{ending}", f"[{','.join(lines)}]" if ending == "json" else "\n".join(lines))
-    place = "" if ending == "json" else "line 2: "
+    place = "" if ending == "json" else "line 1: "
     assert refusal(f"t.{ending}") == f"cannot read t.{ending}: {place}an object names 'x' twice; keep one of its values"
 
 
