@@ -574,7 +574,8 @@ def test_a_name_that_stands_twice_in_an_object_is_refused(ending: str) -> None:
     lines = ['{"x": 2, "y": 1, "x": 3}', '{"x": 1, "y": 0}']
     write(f"t.{ending}", f"[{','.join(lines)}]" if ending == "json" else "\n".join(lines))
     place = "" if ending == "json" else "line 1: "
-    assert refusal(f"t.{ending}") == f"cannot read t.{ending}: {place}an object names 'x' twice; keep one of its values"
+    with pytest.raises(UserError, match=rf"^cannot read t\.{ending}: {place}an object names 'x' twice; keep one of"):
+        read(f"t.{ending}")
 
 
 @pytest.mark.parametrize(
