@@ -43,6 +43,8 @@ _STYLES = [
 ]  # fmt: skip
 _SIGNS = re.compile(r"[.,'’ \xa0\u202f]")
 _AMBIGUOUS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})?")
+_SIGN = r"[%‰$€£¥₹]"
+_SIGNED = re.compile(rf"(-?)({_SIGN})\s?(\S+)|(\S+)\s?({_SIGN})")
 _THREE = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 
 
@@ -75,7 +77,19 @@ def number_notes(columns: Mapping[str, Sequence[str]], options: Mapping[str, Any
     used = Style(options.get("decimal") or ".", options.get("thousands"))
     styles = [used, *(style for style in _STYLES if "decimal" not in options or style.decimal == used.decimal)]
     best = number_style(columns.values(), styles)
-    return [note for name, texts in columns.items() for note in _notes(name, texts, styles, best, options)]
+    found = [note for name, texts in columns.items() for note in _notes(name, texts, styles, best, options)]
+    return found + [note for name, texts in columns.items() for note in _signed(name, texts, styles)]
+
+
+def _signed(name: str, texts: Sequence[str], styles: Sequence[Style]) -> list[Note]:
+    """Warn of numbers that stand beside a sign, such as 12% and $5: they are read as words."""
+    parts = [found for text in texts if (found := _SIGNED.fullmatch(text.strip()))]
+    numbers = [found[3] or found[4] for found in parts]
+    if len(numbers) < _SHARE * len(texts) or not numbers or max(_share(numbers, style) for style in styles) < _SHARE:
+        return []
+    signs = " and ".join(sorted({found[2] or found[5] for found in parts}))
+    sentence = f"'{name}' has values such as {parts[0][0]!r}, which are words; write the numbers without {signs} there"
+    return [Note(rule="mostly_numbers", column=name, count=len(numbers), sentence=sentence)]
 
 
 def _notes(

@@ -55,6 +55,10 @@ def test_how_the_numbers_of_a_table_are_spelt(columns: list[list[str]], style: S
          "set data.options.thousands: \"\\u202f\""),
         (["1\xa0240", "48,5"], {}, "'x': 100% are numbers with a decimal comma and a blank between thousands; "
          "set data.options.decimal: ',' and data.options.thousands: \"\\u00a0\""),
+        (["12%", "3.5 %", "100%"], {}, "'x' has values such as '12%', which are words; "
+         "write the numbers without % there"),
+        (["-$5", "€1,234.50"], {}, "'x' has values such as '-$5', which are words; "
+         "write the numbers without $ and € there"),
     ],
 )  # fmt: skip
 def test_what_a_column_of_texts_needs_to_be_numbers(texts: list[str], options: dict[str, str], sentence: str) -> None:
