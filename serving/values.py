@@ -161,7 +161,7 @@ class Field:
         for text in sorted(self.categories):
             with suppress(ValueError, OverflowError):
                 number = float(text)
-                tried += [int(number), str(int(number))] if number.is_integer() else [number]
+                tried += [int(number), str(int(number)), f"{int(number)}.0"] if number.is_integer() else [number]
         return gaps + [
             value for value in tried if value not in self.categories and self.meant(value) in self.categories
         ]

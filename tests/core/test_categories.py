@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,10 @@ from core.categories import category_of
 from core.checks import check_rows
 from core.contract import counts_of, learn_contract
 from core.dtypes import settle
-from core.table import as_kind
+from core.sources import read_rows
+from core.table import as_features, as_kind
+
+ENDINGS = ("csv", "parquet")
 
 
 @pytest.mark.parametrize(
@@ -19,7 +23,11 @@ from core.table import as_kind
         (3, ("3.0",), "3.0"),
         ("3", ("3.0",), "3.0"),
         (3.0, ("3.0",), "3.0"),
-        ("3.0", ("3",), "3.0"),
+        ("3.0", ("3", "2.5"), "3"),
+        ("3.0", ("3", "007"), "3.0"),
+        ("3.0", ("3", "1.10"), "3.0"),
+        ("3.0", ("3", "x"), "3.0"),
+        ("03.0", ("3",), "03.0"),
         (7, ("007",), "7"),
         ("007", ("7",), "007"),
         ("007", ("7", "007"), "007"),
@@ -58,3 +66,19 @@ def test_a_batch_and_a_log_know_a_category_however_their_format_spells_it() -> N
         assert counts_of(typed[column.name], column)[1].tolist() == [20, 20, 0]
         settled = settle(typed[column.name], contract.known[column.name])
         assert (settled.values.tolist(), settled.notes) == (rows[column.name].tolist(), ())
+
+
+@pytest.mark.parametrize("learned", ENDINGS)
+@pytest.mark.parametrize("scored", ENDINGS)
+def test_floats_that_the_config_calls_categories_are_the_same_ones_in_every_format(
+    tmp_path: Path, learned: str, scored: str
+) -> None:
+    rows = pd.DataFrame({"level": [1.0, 2.5, None, 4.0] * 10, "y": [0, 1] * 20})
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    rows.to_parquet(tmp_path / "t.parquet")
+    by = {end: Data(source=str(tmp_path / f"t.{end}"), target="y", kinds={"level": "categorical"}) for end in ENDINGS}
+    contract = learn_contract(read_rows(by[learned]), by[learned], Contract())
+    found = read_rows(by[scored], contract=contract)
+    assert check_rows(found, contract, Contract()) == ()
+    features = as_features(found, contract.features, contract.categories)
+    assert features["level"].dropna().unique().tolist() == list(contract.columns[0].categories)

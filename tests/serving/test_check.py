@@ -130,8 +130,10 @@ def test_any_column_is_served_checked_and_logged(tmp_path: Path) -> None:
 def test_the_log_holds_what_a_value_means_however_it_was_spelt(tmp_path: Path) -> None:
     model = trained()
     found = admitted(Schema(model.bundle.card, Serving()), model.holdout)
-    plain = next(row for row in found.sent if row["member"] and row["plan"] == "true" and row["ill"] is not None)
-    odd = plain | {"member": "TRUE", "plan": True, "rank": float(plain["rank"]), "ill": "", "id": str(plain["id"])}
+    known = {"member": True, "plan": "true", "level": 1}
+    plain = next(row for row in found.sent if row["ill"] is not None and row.items() >= known.items())
+    more = {"ill": "", "id": str(plain["id"]), "level": "1.0"}
+    odd = plain | {"member": "TRUE", "plan": True, "rank": float(plain["rank"]), **more}
     names = list(Schema(model.bundle.card, Serving()).columns)
     with in_process(tmp_path, model) as (_, client):
         as_array = [[row[name] for name in names] for row in (plain | {"ill": None}, odd)]
@@ -140,7 +142,7 @@ def test_the_log_holds_what_a_value_means_however_it_was_spelt(tmp_path: Path) -
         assert len(set(answer.json()["scores"])) == 1
     logged = read_predictions(tmp_path / "log/predictions")
     assert logged["ill"].isna().all()
-    for name in ("id", "rank", "plan"):
+    for name in ("id", "rank", "plan", "level"):
         assert logged[name].nunique() == 1
     assert {str(value) for value in logged["member"]} == {"True"}
 
