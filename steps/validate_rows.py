@@ -43,5 +43,6 @@ def validate_rows(
     if card is not None:
         findings += check_rows(rows, card.contract, settings)
     compared_with = None if card is None else champion_version
-    report = ContractReport(findings=findings, rows=len(rows), compared_with=compared_with)
+    # A value that is none of its kind is found in the table and by the champion's contract.
+    report = ContractReport(findings=tuple(dict.fromkeys(findings)), rows=len(rows), compared_with=compared_with)
     return contract, report.with_page(contract_page(name, report, contract))
