@@ -151,8 +151,9 @@ def learn_contract(
             spelt = {"format": layout, "missing_words": tuple(reading.missing_words.get(name, ()))}
             columns.append(_learn_column(values, kind, last=reference_rows).model_copy(update=spelt))
     if not columns:
-        why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
-        raise UserError(f"a model needs a column to learn from, none is left; left out: {why or 'nothing'}")
+        why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items()) or "nothing"
+        said = [note.sentence for note in reading.notes if note.column in left_out]
+        raise UserError("; ".join(["a model needs a column to learn from, none is left", f"left out: {why}", *said]))
     others = {name: _kind_of_other(train_rows[name], reason, kinds.get(name)) for name, reason in left_out.items()}
     classes, positive = _classes(target, task, data.positive)
     kind = "numeric" if task == "regression" else "categorical"

@@ -401,6 +401,14 @@ def test_a_target_with_decimal_commas_says_what_to_set() -> None:
     np.testing.assert_allclose(rows["price"], np.abs(X).round(3) * 100, atol=0.01)
 
 
+def test_where_no_column_is_left_it_is_said_what_its_numbers_need() -> None:
+    Path("t.csv").write_text("x;price\n" + "".join(f"{x};{y},50\n" for x, y in zip(X, Y, strict=True)))
+    with pytest.raises(
+        UserError, match=r"none is left; left out: x \(text\); 'x': 100% are numbers with a decimal point"
+    ):
+        learned("t.csv", target="price", options={"sep": ";", "decimal": ","})
+
+
 def test_numbers_that_no_model_sees_to_the_last_digit_are_pointed_at() -> None:
     _, found = learned(csv("t.csv", big=[2**53 + row for row in range(200)], wild=["1e200", "-3e+180", "5"], x=X, y=Y))
     assert "'big' has 200 numbers from 2^53 on" in found["doubtful_reading", "big"]
