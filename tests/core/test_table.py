@@ -67,6 +67,8 @@ def test_a_given_task_wins_where_it_fits() -> None:
         (["a", "b"], "regression", "use 'binary'"),
         ([1, 2, 3], "binary", "use 'multiclass'"),
         ([0, 1], "multiclass", "use 'binary'"),
+        ([*(f"{euros}.50" for euros in range(60)), "Total"], None, "1 of 61 are none, e.g. 'Total'; repair them, or"),
+        ([*(f"{euros},50" for euros in range(60)), "288"], None, "100% are numbers with a decimal comma; set data."),
     ],
 )
 def test_refuses_a_target_that_makes_no_sense(values: list[object], task: None, said: str) -> None:
