@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, Config, UserError, printable
+from config import ROOT, Config, UserError, command, printable
 from stacks import apply, files
 
 CONFIGS = ROOT / "configs"
@@ -36,7 +36,7 @@ def show_history(name: str) -> int:
 
     entries = registry.history(name)
     if not entries:
-        raise UserError(f"'{name}' has no champion yet; train one: python run.py --pipeline training")
+        raise UserError(f"'{name}' has no champion yet; train one: {command('--pipeline training')}")
     for entry in entries:
         before = f", replacing version {entry.replaces}" if entry.replaces else ""
         by = f"{entry.kind} by {entry.user}" + (f" in run {entry.run}" if entry.run else "")
@@ -54,7 +54,7 @@ def show_status() -> int:
     place = deployer.active()
     found = [status for name in place.names() if (status := place.status(name)) is not None]
     if not found:
-        print("nothing is deployed; deploy a champion: python run.py --pipeline deployment")
+        print(f"nothing is deployed; deploy a champion: {command('--pipeline deployment')}")
     for status in found:
         console.show_status(status)
     return 0
@@ -69,9 +69,7 @@ def simulate(use_case: Config, options: dict[str, Any]) -> int:
     place = deployer.active()
     status = place.status(use_case.name)
     if status is None or status.url is None:
-        raise UserError(
-            f"no server of '{use_case.name}' runs; deploy its champion: python run.py --pipeline deployment"
-        )
+        raise UserError(f"no server of '{use_case.name}' runs; deploy its champion: {command('--pipeline deployment')}")
     with console.replaying() as progress:
         log = place.log(use_case.name)
         replayed = traffic.simulate(use_case, status.url, log, place.token, progress, **options)
@@ -84,7 +82,7 @@ def stop_server(name: str) -> int:
     import deployer
 
     if not deployer.active().stop(name):
-        raise UserError(f"no server of '{name}' runs; see: python run.py --status")
+        raise UserError(f"no server of '{name}' runs; see: {command('--status')}")
     print(f"the server of {name} is stopped; what it had begun was answered")
     return 0
 

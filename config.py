@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -42,6 +43,15 @@ class UserError(Exception):
     def __str__(self) -> str:
         """Return the sentence, of whose names and values a terminal obeys none."""
         return printable(super().__str__())
+
+
+OPTIONS = "RUN_OPTIONS"
+"""The variable that holds the options of `run.py` which name this use case and place, also in steps elsewhere."""
+
+
+def command(action: str) -> str:
+    """Return the command that takes an action on the use case and place of this process, to be pasted."""
+    return f"python run.py {action} {os.environ.get(OPTIONS, '')}".rstrip()
 
 
 def printable(text: str) -> str:
@@ -362,6 +372,14 @@ class Feedback(Section):
     """Labelled rows of the log that are used, the newest."""
 
 
+class Retraining(Section):
+    """Say what is trained again when the model in production is to learn from new rows."""
+
+    recipe: Literal["champion", "config"] = "champion"
+    """`champion`: as the champion was trained, whatever stands under model, split and the columns of data today.
+    `config`: as they stand there; what is promoted may then be another estimator."""
+
+
 class Inference(Section):
     """Which rows are scored in one go, how many steps share the work, and where the scores go."""
 
@@ -399,6 +417,7 @@ class Config(Recipe):
     monitoring: Monitoring = Monitoring()
     policy: Policy = Policy()
     feedback: Feedback = Feedback()
+    retraining: Retraining = Retraining()
     inference: Inference = Inference()
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from config import printable
+from config import command, printable
 from core.report import number
 
 MARKS = {
@@ -66,12 +66,9 @@ def progress(run_name: str, title: str) -> Iterator[None]:
             lines(_states(run_name))
 
 
-def show_training(run: Any, name: str, folder: Path, options: str) -> None:
-    """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder.
-
-    `options` are those that every next command of the same use case needs; so in the others.
-    """
-    then = f"make dashboard, then python run.py --pipeline deployment{options}"
+def show_training(run: Any, name: str, folder: Path) -> None:
+    """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder."""
+    then = f"make dashboard, then {command('--pipeline deployment')}"
     print()
     fields(_training(run, name, folder, then))
 
@@ -96,7 +93,7 @@ def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, s
     return [*pairs, ("next", then if promoted else f"read {pages}/verdict.html")]
 
 
-def show_deployment(run: Any, name: str, folder: Path, options: str) -> None:
+def show_deployment(run: Any, name: str, folder: Path) -> None:
     """Print what serves now and what it showed before it got traffic; keep the page and a request that works."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     found = outputs["deployment"].load()
@@ -134,7 +131,7 @@ def show_deployment(run: Any, name: str, folder: Path, options: str) -> None:
     return fields(pairs)
 
 
-def show_inference(run: Any, name: str, folder: Path, options: str) -> None:
+def show_inference(run: Any, name: str, folder: Path) -> None:
     """Print how many rows were scored and where the scores are."""
     report = next(s.outputs["batch_report"][0].load() for s in run.steps.values() if "batch_report" in s.outputs)
     pairs = [("scored", f"{report.rows:,} rows of {len(report.files)} files, {report.positive:,} decided positive")]
@@ -146,7 +143,7 @@ def show_inference(run: Any, name: str, folder: Path, options: str) -> None:
     fields(pairs)
 
 
-def show_monitoring(run: Any, name: str, folder: Path, options: str) -> None:
+def show_monitoring(run: Any, name: str, folder: Path) -> None:
     """Print what was found in the window and what was decided; keep the pages."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     report, decision, alert = (outputs[key].load() for key in ("window_report", "decision", "alert"))
@@ -170,26 +167,26 @@ def show_monitoring(run: Any, name: str, folder: Path, options: str) -> None:
     pairs += [("alert", alert["sent"])]
     pairs += [("report", f"{_shown(folder)}/window.html, also decision.html and drift.html (Evidently)")]
     if decision.action == "advise":
-        pairs += [("next", f"python run.py --pipeline feedback{options}")]
+        pairs += [("next", command("--pipeline feedback"))]
     print()
     fields(pairs)
 
 
-def show_feedback(run: Any, name: str, folder: Path, options: str) -> None:
+def show_feedback(run: Any, name: str, folder: Path) -> None:
     """Print which labels came and whether the model is trained again."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     joined, decision = outputs["feedback_report"].load(), outputs["retraining_decision"].load()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feedback.html").write_text(decision.page, encoding="utf-8")
     pairs = [("" if place else "labels", sentence) for place, sentence in enumerate(joined.sentences)]
-    against = f"no: {decision.against}; a person may all the same: python run.py --pipeline retraining{options}"
+    against = f"no: {decision.against}; a person may all the same: {command('--pipeline retraining')}"
     pairs += [("retrain", "yes" if decision.action == "retrain" else against)]
     pairs += [("report", f"{_shown(folder)}/feedback.html")]
     print()
     fields(pairs)
 
 
-def show_retraining(run: Any, name: str, folder: Path, options: str) -> None:
+def show_retraining(run: Any, name: str, folder: Path) -> None:
     """Print what the new rows changed, then what a training prints."""
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     pairs = [("" if n else "labels", line) for n, line in enumerate(outputs["feedback_report"].load().sentences)]

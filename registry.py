@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 import ledger
 import tracking
-from config import UserError
+from config import Config, UserError, command
 from core.bundle import Bundle
 from core.metrics import Scorecard
 from core.stand_in import StandIn
@@ -24,6 +24,10 @@ from core.stand_in import StandIn
 CHAMPION, CHALLENGER = "champion", "challenger"
 MIRRORED = "mirrored"
 """Metadata of a version that MLflow was given, or cannot be, since its files are gone."""
+
+
+READING = ("source", "query", "rows", "options")
+"""What of `data` says where rows are found, and how they are spelt there; the rest says what they mean."""
 
 
 class Promotion(BaseModel):
@@ -87,7 +91,7 @@ def load_champion(name: str) -> tuple[int, Bundle] | None:
     if isinstance(champion, StandIn):
         raise UserError(
             f"champion version {version} of '{name}' cannot be loaded ({champion.fault}); bring back what it lacks, or "
-            "train again, which goes on without it; an earlier champion comes back by python run.py --rollback VERSION"
+            f"train again, which goes on without it; an earlier champion comes back by {command('--rollback VERSION')}"
         )
     return version, champion
 
@@ -111,6 +115,23 @@ def find_rival(name: str) -> tuple[int, Bundle | StandIn] | None:
     if found.card is not None and found.card.fingerprint != entry.fingerprint:
         raise UserError(f"champion version {entry.version} of '{name}' is not the model that was promoted")
     return entry.version, found
+
+
+def in_production(use_case: Config) -> tuple[Config, list[str]]:
+    """Return a use case with the champion's recipe, rows and reading apart, and a sentence for each key it changes."""
+    rival = find_rival(use_case.name)
+    if rival is None or rival[1].card is None or use_case.retraining.recipe == "config":
+        return use_case, []
+    recipe = rival[1].card.recipe
+    data = recipe.data.model_copy(update={key: getattr(use_case.data, key) for key in READING})
+    settled = use_case.model_copy(update={"data": data, "split": recipe.split, "model": recipe.model})
+    differences = [
+        f"{section}.{key}: {before}, as the champion; the config has {now}"
+        for section in ("data", "split", "model")
+        for key, before in getattr(settled, section).model_dump().items()
+        if before != (now := getattr(use_case, section).model_dump()[key])
+    ]
+    return settled, differences
 
 
 def is_gone(name: str, version: int) -> bool:
@@ -404,7 +425,7 @@ def _version(name: str, version: int) -> Any:
     from zenml.client import Client
 
     if name not in _model_names():
-        raise UserError(f"no model '{name}' is registered; train one first: python run.py --pipeline training")
+        raise UserError(f"no model '{name}' is registered; train one first: {command('--pipeline training')}")
     numbers = [v.number for v in Client().list_model_versions(model=name, size=1000).items]
     if version not in numbers:
         raise UserError(f"no version {version} of '{name}'; it has {', '.join(map(str, sorted(numbers))) or 'none'}")

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -148,6 +149,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return 0, or 1 for a difference or fault, 2 for a user's mistake."""
     environment.settle()
+    os.environ[config.OPTIONS] = ""
     try:
         return act(parser().parse_args(arguments))
     except UserError as err:
@@ -161,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as err:
         print(str(err) or "stopped; the champion is as it was", file=sys.stderr)
         return 130
+    finally:
+        os.environ.pop(config.OPTIONS, None)
 
 
 def act(given: argparse.Namespace) -> int:
@@ -193,6 +197,7 @@ def act(given: argparse.Namespace) -> int:
         stack = files.read(given.stack)
         start_zenml(stack)
         return commands.show_plan(stack, shared=given.change_shared)
+    os.environ[config.OPTIONS] = options_of(given)
     use_case = config.load(given.config, given.changes)
     stack = files.read(given.stack)
     if stack.runs_here and given.pipeline:
@@ -212,9 +217,7 @@ def act(given: argparse.Namespace) -> int:
         unfinished.close_killed()
         registry.repair(use_case.name)
     if given.pipeline:
-        options = "" if given.config == DEFAULT else f" --config {given.config}"
-        options += "" if given.stack == "local" else f" --stack {given.stack}"
-        return run_pipeline(given.pipeline, use_case, stack, cache=not given.no_cache, given=options)
+        return run_pipeline(given.pipeline, use_case, stack, cache=not given.no_cache)
     if given.history:
         return commands.show_history(use_case.name)
     if given.reproduce is not None:
@@ -232,7 +235,15 @@ def act(given: argparse.Namespace) -> int:
     try:
         return run_pipeline("deployment", use_case, stack, cache=True)
     except UserError as err:
-        raise UserError(f"{err}; then deploy version {entry.version}: python run.py --pipeline deployment") from err
+        then = f"then deploy version {entry.version}: {config.command('--pipeline deployment')}"
+        raise UserError(f"{err}; {then}") from err
+
+
+def options_of(given: argparse.Namespace) -> str:
+    """Return the options that any other command on this use case, as it is here and now, needs too."""
+    options = [] if given.config == DEFAULT else ["--config", str(given.config)]
+    options += [] if given.stack == "local" else ["--stack", given.stack]
+    return shlex.join([*options, *(word for change in given.changes for word in ("--set", change))])
 
 
 def pipelines() -> list[str]:
@@ -298,17 +309,21 @@ def start_zenml(stack: files.Stack) -> None:
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
 
 
-def run_pipeline(
-    name: str, use_case: Config, stack: files.Stack, *, cache: bool, given: str = "", after: str | None = None
-) -> int:
+def run_pipeline(name: str, use_case: Config, stack: files.Stack, *, cache: bool, after: str | None = None) -> int:
     """Run a pipeline, show its progress, say what came of it, and run what it asks for next.
 
-    `given` are the options that another command on this use case needs. `after` is the run that asked; its name is a
-    tag of this one, so the dashboard finds both together.
+    `after` is the run that asked; its name is a tag of this one, so the dashboard finds both together.
     """
     import console
     import tracking
 
+    if name == "retraining":
+        use_case = as_in_production(use_case)
+    if name in ("retraining", "deployment") and stack.runs_here:
+        import deployer
+
+        if told := deployer.active().check(use_case.name, use_case.serving.port):
+            print(f"note        {told}")
     if tracking.has_tracker():
         with apply.one_at_a_time():
             tracking.create_database()
@@ -334,9 +349,23 @@ def run_pipeline(
                 print(step.exception_info.traceback, file=sys.stderr)
         print(f"run {run_name} is {run.status.value}", file=sys.stderr)
         return 1
-    getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name, given)
+    getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name)
     then = follow_up(name, run)
-    return run_pipeline(then, use_case, stack, cache=cache, given=given, after=run_name) if then else 0
+    return run_pipeline(then, use_case, stack, cache=cache, after=run_name) if then else 0
+
+
+def as_in_production(use_case: Config) -> Config:
+    """Return a use case with the champion's recipe, unless the config's is asked for; say what differs."""
+    import registry
+
+    settled, differences = registry.in_production(use_case)
+    for place, difference in enumerate(differences):
+        print(f"{'' if place else 'recipe':<12}{difference}")
+    if differences:
+        print(
+            f"{'':<12}to train the config's: {config.command('--pipeline retraining --set retraining.recipe=config')}"
+        )
+    return settled
 
 
 def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
@@ -352,6 +381,7 @@ def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
         options["execution_mode"] = ExecutionMode.CONTINUE_ON_FAILURE
     if not stack.runs_here:
         manners = {key: value for key, value in ENVIRONMENT.items() if key != "ZENML_REPOSITORY_PATH"}
+        manners[config.OPTIONS] = os.environ[config.OPTIONS]
         options["environment"] = manners | ELSEWHERE | options["environment"]
     return options
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from config import Monitoring, UserError
+from config import Monitoring, UserError, command
 from core.bundle import Bundle
 from core.dtypes import plain_objects
 from core.monitor import Window
@@ -21,7 +21,7 @@ def cut_windows(log: str, version: int, settings: Monitoring) -> list[Window]:
     if len(rows) < settings.min_rows:
         raise UserError(
             f"looking back needs {settings.min_rows:,} rows that version {version} answered, {log} holds "
-            f"{len(rows):,}; first: python run.py --pipeline deployment, then send it traffic: python run.py --simulate"
+            f"{len(rows):,}; first: {command('--pipeline deployment')}, then send it traffic: {command('--simulate')}"
         )
     refusals, size = read_refusals(f"{log}/refusals"), settings.window_rows or len(rows)
     parts = [rows.iloc[first : first + size].reset_index(drop=True) for first in range(0, len(rows), size)]

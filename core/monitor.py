@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from config import Config, Monitoring, Section
+from config import Config, Monitoring, Section, command
 from core.bundle import Bundle
 from core.checks import Finding, check_rows
 from core.concept import (
@@ -284,7 +284,7 @@ def _notes(window: Window, settings: Monitoring) -> list[str]:
     elif n < settings.min_rows:
         notes.append(f"too few rows: {n:,} since the last window, judging needs {settings.min_rows:,}")
     if window.other_versions:
-        fix = "" if n else "; deploy the champion to have it watched: python run.py --pipeline deployment"
+        fix = "" if n else f"; deploy the champion to have it watched: {command('--pipeline deployment')}"
         notes.append(f"{window.other_versions:,} rows that another version answered are left out{fix}")
     if window.from_future:
         fix = "look at the clocks of the servers"

@@ -51,6 +51,9 @@ class Deployer(Protocol):
     def check_secret(self, bento: Bento) -> str:
         """Return what marks requests to a release as checks, which are not on record."""
 
+    def check(self, name: str, port: int) -> str | None:
+        """Refuse a server that could not be told of a new release; say where it stays, if that is not the port."""
+
     def start(self, bento: Bento, port: int, workers: int) -> list[str]:
         """Start a release that gets no traffic yet; return host:port of each worker."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, UserError
+from config import ROOT, UserError, command
 from serving import state
 
 START_SECONDS = 60.0
@@ -104,25 +104,35 @@ class LocalServer:
         """Return pid, private port and openness of each worker of a release that answers."""
         return list(state.read_all(self.folder / "ready" / name).values())
 
+    def check(self, host: str, port: int, token: str | None) -> str | None:
+        """Refuse another token than that of the server that runs; say so where it listens elsewhere than asked.
+
+        A server keeps its place while it runs: whoever promotes need not know how it was started.
+        """
+        server = self.server()
+        if server is None:
+            return None
+        at, stop = reached(server["host"], server["port"]), command("--stop")
+        if server["token"] != _hash(token):
+            raise UserError(
+                f"the server of '{self.folder.name}' at {at} runs with another token; set SERVING_TOKEN to it, or stop "
+                f"it first: {stop}"
+            )
+        if (server["host"], server["port"]) == (host, port):
+            return None
+        return f"the server stays at {at}; for {reached(host, port)} stop it first: {stop}"
+
     def _supervise(self, host: str, port: int, token: str | None, environment: Mapping[str, str]) -> None:
-        """See to it that a supervisor runs, with this host, port and token."""
-        token_hash = hashlib.sha256(f"serving {token}".encode()).hexdigest() if token else ""
-        if server := self.server():
-            asked = {"host": host, "port": port, "token": token_hash}
-            if others := [key for key, value in asked.items() if server[key] != value]:
-                at, name = reached(server["host"], server["port"]), self.folder.name
-                keep = f"keep it by --set serving.port={server['port']}, or " if others == ["port"] else ""
-                raise UserError(
-                    f"the server of '{name}' at {at} runs with another {' and '.join(others)}; {keep}stop it first: "
-                    f"python run.py --stop --set name={name}"
-                )
+        """See to it that a supervisor runs, with this token; one that runs keeps its host and port."""
+        self.check(host, port, token)
+        if self.server():
             return
         for old in (self.folder / "wanted").glob("*.json"):  # what a server ran that is gone
             old.unlink()
         (self.folder / "live").unlink(missing_ok=True)
         (self.folder / "server.json").unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        secrets = {"SERVING_TOKEN": token, "SERVING_TOKEN_HASH": token_hash} if token else {}
+        secrets = {"SERVING_TOKEN": token, "SERVING_TOKEN_HASH": _hash(token)} if token else {}
         world = {name: value for name, value in os.environ.items() if not name.startswith(NOT_A_SERVERS)}
         output = self.folder / "supervisor.log"
         with output.open("wb") as log:
@@ -149,6 +159,10 @@ class LocalServer:
             if time.monotonic() > deadline:
                 raise UserError(f"{name} did not {what} within {seconds:.0f} s; see {self.folder}/{name}.log")
             time.sleep(0.02)
+
+
+def _hash(token: str | None) -> str:
+    return hashlib.sha256(f"serving {token}".encode()).hexdigest() if token else ""
 
 
 def _holder(port: int) -> str | None:

@@ -53,6 +53,9 @@ class BentoDeployer(BaseModelDeployer):
         """Return what marks requests to a release as checks, from the key that its server has too."""
         return check_secret(self._hash_key(), bento.sha256)
 
+    def check(self, name: str, port: int) -> str | None:
+        """Say nothing: where a place has rules of its own, `start` knows them."""
+
     def log(self, name: str) -> str:
         """Return the folder of a model's logs."""
         return str(_home().parent / "logs" / name)
@@ -101,6 +104,10 @@ class LocalDeployer(BentoDeployer):
     def config(self) -> LocalConfig:
         """Return the component's configuration."""
         return self._config  # type: ignore[return-value]
+
+    def check(self, name: str, port: int) -> str | None:
+        """Refuse another token than the server's that runs; it keeps its host and port, which is said."""
+        return _server(name).check(self.config.address, port, self.token)
 
     def start(self, bento: Bento, port: int, workers: int) -> list[str]:
         """Start a release's workers on ports of their own."""

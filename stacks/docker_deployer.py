@@ -18,7 +18,7 @@ from pydantic import Field
 from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.utils.secret_utils import SecretField
 
-from config import UserError
+from config import UserError, command
 from serving import container, state
 from serving.deployment import Bento, Status
 from serving.local import START_SECONDS, answers
@@ -210,7 +210,7 @@ def _relay(engine: "docker.DockerClient", bento: Bento, port: int, folder: Path)
             found.remove()
         elif found.labels["serving.port"] != str(port):
             held = found.labels["serving.port"]
-            raise UserError(f"{bento.name} is served on port {held}; to change it, stop it: python run.py --stop")
+            raise UserError(f"{bento.name} is served on port {held}; to change it, stop it: {command('--stop')}")
         else:
             return
     _run(

@@ -6,7 +6,7 @@ import pandas as pd
 from zenml import step
 
 import registry
-from config import UserError
+from config import UserError, command
 from core.bundle import Bundle
 from core.metrics import Scorecard
 from registry import Promotion
@@ -25,6 +25,6 @@ def fetch_promoted(
     """Return the champion, the entry that made it so, its scorecard, and holdout rows to check a server with."""
     entry, found = registry.champion(name), registry.load_champion(name)
     if entry is None or found is None:
-        raise UserError(f"'{name}' has no champion to deploy; train one first: python run.py --pipeline training")
+        raise UserError(f"'{name}' has no champion to deploy; train one first: {command('--pipeline training')}")
     scorecard, holdout_rows = registry.evidence(name, entry.version)
     return found[1], entry, scorecard, holdout_rows

@@ -9,6 +9,7 @@ from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
 
 import registry
 import tracking
+from config import command
 from core.bundle import Bundle
 from core.checks import ContractReport
 from core.gate import Decision, Verdict
@@ -72,7 +73,7 @@ def register_model(
     if verdict.decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
         verdict = verdict.held(
             f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
-            f"only a person brings it back: python run.py --rollback {version}"
+            f"only a person brings it back: {command(f'--rollback {version}')}"
         )
     if verdict.decision == "promote":
         try:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from zenml import step
 
 import decisions
-from config import printable
+from config import command, printable
 from core.policy import Decision
 
 log = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ def _alert(decision: Decision, name: str, before: list[Decision]) -> dict[str, A
     else:
         title = f"{model}: as it was, no alarm any more"
     if decision.action in ("retrain", "advise"):
-        then = "python run.py --pipeline feedback"
+        then = command("--pipeline feedback")
     else:
-        then = "python run.py --pipeline monitoring" if decision.alarms else "none"
+        then = command("--pipeline monitoring") if decision.alarms else "none"
     report = f"artifact window_report of run {decision.run}"
     lines = [title, *(f"{alarm.title}: {alarm.sentence}. What helps: {alarm.helps}" for alarm in decision.alarms)]
     if decision.action == "wait":

@@ -8,7 +8,7 @@ from zenml import get_step_context, step
 
 import decisions
 import registry
-from config import Config, UserError
+from config import Config, UserError, command
 from core.policy import Decision, last_retraining
 from core.records import TRUTH_TIME
 from steps.materializers import Report
@@ -19,7 +19,7 @@ def weigh_feedback(labelled_rows: pd.DataFrame, config: Config) -> Annotated[Dec
     """Hold the policy's conditions against the log of decisions and these labels, whatever the policy's mode."""
     champion = registry.champion(config.name)
     if champion is None:
-        raise UserError(f"'{config.name}' has no champion to improve; train one: python run.py --pipeline training")
+        raise UserError(f"'{config.name}' has no champion to improve; train one: {command('--pipeline training')}")
     entries = decisions.history(config.name)
     since = last_retraining(entries, datetime.now(UTC))
     times = labelled_rows[TRUTH_TIME]

@@ -1,6 +1,7 @@
 """Monitoring, feedback and retraining, run as a user runs them on a served model."""
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -191,9 +192,15 @@ def test_a_person_retrains_from_feedback_and_the_version_can_be_reproduced(loop:
     assert "2,000 of 2,100 predictions are labelled (95%)" in result.out
     assert "windows that alarm: 0" in result.out
     assert registry.champion("taught").version == 1  # type: ignore[union-attr]
-    before = call("--history").out
-    result = call("--pipeline", "retraining", "--set", "feedback.history=keep")
+    before, served = call("--history").out, call("--status").out
+    other = ("--set", "model.params.max_iter=30", "--set", f"serving.port={free_port()}")
+    result = call("--pipeline", "retraining", "--set", "feedback.history=keep", *other)
     assert result.code == 0, result.err
+    assert re.search("^recipe +model.params: {.*: 20.*}, as the champion; the config has {.*: 30", result.out, re.M)
+    assert registry.load("taught", 2).card.recipe.model.params["max_iter"] == 20
+    address = re.search(r"http://[\d.:]+", served)[0]  # type: ignore[index]
+    assert f"the server stays at {address.removeprefix('http://')}; for 127.0.0.1:" in result.out
+    assert address in call("--status").out
     verdict, retraining = output("verdict", named("taught", "retraining")), decisions.history("taught")[-1]
     assert [group.name for group in verdict.groups] == ["old rows", "new rows"]
     assert verdict.rows == sum(group.rows for group in verdict.groups)

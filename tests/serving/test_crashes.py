@@ -190,16 +190,16 @@ def test_a_full_disk_refuses_what_it_cannot_log_and_recovers(tmp_path: Path, sma
         assert logged(served.log) == sorted(answered + again.json()["ids"])
 
 
-def test_a_server_that_runs_otherwise_is_named_with_what_differs(
+def test_a_server_that_runs_keeps_its_place_and_asks_for_its_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = {"host": "127.0.0.1", "port": 3011, "token": "", "pid": 1}
     monkeypatch.setattr(LocalServer, "server", lambda _: running)
     server = LocalServer(tmp_path / "kunden")
-    stop = "stop it first: python run.py --stop --set name=kunden"
-    keep = "keep it by --set serving.port=3011"
-    with pytest.raises(UserError, match=rf"'kunden' at 127\.0\.0\.1:3011 runs with another port; {keep}, or {stop}"):
-        server._supervise("127.0.0.1", 3000, None, {})
-    with pytest.raises(UserError, match=f"runs with another port and token; {stop}"):
-        server._supervise("127.0.0.1", 3000, "secret", {})
-    server._supervise("127.0.0.1", 3011, None, {})
+    stop = "stop it first: python run.py --stop"
+    assert server.check("127.0.0.1", 3011, None) is None
+    assert server.check("127.0.0.1", 3000, None) == f"the server stays at 127.0.0.1:3011; for 127.0.0.1:3000 {stop}"
+    server._supervise("127.0.0.1", 3000, None, {})
+    fault = rf"'kunden' at 127\.0\.0\.1:3011 runs with another token; set SERVING_TOKEN to it, or {stop}"
+    with pytest.raises(UserError, match=fault):
+        server._supervise("127.0.0.1", 3011, "secret", {})
