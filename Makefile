@@ -51,7 +51,7 @@ upgrade: .venv/dev                # newest versions that requirements*.in allow,
 
 stop:                             # the dashboard, and every server of this clone
 	@$(PY) -c 'from pathlib import Path; from serving.local import LocalServer as Server; \
-	  [Server(folder).stop() for folder in Path(".local/serving").glob("*/")]'
+	  [print("stopped the server of", folder.name) for folder in Path(".local/serving").glob("*/") if Server(folder).stop()]'
 	@$(PY) dashboard.py --stop
 
 clean:
@@ -62,7 +62,8 @@ clean:
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
 	$(if $(UV),test -x $(PY),$(PY) -m pip --version >/dev/null 2>&1) || $(PYTHON) -m venv .venv  # an interrupted one lacks pip
-	$(INSTALL) -r requirements.txt
+	@echo installing some 200 packages: seconds with uv, minutes with pip
+	@$(INSTALL) -r requirements.txt
 	@touch $@
 
 .venv/dev: .venv/ready requirements-dev.txt

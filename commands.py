@@ -60,6 +60,19 @@ def show_status() -> int:
     return 0
 
 
+def show_still_served(name: str, champion: int) -> None:
+    """Say so where a server still answers with another version than the champion."""
+    from zenml.client import Client
+
+    from serving.deployment import Deployer
+
+    place = Client().active_stack.model_deployer
+    status = place.status(name) if isinstance(place, Deployer) else None
+    if status is not None and status.state == "running" and status.version != str(champion):
+        then = command("--pipeline deployment")
+        print(f"the server at {status.url} still answers with version {status.version}; to change that: {then}")
+
+
 def simulate(use_case: Config, options: dict[str, Any]) -> int:
     """Replay the use case's stream against its server; return 1 if a request failed."""
     import console

@@ -1,6 +1,7 @@
 """Hold every knob of configs/*.yaml: typed, bounded, frozen, and nothing else accepted."""
 
 import difflib
+import importlib.util
 import json
 import os
 import re
@@ -225,10 +226,22 @@ class Threshold(Section):
     """The threshold when `by: fixed`."""
 
 
+SKLEARN = ("linear_model", "ensemble", "tree", "svm", "neighbors", "naive_bayes", "neural_network",
+           "discriminant_analysis", "gaussian_process", "kernel_ridge", "dummy", "cross_decomposition")  # fmt: skip
+"""Packages with estimators."""
+
+
+def _is_in(package: str, name: str) -> bool:
+    """Say whether a package of scikit-learn names an estimator, without importing it, which takes seconds."""
+    root = Path(str(getattr(importlib.util.find_spec("sklearn"), "origin", ""))).parent
+    files = (root / f"{package}.py", root / package / "__init__.py")
+    return any(re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")) for file in files if file.is_file())
+
+
 class Model(Section):
     """Say what is fitted."""
 
-    estimator: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")
+    estimator: str | None = None
     """Dotted path of a scikit-learn estimator; histogram gradient boosting when left out."""
     params: dict[str, Any] = {}
     """Its arguments."""
@@ -237,6 +250,15 @@ class Model(Section):
     """Cross-validation folds on the training rows."""
     seed: int = Field(0, ge=0)
     """The estimator's `random_state`, where it has one."""
+
+    @field_validator("estimator")
+    @classmethod
+    def _is_a_dotted_path(cls, path: str | None) -> str | None:
+        if path is None or re.fullmatch(r"[A-Za-z_][\w.]*\.[A-Za-z_]\w*", path):
+            return path
+        found = [f"sklearn.{package}.{path}" for package in SKLEARN if path.isidentifier() and _is_in(package, path)]
+        meant = found[0] if found else "sklearn.ensemble.RandomForestClassifier"
+        raise ValueError(f"needs a dotted path such as {meant}, it is '{path}'")
 
 
 class Evaluation(Section):
@@ -261,6 +283,14 @@ class Gate(Section):
     """Bounds that hold for any champion, by metric: a floor where greater is better, else a ceiling."""
     min_rows: int = Field(30, ge=1)
     """Judge on no fewer holdout rows."""
+
+    @field_validator("minimum")
+    @classmethod
+    def _can_be_met(cls, minimum: dict[Metric, float]) -> dict[Metric, float]:
+        for metric, bound in minimum.items():
+            if metric not in ("cost", "log_loss", "rmse", "mae") and bound > 1:
+                raise ValueError(f"{metric} is 1 at most, {bound:g} can never be met")
+        return minimum
 
 
 class Serving(Section):
@@ -394,12 +424,20 @@ class Inference(Section):
 class Recipe(Section):
     """What decides the model: with the same rows and code, the same recipe gives the same model."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
-    """Name of the model in every registry."""
+    name: str
+    """Name of the model in every registry: small letters, digits and underscores, beginning with a letter."""
     data: Data
     split: Split = Split()
     contract: Contract = Contract()
     model: Model = Model()
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if re.fullmatch("[a-z][a-z0-9_]{0,62}", name):
+            return name
+        meant = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_0123456789")[:63] or "churn"
+        raise ValueError(f"needs small letters, digits and underscores, 63 at most, such as {meant}; it is {name!r}")
 
     @model_validator(mode="after")
     def _time_split_has_a_time(self) -> Self:
@@ -448,7 +486,21 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as err:
-        raise UserError(f"{path}: " + "; ".join(_sentence(e, raw) for e in err.errors())) from err
+        raise UserError("; ".join(f"{_origin(e, path, changes)}: {_sentence(e, raw)}" for e in err.errors())) from err
+
+
+def _origin(error: Any, path: Path, changes: Sequence[str]) -> str:
+    """Return where a faulty value came from."""
+    where = ".".join(str(part) for part in error["loc"])
+    keys = [change.partition("=")[0] for change in changes]
+    return next(
+        (
+            f"--set {key}"
+            for key in keys
+            if where and (f"{where}.".startswith(f"{key}.") or key.startswith(f"{where}."))
+        ),
+        str(path),
+    )
 
 
 def json_schema() -> str:

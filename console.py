@@ -1,6 +1,7 @@
 """Show a run while it goes on and what came of it."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ MARKS = {
     "running": ("›", "yellow"),
 }
 WARNINGS = 20  # printed; more scroll the verdict away
+COMMAND = re.compile(r"\b(python run\.py|make|curl|docker|kubectl) ")
 WAITING = ("·", "dim")
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
@@ -163,13 +165,23 @@ def show_monitoring(run: Any, name: str, folder: Path) -> None:
         then = f"   was {number(before.value)}" if before else ""
         value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)}){then}"
         pairs.append(("" if place else "on labels", value))
-    pairs += [("decision", decision.action + (f": {decision.against}" if decision.action == "wait" else ""))]
+    pairs += [("decision", decided(decision))]
     pairs += [("alert", alert["sent"])]
     pairs += [("report", f"{_shown(folder)}/window.html, also decision.html and drift.html (Evidently)")]
     if decision.action == "advise":
         pairs += [("next", command("--pipeline feedback"))]
     print()
     fields(pairs)
+
+
+def decided(decision: Any) -> str:
+    """Return what a policy's decision means, in words."""
+    return {
+        "retrain": "retraining is due and begins, as policy.mode is act",
+        "advise": "retraining is due; policy.mode is advise, so nothing was started",
+        "wait": f"retraining waits: {decision.against}",
+        "nothing": "retraining is not due",
+    }[str(decision.action)]
 
 
 def show_feedback(run: Any, name: str, folder: Path) -> None:
@@ -237,11 +249,19 @@ def show_replay(replayed: Any) -> None:
 
 
 def fields(pairs: list[tuple[str, str]]) -> None:
-    """Print names and values in two columns; a name that is empty continues the value above it."""
-    table = Table.grid(padding=(0, 2))
+    """Print names and values in two columns; a name that is empty continues the value above it.
+
+    What holds a command is one line however long, so that it can be copied.
+    """
+    console, width = Console(), max(len(printable(name)) for name, _ in pairs)
     for name, value in pairs:
-        table.add_row(Text(printable(name), style="bold"), Text(printable(value), overflow="fold"))
-    Console().print(table)
+        name = printable(name).ljust(width)
+        if COMMAND.search(value):
+            console.print(Text.assemble((name, "bold"), "  ", printable(value)), soft_wrap=True)
+            continue
+        table = Table.grid(padding=(0, 2))
+        table.add_row(Text(name, style="bold"), Text(printable(value), overflow="fold"))
+        console.print(table)
 
 
 def few(sentences: list[str], page: str) -> list[str]:

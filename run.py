@@ -189,6 +189,7 @@ def act(given: argparse.Namespace) -> int:
     if given.pipeline and given.pipeline not in pipelines():
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
     if given.schedule is not None:
+        given.schedule = scheduling.USUAL.get(given.schedule.strip(), given.schedule)
         scheduling.read_cron(given.schedule)
     os.environ.setdefault("LOCAL_FOLDER", str(LOCAL))  # for stack files
     if given.export:
@@ -231,6 +232,7 @@ def act(given: argparse.Namespace) -> int:
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
     print(f"version {entry.version} of {use_case.name} is champion again; it replaces version {entry.replaces}")
     if not given.deploy:
+        commands.show_still_served(use_case.name, entry.version)
         return 0
     try:
         return run_pipeline("deployment", use_case, stack, cache=True)

@@ -11,6 +11,11 @@ from typing import Any
 from config import ROOT, UserError
 from environment import PLACES
 
+USUAL = {
+    "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
+}  # fmt: skip
+"""The words that cron takes, as crontab(5) spells them out."""
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 
@@ -19,8 +24,10 @@ def read_cron(expression: str) -> list[list[int]]:
     """Return the values of each of the five fields, Sunday as 0; anything malformed is a UserError."""
     words = expression.split()
     if len(words) != len(FIELDS):
-        names = ", ".join(name for name, _, _ in FIELDS)
-        raise UserError(f"--schedule needs five fields ({names}) such as '7 * * * *', it is '{expression}'")
+        names, usual = ", ".join(name for name, _, _ in FIELDS), ", ".join(USUAL)
+        raise UserError(
+            f"--schedule needs five fields ({names}) such as '7 * * * *', or one of {usual}; it is '{expression}'"
+        )
     found = []
     for word, (name, low, high) in zip(words, FIELDS, strict=True):
         try:
@@ -89,7 +96,8 @@ class Job:
         return (
             "nothing was installed, since the orchestrator of this stack cannot keep time; install one of these\n\n"
             f"cron, by 'crontab -e':\n{self.crontab_line(expression)}\n\n"
-            f"systemd:\nsystemctl --user link {service}\nsystemctl --user enable --now {timer}\n\n"
+            f"systemd, whose service and timer were written to {self.folder}:\n"
+            f"systemctl --user link {service}\nsystemctl --user enable --now {timer}\n\n"
             f"what it prints goes to {self.log}; more in monitoring/README.md"
         )
 

@@ -43,8 +43,16 @@ class LabelDrift(Section):
     promised: float
     change: float
     """Factor on the odds, or the shift of the mean in root mean squared errors."""
+    in_errors: bool = False
     p: float
     drifted: bool
+
+    @property
+    def changed(self) -> str:
+        """Return the change with its unit."""
+        if self.in_errors:
+            return f"the mean has moved by {self.change:+.2f} root mean squared errors"
+        return f"{self.change:.2f} times the odds that the inputs promise"
 
 
 class ConceptDrift(Section):
@@ -123,7 +131,9 @@ def label_drift(
         seen = (float(labelled.truth.mean()) - prior[0]) / max(error, 1e-300)
         drifted = p <= level and min(change * np.sign(change), seen * np.sign(change)) >= settings.min_shift
         value = float(labelled.truth.mean())
-        return LabelDrift(label=target, value=value, promised=value - moved, change=change, p=p, drifted=drifted)
+        return LabelDrift(
+            label=target, value=value, promised=value - moved, change=change, in_errors=True, p=p, drifted=drifted
+        )
     chances, known = calibrated(labelled.scores, holdout), calibrated(holdout.scores, holdout)
     found, n = [], len(labelled.truth)
     codes = [1] if labelled.task == "binary" else range(_classes(holdout))

@@ -5,7 +5,14 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from config import Model, UserError, known
+from config import Model, Task, UserError, known
+
+DEFAULT: dict[Task, str] = {
+    "binary": "sklearn.ensemble.HistGradientBoostingClassifier",
+    "multiclass": "sklearn.ensemble.HistGradientBoostingClassifier",
+    "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
+}
+"""What is fitted where no estimator is named."""
 
 
 def check_estimator(model: Model) -> None:
@@ -14,9 +21,7 @@ def check_estimator(model: Model) -> None:
     What the text cannot tell (compiled modules, names made at run time) passes here and is checked when the
     estimator is built.
     """
-    if model.estimator is None:
-        return
-    module, _, name = model.estimator.rpartition(".")
+    module, _, name = (model.estimator or DEFAULT["binary"]).rpartition(".")
     file = _file(module)
     if file is None:
         raise UserError(f"model.estimator: no module '{module}' for '{model.estimator}'")
@@ -28,6 +33,9 @@ def check_estimator(model: Model) -> None:
             raise UserError(f"model.estimator: no '{name}'; {known(module, classes, name)}")
         return
     parameters = _parameters(found)
+    if model.estimator is None and parameters is not None:  # the task, which only the rows tell, decides which it is
+        other = _find(file, module, DEFAULT["regression"].rpartition(".")[2])
+        parameters += (other and _parameters(other)) or []
     for key in model.params:
         if parameters is not None and key not in parameters:
             raise UserError(f"model.params: no '{key}'; {known(name, parameters, key)}")

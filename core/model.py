@@ -17,18 +17,13 @@ from sklearn.pipeline import Pipeline
 from config import Model, Recipe, Task, Threshold, UserError, known
 from core.bundle import Bundle, Card, code_fingerprint, environment, pickled, sha256
 from core.contract import DataContract, encode_target
+from core.estimators import DEFAULT
 from core.features import preprocessing
 from core.metrics import Predictions, measure, metric_names
 from core.split import SplitRule, folds
 from core.table import as_features, fingerprint
 
 log = logging.getLogger(__name__)
-
-DEFAULT = {
-    "binary": "sklearn.ensemble.HistGradientBoostingClassifier",
-    "multiclass": "sklearn.ensemble.HistGradientBoostingClassifier",
-    "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
-}
 
 
 def make_estimator(model: Model, task: Task) -> BaseEstimator:

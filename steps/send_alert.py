@@ -82,7 +82,7 @@ def _send(alert: dict[str, Any]) -> str:
         return f"alerter {alerter.name}" if sent else f"not sent: alerter {alerter.name} refused"
     url = _webhook()
     if url is None:
-        return f"the log only: the stack has no alerter, and neither secret {SECRET} nor {VARIABLE} is set"
+        return f"to nobody, only on record: the stack has no alerter, and neither secret {SECRET} nor {VARIABLE} is set"
     body = json.dumps(alert).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  (checked)
     try:

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -18,7 +19,8 @@ import console
 import run
 from config import ROOT, UserError
 from core.monitor import Alarm
-from core.policy import Decision
+from core.policy import Decision, Requirement
+from serving.deployment import Status
 from steps.send_alert import _alert
 
 HEAVY = {"zenml", "pandas", "numpy", "sklearn", "mlflow", "evidently", "bentoml", "matplotlib", "sqlalchemy"}
@@ -56,6 +58,23 @@ REFUSED = {
         "'sklearn.ensembel'",
     ),
     "parameter": (["--pipeline", "training", "--set", "model.params.Cc=1"], "did you mean 'C'?"),
+    "parameter of the default": (
+        ["--pipeline", "training", "--config", "configs/fraud.yaml", "--set", "model.params.C=1"],
+        "model.params: no 'C'; among",
+    ),
+    "estimator without its package": (
+        ["--pipeline", "training", "--set", "model.estimator=RandomForestClassifier"],
+        "error: --set model.estimator: 'model.estimator': needs a dotted path such as "
+        "sklearn.ensemble.RandomForestClassifier, it is 'RandomForestClassifier'",
+    ),
+    "bound that cannot be met": (
+        ["--pipeline", "training", "--set", "gate.minimum.roc_auc=2"],
+        "--set gate.minimum.roc_auc: 'gate.minimum': roc_auc is 1 at most, 2 can never be met",
+    ),
+    "name": (
+        ["--pipeline", "training", "--set", "name=My-Churn"],
+        "needs small letters, digits and underscores, 63 at most, such as my_churn; it is 'My-Churn'",
+    ),
     "option": (["--pipeline", "training", "--stak", "local"], "did you mean '--stack'?"),
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
@@ -251,6 +270,42 @@ def test_top_level_modules_import_nothing_that_stands_above_them(module: str) ->
     imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
     assert not imported & ABOVE[module]
+
+
+def test_a_command_that_is_printed_acts_on_what_this_one_did_and_can_be_pasted(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--config", "configs/fraud.yaml", "--set", "name=nobody", "--set", "data.options={start: 1}")
+    result = cli("--history", *given)
+    assert result.code == 2
+    printed = result.err.strip().partition("train one: python run.py ")[2]
+    found = run.parser().parse_args(shlex.split(printed))
+    assert (found.pipeline, found.config, found.changes) == ("training", Path(given[1]), [given[3], given[5]])
+    long = f"make dashboard, then python run.py {printed * 3}"
+    console.fields([("verdict", "promote " * 30), ("next", long)])
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert last == f"next     {long}"
+    assert len(first) < 100
+
+
+@pytest.mark.parametrize(("served", "said"), [("2", True), ("1", False), (None, False)])
+def test_a_rollback_says_that_a_server_still_answers_with_the_other_version(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, served: str | None, said: bool
+) -> None:
+    status = Status(name="ill", state="running", release=f"v{served}-1f2e", url="http://127.0.0.1:3000")
+    monkeypatch.setattr("registry.rollback", lambda *_: SimpleNamespace(version=1, replaces=2))
+    monkeypatch.setattr("stacks.deployers.LocalDeployer.status", lambda *_: None if served is None else status)
+    printed = cli("--rollback").out
+    hint = "the server at http://127.0.0.1:3000 still answers with version 2; to change that: python run.py --pipeline"
+    assert (hint in printed) == said
+
+
+@pytest.mark.parametrize(
+    ("action", "said"), [("advise", "policy.mode is advise, so nothing was started"), ("wait", "waits: too early")]
+)
+def test_what_was_decided_is_said_in_words(action: str, said: str) -> None:
+    requirements = (Requirement(name="wait", met=False, sentence="too early"),)
+    assert said in console.decided(Decision.model_construct(action=action, requirements=requirements))
 
 
 def test_a_rollback_that_cannot_be_deployed_says_how_to_finish(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

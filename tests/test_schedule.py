@@ -15,9 +15,20 @@ from conftest import Cli, Trained, output
 
 import run
 from config import ROOT, UserError
-from scheduling import Job, on_calendar, read_cron
+from scheduling import USUAL, Job, on_calendar, read_cron
 
 SAME = ["7 * * * *", "*/15 6-18/4 * * *", "0 3 * * 1-5", "30 4 1,15 * *", "0 0 13 * 5", "5 0 * 2,8 0", "1 2 */9 * 7"]
+
+
+@pytest.mark.parametrize("word", USUAL)
+def test_the_usual_words_are_taken(cli: Cli, word: str) -> None:
+    result = cli("--pipeline", "monitoring", "--schedule", word, "--set", f"name=by_{word[1:]}")
+    assert result.code == 0, result.err
+    assert f"\n{USUAL[word]} cd " in result.out
+    folder = Path(re.search("written to (.*):", result.out)[1])  # type: ignore[index]
+    assert {path.suffix for path in folder.glob(f"monitoring-by_{word[1:]}.*")} == {".service", ".timer"}
+
+
 MALFORMED = {
     "hourly": "five fields",
     "* * * *": "five fields",
