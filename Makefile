@@ -50,9 +50,8 @@ upgrade: .venv/dev                # newest versions that requirements*.in allow,
 	done                          # the same pins, wherever the place's own packages allow it
 
 stop:                             # the dashboard, and every server of this clone
-	@$(PY) -c 'from pathlib import Path; from serving.local import LocalServer as Server; \
-	  [print("stopped the server of", folder.name) for folder in Path(".local/serving").glob("*/") if Server(folder).stop()]'
 	@$(PY) dashboard.py --stop
+	@$(PY) -c 'import commands, sys; sys.exit(commands.stop_all())'
 
 clean:
 	@if test -d .local -a -x $(PY); then $(MAKE) --no-print-directory stop; fi

@@ -1,6 +1,9 @@
 """Answer what is asked besides running a pipeline; each function is one action of the command line."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Container, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +56,29 @@ def show_status() -> int:
 
     place = deployer.active()
     found = [status for name in place.names() if (status := place.status(name)) is not None]
-    if not found:
-        print(f"nothing is deployed; deploy a champion: {command('--pipeline deployment')}")
     for status in found:
         console.show_status(status)
+    others = _elsewhere({status.name for status in found})
+    for other, address in others.items():
+        print(f"{other} at {address}, in a container: python run.py --status --stack docker")
+    if not found and not others:
+        print(f"nothing is deployed; deploy a champion: {command('--pipeline deployment')}")
     return 0
+
+
+def _elsewhere(shown: Container[str]) -> dict[str, str]:
+    """Return the addresses of this clone's servers in containers, by name, but for those that were shown."""
+    import subprocess
+
+    from serving import containers
+
+    with suppress(subprocess.SubprocessError, OSError):
+        return {name: address for name, address in containers.relays(_home()).items() if name not in shown}
+    return {}
+
+
+def _home() -> Path:
+    return Path(os.environ.get("SERVING_HOME", ROOT / ".local/serving"))
 
 
 def show_still_served(name: str, champion: int) -> None:
@@ -97,6 +118,24 @@ def stop_server(name: str) -> int:
     if not deployer.active().stop(name):
         raise UserError(f"no server of '{name}' runs; see: {command('--status')}")
     print(f"the server of {name} is stopped; what it had begun was answered")
+    return 0
+
+
+def stop_all() -> int:
+    """Stop every server of this clone, as processes and in containers."""
+    import subprocess
+
+    from serving import containers
+    from serving.local import LocalServer
+
+    home = _home()
+    stopped = [folder.name for folder in sorted(home.glob("*/")) if LocalServer(folder).stop()]
+    try:
+        stopped += containers.stop(home)
+    except (subprocess.SubprocessError, OSError) as err:
+        print(f"error: Docker does not answer, so servers in containers may go on: {err}", file=sys.stderr)
+        return 2
+    print(f"stopped the servers of {', '.join(stopped)}" if stopped else "no server of this clone runs")
     return 0
 
 

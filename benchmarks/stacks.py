@@ -71,4 +71,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as err:
+        sys.exit(f"error: {err.stderr.strip().splitlines()[-1].removeprefix('config.UserError: ')}")

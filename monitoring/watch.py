@@ -19,7 +19,7 @@ from pathlib import Path
 
 import environment
 from config import ROOT, UserError
-from serving import state
+from serving import containers, state
 from serving.local import LocalServer, reached
 
 HERE = ROOT / "monitoring"
@@ -103,7 +103,7 @@ class Servers:
             if server := state.read(path):
                 found[path.parent.name] = reached(server["host"], server["port"])
         with suppress(subprocess.SubprocessError, OSError):
-            self.containers = self._relays()
+            self.containers = containers.relays(self.home)
         return found | self.containers
 
     def check(self, token: str) -> None:
@@ -115,16 +115,6 @@ class Servers:
             if server and server["token"] and server["token"] != sha256(f"serving {token}".encode()).hexdigest():
                 what = "another token than SERVING_TOKEN holds" if token else "a token; set SERVING_TOKEN to it"
                 raise UserError(f"the server of {name} asks for {what}")
-
-    def _relays(self) -> dict[str, str]:
-        """Ask Docker, if it ever served anything here: where a relay sends its traffic is an address with a port."""
-        if not any(":" in (state.live(path.parent) or "") for path in self.home.glob("*/live")):
-            return {}
-        labels = (f"serving.home={self.home}", "serving.role=relay")
-        shown = '{{.Label "serving.name"}} 127.0.0.1:{{.Label "serving.port"}}'
-        command = ["docker", "ps", *(f"--filter=label={label}" for label in labels), "--format", shown]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-        return dict(line.split(" ", 1) for line in done.stdout.splitlines())
 
 
 def _installed(folder: Path, port: int, webhook: str) -> list[list[str]]:

@@ -41,7 +41,10 @@ def faults(stack: Stack) -> list[str]:
     found = [f"set the variable{plural} {', '.join(stack.missing)}"] if stack.missing else []
     here = importlib.metadata.version("zenml")
     if stack.zenml_version != here:
-        found.append(f"the file is for ZenML {stack.zenml_version}, here is {here}")
+        found.append(
+            f"the file is for ZenML {stack.zenml_version}, here is {here}; set zenml_version: {here} once it was "
+            f"tried, or pip install zenml=={stack.zenml_version}"
+        )
     found += [*_packages(stack), *_steps(stack), *_credentials(stack), *_services(stack)]
     if any(component.flavor in CONTAINERS for component in stack.all) or _builds_here(stack):
         found += _docker()

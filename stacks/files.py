@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from config import ROOT, UserError, known, names
 
@@ -15,6 +15,14 @@ STACKS = ROOT / "stacks"
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==([^\s;]+)\s*(?:;\s*(.*))?$")
+
+
+KINDS = (
+    "orchestrator", "artifact_store", "alerter", "annotator", "container_registry", "data_validator", "deployer",
+    "experiment_tracker", "feature_store", "image_builder", "log_store", "model_deployer", "model_registry",
+    "sandbox", "step_operator",
+)  # fmt: skip
+"""Of components, as ZenML calls them; the test of this list asks ZenML."""
 
 
 class Part(BaseModel):
@@ -61,6 +69,24 @@ class Stack(Part):
     run: Run = Run()
     missing: tuple[str, ...] = ()
     """Variables that the file names, by `${NAME}` without a default, and that are not set."""
+
+    @field_validator("components")
+    @classmethod
+    def _are_of_known_kinds(cls, components: dict[str, list[Component]]) -> dict[str, list[Component]]:
+        for kind, listed in components.items():
+            if kind not in KINDS:
+                raise ValueError(f"no kind '{kind}' of component; {known('ZenML', KINDS, kind)}")
+            if other := next((component for component in listed if component.type != kind), None):
+                raise ValueError(f"'{other.name}' is of type {other.type}, it stands below {kind}")
+        if absent := {"orchestrator", "artifact_store"} - components.keys():
+            raise ValueError(
+                f"a stack needs orchestrator and artifact_store, it has no {' and no '.join(sorted(absent))}"
+            )
+        for store in components["artifact_store"]:
+            path = str(store.configuration.get("path", "/"))
+            if not path.startswith(("/", "$")) and "://" not in path:
+                raise ValueError(f"artifact_store '{store.name}' needs a URL or an absolute path, it is '{path}'")
+        return components
 
     @property
     def all(self) -> list[Component]:
@@ -115,10 +141,20 @@ def read(name: str) -> Stack:
     except yaml.YAMLError as err:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
     except ValidationError as err:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in err.errors())
-        raise UserError(f"{path} is not a stack: {faults}") from err
+        raise UserError(f"{path} is not a stack: {'; '.join(map(_fault, err.errors()))}") from err
     except TypeError as err:
         raise UserError(f"{path} is not a stack: it has no keys and values") from err
+
+
+def _fault(error: Any) -> str:
+    """Turn one pydantic error into words: where, what came, what would do."""
+    *above, key = error["loc"]
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    parts = {"components": Component, "run": StepRun if "steps" in above else Run}
+    fields = parts.get(str(above[0]), Stack).model_fields if above else Stack.model_fields
+    return f"no key '{where}'; {known('it', fields, str(key))}"
 
 
 def fill(path: Path, name: str) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -102,6 +102,55 @@ def test_all_that_is_missing_is_named_at_once_and_nothing_is_made(cli: Cli, writ
     assert name not in stacks()
 
 
+LOCAL = {"flavor": "local", "configuration": {}}
+UNREADABLE = {
+    "a kind misspelt": ({"model_registri": LOCAL}, "no kind 'model_registri' of component; among", "'model_registry'?"),
+    "a key misspelt": ({"serverr": "http://x"}, "no key 'serverr'", "did you mean 'server'?"),
+    "a key of run": ({"run": {"setings": {}}}, "no key 'run.setings'", "did you mean 'settings'?"),
+    "a key of a component": (
+        {"artifact_store": LOCAL | {"flavour": "s3"}},
+        "no key 'components.artifact_store.0.flavour'",
+        "did you mean 'flavor'?",
+    ),
+    "no artifact store": ({"artifact_store": None}, "needs orchestrator and artifact_store", "no artifact_store"),
+    "a relative path": (
+        {"artifact_store": {"flavor": "local", "configuration": {"path": "artifacts"}}},
+        "artifact_store 'odd' needs a URL or an absolute path",
+        "it is 'artifacts'",
+    ),
+    "another kind's component": ({"alerter": LOCAL | {"type": "orchestrator"}}, "'odd' is of type orchestrator", "alerter"),
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_a_file_that_is_no_stack_is_told_in_one_line_before_anything_is_made(
+    cli: Cli, write: Write, tmp_path: Path, fault: str
+) -> None:
+    given, *words = UNREADABLE[fault]
+    write("odd")
+    path = tmp_path / "odd.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in given.items():
+        if key in ("serverr", "run"):
+            content[key] = value
+        elif value is None:
+            del content["components"][key]
+        else:
+            content["components"][key] = [{"name": "odd", "type": key} | value]
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    result = cli("--stack", "odd", "--plan")
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    for word in words:
+        assert word in result.err
+
+
+def test_the_kinds_of_components_are_zenmls() -> None:
+    from zenml.enums import StackComponentType
+
+    assert set(files.KINDS) == set(StackComponentType.values())
+
+
 def test_packages_that_are_missing_or_of_another_version_say_how_to_install_them(
     cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

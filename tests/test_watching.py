@@ -361,7 +361,7 @@ def test_finds_servers_in_containers_too_and_keeps_them_while_docker_is_away(
     (home / "fraud/live").write_text("0123456789ab:3000")
     docker = tmp_path / "bin/docker"
     docker.parent.mkdir()
-    docker.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho fraud 127.0.0.1:3010\n')
+    docker.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho fraud relay 9f 3010\n')
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
     servers = Servers(home)

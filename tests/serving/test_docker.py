@@ -20,6 +20,7 @@ from servers import TOKEN, breast_cancer, free_port, release, request_rows
 
 from config import Serving, UserError
 from core.records import read_predictions
+from serving import containers
 from serving.container import STOP_SECONDS
 from serving.deployment import Bento
 
@@ -41,8 +42,12 @@ class Place(NamedTuple):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def home(self) -> Path:
+        return self.log.parents[1] / "docker"
+
     def container(self, role: str = "release") -> Any:
-        labels = {"label": [f"serving.home={self.log.parents[1] / 'docker'}", f"serving.role={role}"]}
+        labels = {"label": [f"serving.home={self.home}", f"serving.role={role}"]}
         return self.engine.containers.list(all=True, filters=labels)[0]
 
     def bring_up(self, bento: Bento) -> None:
@@ -213,10 +218,12 @@ def test_stops_within_its_grace_period_and_every_answer_is_on_record(in_service:
     with traffic(in_service.url, request_rows(breast_cancer(), 60), **STEADY) as seen:
         time.sleep(1)
         start = time.monotonic()
-        assert in_service.deployer.stop(NAME)
+        assert containers.relays(in_service.home) == {NAME: in_service.url.removeprefix("http://")}
+        assert containers.stop(in_service.home) == [NAME]
         seconds = time.monotonic() - start
     assert in_service.container().attrs["State"]["ExitCode"] == 0  # 137 would be a kill
     assert seconds < STOP_SECONDS
+    assert containers.relays(in_service.home) == {}
     assert len(seen.ids) > 100
     assert set(seen.ids) <= logged(in_service)
     status = in_service.deployer.status(NAME)
