@@ -118,7 +118,7 @@ UNREADABLE = {
         "artifact_store 'odd' needs a URL or an absolute path",
         "it is 'artifacts'",
     ),
-    "another kind's component": ({"alerter": LOCAL | {"type": "orchestrator"}}, "'odd' is of type orchestrator", "alerter"),
+    "another kind's": ({"alerter": LOCAL | {"type": "orchestrator"}}, "'odd' is of type orchestrator", "alerter"),
 }
 
 
