@@ -5,13 +5,12 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import environment
 import run
 from config import ROOT, UserError
-from stacks import apply, files, moved
+from stacks import apply, files
 
 PORT = 8237  # ZenML's own
 
@@ -20,8 +19,9 @@ def main(arguments: list[str]) -> int:
     """Start the dashboard, or stop it; return 0, or 2 for a user's mistake."""
     environment.settle()
     try:
-        run.start_zenml(files.read("local"))
-        return stop() if arguments == ["--stop"] else start()
+        with environment.disk_faults(run.LOCAL):
+            run.start_zenml(files.read("local"))
+            return stop() if arguments == ["--stop"] else start()
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
         return 2
@@ -30,8 +30,7 @@ def main(arguments: list[str]) -> int:
 def start() -> int:
     """Run `zenml login --local` at the port of this clone's dashboard, if one runs, else at a free one."""
     with apply.one_at_a_time():
-        moved.follow(Path(os.environ["ZENML_CONFIG_PATH"]))
-        apply.make_database()
+        apply.open_home()
     os.environ.pop("ZENML_STORE_URL", None)  # what runs ask; the browser asks the dashboard
     from zenml.zen_server.deploy.deployer import LocalServerDeployer
     from zenml.zen_server.deploy.exceptions import ServerDeploymentNotFoundError

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from config import UserError
@@ -68,6 +69,19 @@ def make_private(folder: Path) -> None:
     status = folder.stat()
     if status.st_mode & 0o077 and status.st_uid == os.getuid():
         folder.chmod(0o700)
+
+
+@contextmanager
+def disk_faults(folder: Path) -> Iterator[None]:
+    """Raise what is the fault of the disk that holds the state as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as err:
+        if fault := disk_fault(err, folder):
+            raise UserError(fault) from err
+        raise
 
 
 def disk_fault(err: BaseException, folder: Path) -> str | None:

@@ -151,14 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment.settle()
     os.environ[config.OPTIONS] = ""
     try:
-        return act(parser().parse_args(arguments))
+        with environment.disk_faults(LOCAL):
+            return act(parser().parse_args(arguments))
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
-        return 2
-    except Exception as err:
-        if (fault := environment.disk_fault(err, LOCAL)) is None:
-            raise
-        print(f"error: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as err:
         print(str(err) or "stopped; the champion is as it was", file=sys.stderr)

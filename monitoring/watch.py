@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     home = Path(os.environ.get("SERVING_HOME", ROOT / ".local/serving"))
     try:
-        watch(home, home.parent / "watching", given.port, compose=given.compose)
+        with environment.disk_faults(home.parent):
+            watch(home, home.parent / "watching", given.port, compose=given.compose)
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
         return 2

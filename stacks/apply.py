@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import yaml
+
 from config import ROOT, UserError
 from core.sqlite import is_whole, made_whole
 from stacks import checks, moved, plan
@@ -72,8 +74,7 @@ def _zenml() -> Iterator[Any]:
     os.environ.pop("ZENML_ACTIVE_STACK_ID", None)  # while it is set, updates are written to the user's settings
     with one_at_a_time():
         _tune_sqlite()
-        moved.follow(Path(os.environ["ZENML_CONFIG_PATH"]))
-        make_database()
+        open_home()
         from zenml.client import Client
         from zenml.utils.source_utils import set_custom_source_root
 
@@ -150,7 +151,20 @@ def _tune_sqlite() -> None:
     event.listen(Engine, "connect", tune)
 
 
-def make_database() -> None:
+def open_home() -> None:
+    """Follow a clone that was moved, read ZenML's settings, and see that its database is there."""
+    home = Path(os.environ["ZENML_CONFIG_PATH"])
+    try:
+        moved.follow(home)
+        from zenml.config.global_config import GlobalConfiguration
+
+        GlobalConfiguration()
+    except (yaml.YAMLError, ValueError, TypeError) as err:  # ZenML writes the file in place, so a full disk cuts it off
+        raise UserError(f"{home}/config.yaml is damaged; move it away and run it again, a new one is made") from err
+    _make_database()
+
+
+def _make_database() -> None:
     """Make ZenML's database on a fresh clone, whole or not at all; ZenML itself takes a half-made one for whole."""
     kind, _, name = os.environ.get("ZENML_STORE_URL", "").partition(":///")
     if kind != "sqlite" or is_whole(path := Path(name), WHOLE):

@@ -88,7 +88,9 @@ def test_a_path_that_zenml_cannot_read_is_one_line_before_anything_is_made(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("fate", ["a file", "a dangling link", "a file further down", "a damaged database"])
+@pytest.mark.parametrize(
+    "fate", ["a file", "a dangling link", "a file further down", "a damaged database", "damaged settings"]
+)
 def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_the_way_on(
     tmp_path: Path, fate: str
 ) -> None:
@@ -96,13 +98,14 @@ def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_t
     wrong = {
         "a file further down": local / "zenml/local_stores",
         "a damaged database": local / "zenml" / moved.DATABASE,
+        "damaged settings": local / "zenml/config.yaml",
     }
     at = wrong.get(fate, local)
     at.parent.mkdir(parents=True, exist_ok=True)
     if fate == "a dangling link":
         at.symlink_to(tmp_path / "nowhere")
     else:
-        at.write_text("something else" * 100)
+        at.write_text("{something else" * 100)
     done = call(local, "--status")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -110,6 +113,16 @@ def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_t
     assert "move it away" in done.stderr
     (local if fate == "a damaged database" else at).rename(tmp_path / "away")
     assert call(local, "--status").returncode == 0
+
+
+def test_the_dashboard_says_too_what_is_wrong_with_the_state(tmp_path: Path) -> None:
+    (tmp_path / "local").write_text("something else")
+    code = "import pathlib, sys, dashboard; dashboard.run.LOCAL = pathlib.Path(sys.argv[1]); "
+    code += "sys.exit(dashboard.main(['--stop']))"
+    command = [sys.executable, "-c", code, str(tmp_path / "local")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    said = f"error: something else is at {tmp_path}/local (File exists); move it away and run it again\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_state_that_was_moved_while_a_run_went_on_is_one_line(tmp_path: Path) -> None:

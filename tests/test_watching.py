@@ -342,6 +342,14 @@ def test_refuses_to_watch_nothing(tmp_path: Path) -> None:
     assert done.stderr == "error: no server of this clone runs; start one: python run.py --pipeline deployment\n"
 
 
+def test_says_what_is_wrong_with_the_state(home: Path) -> None:
+    folder = home.parent / "watching"
+    folder.write_text("something else")
+    done = watch(home)
+    said = f"error: something else is at {folder} (File exists); move it away and run it again\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.mark.parametrize(("token", "words"), [("", "a token; set SERVING_TOKEN"), ("wrong", "another token")])
 def test_says_which_server_asks_for_a_token(home: Path, tmp_path: Path, token: str, words: str) -> None:
     server = state.read(held_by(tmp_path))
