@@ -3,6 +3,7 @@
 import errno
 import http.client
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -113,6 +114,16 @@ def test_state_that_is_not_what_it_should_be_is_one_line_and_moving_it_away_is_t
     assert "move it away" in done.stderr
     (local if fate == "a damaged database" else at).rename(tmp_path / "away")
     assert call(local, "--status").returncode == 0
+
+
+def test_make_stops_and_removes_a_clone_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    clone = tmp_path / "it's m ü 2"
+    (clone / ".local").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", clone)
+    command = ["make", "stop", "clean", f"PY={shutil.which('true')}"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (clone / ".local").exists()
 
 
 def test_the_dashboard_says_too_what_is_wrong_with_the_state(tmp_path: Path) -> None:
