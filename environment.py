@@ -18,7 +18,7 @@ PLACES = ("ZENML_CONFIG_PATH", "SERVING_HOME")
 """Variables that name a folder of state; cron and systemd start without those of the shell."""
 
 UNREADABLE = "%?"
-"""What ZenML takes no database path with: its migrations fill in what follows a %, SQLAlchemy cuts at a ?."""
+"""What ZenML takes no path with: its migrations fill in what follows a %, SQLAlchemy cuts at a ?."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -55,12 +55,12 @@ def drop(*prefixes: str, but: Sequence[str] = ()) -> None:
 
 
 def check_path(path: str) -> None:
-    """Refuse a folder that ZenML cannot keep its database in."""
+    """Refuse a folder that ZenML cannot keep its database in, or be installed in."""
     shown = path.encode(errors="replace").decode()
     wrong = [f"no {sign} in a path" for sign in UNREADABLE if sign in path]
     wrong += ["only a path in UTF-8"] if shown != path else []
     if wrong:
-        raise UserError(f"ZenML cannot keep its state in {shown}: it takes {wrong[0]}; move or rename the folder")
+        raise UserError(f"ZenML cannot work in {shown}: it takes {wrong[0]}; move or rename the folder")
 
 
 def make_private(folder: Path) -> None:

@@ -300,7 +300,8 @@ def start_zenml(stack: files.Stack) -> None:
     home = Path(os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving")))
     os.environ["BENTOML_HOME"] = str(home.with_name("bentoml"))
     if stack.server is None:
-        environment.check_path(os.environ["ZENML_CONFIG_PATH"])
+        for path in (os.environ["ZENML_CONFIG_PATH"], sys.prefix):
+            environment.check_path(path)
     environment.make_private(LOCAL)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)

@@ -89,6 +89,15 @@ def test_a_path_that_zenml_cannot_read_is_one_line_before_anything_is_made(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_a_clone_at_such_a_path_is_refused_too_where_its_state_is_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "a % b").symlink_to(sys.prefix)
+    command = [str(tmp_path / "a % b/bin/python"), "-c", MAIN, str(tmp_path / "local"), "--status"]
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("ZENML")}
+    done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True)
+    said = f"error: ZenML cannot work in {tmp_path}/a % b: it takes no % in a path; move or rename the folder\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.mark.parametrize(
     "fate", ["a file", "a dangling link", "a file further down", "a damaged database", "damaged settings"]
 )
