@@ -55,6 +55,13 @@ def command(action: str) -> str:
     return f"python run.py {action} {os.environ.get(OPTIONS, '')}".rstrip()
 
 
+def command_of(name: str, action: str) -> str:
+    """Return the command that takes an action on the use case of a name, by the config that has it, if one does."""
+    found = [p for p in sorted((ROOT / "configs").glob("*.yaml")) if f"name: {name}" in p.read_text().splitlines()]
+    options = f"--config configs/{found[0].name}" if found else f"--set name={name}"
+    return f"python run.py {action} {options}"
+
+
 def printable(text: str) -> str:
     """Spell out what a terminal would obey or a log would break at: line breaks and other control characters."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

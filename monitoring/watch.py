@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import environment
-from config import ROOT, UserError
+from config import ROOT, UserError, command_of
 from serving import containers, state
 from serving.local import LocalServer, reached
 
@@ -79,7 +79,9 @@ def watch(home: Path, folder: Path, port: int, *, compose: bool) -> None:
             print(f"alerts      http://127.0.0.1:{port + 3}, told to {WEBHOOK}")
         if compose:
             print(f"grafana     http://127.0.0.1:{port + 4}")
-        print("next        python run.py --pipeline monitoring, whose results appear here; Ctrl-C ends it", flush=True)
+        for place, name in enumerate(found):
+            print(f"{'' if place else 'next':<12}{command_of(name, '--pipeline monitoring')}")
+        print("            whose results appear here; Ctrl-C ends it", flush=True)
         while True:
             _live(started, folder)
             time.sleep(TICK_SECONDS)

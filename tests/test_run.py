@@ -288,6 +288,11 @@ def test_a_command_that_is_printed_acts_on_what_this_one_did_and_can_be_pasted(
     assert len(first) < 100
 
 
+def test_a_server_that_is_watched_is_named_by_its_config() -> None:
+    assert config.command_of("fraud", "--status") == "python run.py --status --config configs/fraud.yaml"
+    assert config.command_of("ill", "--status") == "python run.py --status --set name=ill"
+
+
 @pytest.mark.parametrize(("served", "said"), [("2", True), ("1", False), (None, False)])
 def test_a_rollback_says_that_a_server_still_answers_with_the_other_version(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, served: str | None, said: bool
