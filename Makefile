@@ -7,7 +7,7 @@ INSTALL := $(if $(UV),uv pip install --quiet --compile-bytecode --python $(PY),$
 # What of Python's variables the shell has does not count, as in run.py.
 unexport $(filter-out PYTHON PYTHONPATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONIOENCODING,$(filter PYTHON%,$(.VARIABLES)))
 
-.PHONY: training demo dashboard watch notebook stop test test-stacks check format upgrade clean
+.PHONY: training demo dashboard mlflow watch notebook stop test test-stacks check format upgrade clean
 
 training: .venv/ready
 	$(PY) run.py --pipeline training $(ARGS)
@@ -17,6 +17,9 @@ demo: .venv/ready                 # the whole loop, on one screen: drift is inje
 
 dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
 	@$(PY) dashboard.py
+
+mlflow: .venv/ready               # what was tried in this clone and how it did, in the browser; `make stop` ends it
+	@$(PY) dashboard.py --mlflow
 
 watch: .venv/ready                # Prometheus on this clone's servers until Ctrl-C; ARGS=--compose adds Grafana
 	@$(PY) -m monitoring.watch $(ARGS)
@@ -49,7 +52,7 @@ upgrade: .venv/dev                # newest versions that requirements*.in allow,
 	  .venv/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 $$extra -o $${extra%.in}.txt; \
 	done                          # the same pins, wherever the place's own packages allow it
 
-stop:                             # the dashboard, and every server of this clone
+stop:                             # the dashboards, and every server of this clone
 	@$(PY) dashboard.py --stop
 	@$(PY) -c 'import commands, sys; sys.exit(commands.stop_all())'
 

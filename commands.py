@@ -33,19 +33,37 @@ def export_stack(name: str) -> int:
     return 0
 
 
-def show_history(name: str) -> int:
-    """Print the promotion log of a model."""
+def show_history(use_case: Config) -> int:
+    """Print every version of a model, then its promotion log."""
+    import console
     import registry
 
-    entries = registry.history(name)
-    if not entries:
-        raise UserError(f"'{name}' has no champion yet; train one: {command('--pipeline training')}")
+    versions, entries = registry.versions(use_case.name), registry.history(use_case.name)
+    if not versions and not entries:
+        raise UserError(f"'{use_case.name}' has no champion yet; train one: {command('--pipeline training')}")
+    console.show_versions(versions, entries[-1].version if entries else None, use_case.gate.metric)
     for entry in entries:
         before = f", replacing version {entry.replaces}" if entry.replaces else ""
         by = f"{entry.kind} by {entry.user}" + (f" in run {entry.run}" if entry.run else "")
         print(f"{entry.time:%Y-%m-%d %H:%M:%S} UTC  version {entry.version}{before} ({by})")
         for reason in entry.reasons:
             print(f"    {printable(reason)}")
+    return 0
+
+
+def compare(use_case: Config, versions: Sequence[int], folder: Path) -> int:
+    """Print what differs between two versions, and draw it."""
+    import console
+    import registry
+    from core.report import compare_page
+
+    first, second = versions
+    costs = use_case.model.threshold.costs
+    found = registry.compare(use_case.name, first, second, use_case.evaluation, costs)
+    page = folder / f"compare-{first}-{second}.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    page.write_text(compare_page(found), encoding="utf-8")
+    console.show_comparison(found, page)
     return 0
 
 

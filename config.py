@@ -232,6 +232,11 @@ class Threshold(Section):
     value: Share = 0.5
     """The threshold when `by: fixed`."""
 
+    @property
+    def costs(self) -> tuple[float, float]:
+        """Return what one false positive and one false negative cost."""
+        return self.false_positive, self.false_negative
+
 
 SKLEARN = ("linear_model", "ensemble", "tree", "svm", "neighbors", "naive_bayes", "neural_network",
            "discriminant_analysis", "gaussian_process", "kernel_ridge", "dummy", "cross_decomposition")  # fmt: skip
@@ -282,7 +287,8 @@ class Gate(Section):
     """Say what a model must show on the holdout to become champion."""
 
     metric: Metric | None = None
-    """What champion and challenger are compared by: roc_auc, accuracy or r2 by task when left out."""
+    """What champion and challenger are compared by: roc_auc, accuracy or r2 by task when left out. `cost` counts what
+    `model.threshold` says that a false positive and a false negative cost; the champion is counted by it too."""
     margin: float = Field(0.01, ge=0)
     """The challenger may be at most this much worse (non-inferiority margin, in units of the metric: for rmse
     and mae those of the target)."""
@@ -290,6 +296,8 @@ class Gate(Section):
     """Bounds that hold for any champion, by metric: a floor where greater is better, else a ceiling."""
     min_rows: int = Field(30, ge=1)
     """Judge on no fewer holdout rows."""
+    promote: Literal["auto", "off"] = "auto"
+    """`off`: for experiments; a model is registered and tracked, and never becomes champion."""
 
     @field_validator("minimum")
     @classmethod
@@ -520,17 +528,17 @@ def names(folder: str) -> list[str]:
     return sorted(p.stem for p in (ROOT / folder).glob("*.yaml"))
 
 
-def known(what: str, options: Iterable[str], given: str) -> str:
+def known(what: str, options: Iterable[str], given: str, most: int = 12) -> str:
     """Say which options exist and which one was probably meant: `stacks/ has a, b; did you mean 'a'?`.
 
-    Of many options the nearest twelve are named; more cannot be read.
+    Of many options the nearest are named; more cannot be read.
     """
     options = sorted(set(options))
     near = difflib.get_close_matches(given[:100], options, n=12, cutoff=0.5)  # a client may send megabytes
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    if len(options) > 12:
+    if len(options) > most:
         what = f"among {len(options)} names {what}"
-        options = sorted([*near, *(option for option in options if option not in near)][:12])
+        options = sorted([*near, *(option for option in options if option not in near)][:most])
     return f"{what} has {', '.join(options) or 'nothing'}{hint}"
 
 
@@ -583,7 +591,8 @@ def _sentence(error: Any, raw: Any) -> str:
         return f"'{where}' is missing"
     if error["type"] == "literal_error":
         options = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"'{where.removesuffix('.[key]')}': no '{error['input']}'; {known('it', options, str(error['input']))}"
+        named = known("it", options, str(error["input"]), len(options))
+        return f"'{where.removesuffix('.[key]')}': no '{error['input']}'; {named}"
     message = _PLAIN.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     if not where:
         return message

@@ -14,8 +14,10 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from config import command, printable
-from core.report import number
+from config import Recipe, command, printable
+from core.compare import differences, settings
+from core.metrics import default_metric
+from core.report import number, verdict_page
 
 MARKS = {
     "completed": ("✓", "green"),
@@ -25,6 +27,7 @@ MARKS = {
 }
 WARNINGS = 20  # printed; more scroll the verdict away
 COMMAND = re.compile(r"\b(python run\.py|make|curl|docker|kubectl) ")
+_LONGEST = 80  # characters of a value, such as a thousand dropped columns
 WAITING = ("·", "dim")
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
@@ -77,22 +80,44 @@ def show_training(run: Any, name: str, folder: Path) -> None:
 
 def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, str]]:
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
-    registration = outputs["registration"].load()
     scorecard, report = outputs["scorecard"].load(), outputs["contract_report"].load()
-    folder.mkdir(parents=True, exist_ok=True)
-    for page, shown in (("evaluation", scorecard), ("contract", report), ("verdict", outputs["verdict"].load())):
-        (folder / f"{page}.html").write_text(shown.page, encoding="utf-8")
-    promoted, pages = registration.decision == "promote", _shown(folder)
-    pairs = [(("verdict", f"{registration.decision}, version {registration.version} of {name}"))]
-    pairs += [("", reason) for reason in registration.reasons]
-    pairs += [("champion", f"version {registration.champion}" if registration.champion else "none yet")]
+    dry = "registration" not in outputs
+    verdict = outputs["judgement" if dry else "verdict"].load()
+    pages = {"evaluation": scorecard.page, "contract": report.page}
+    if dry:
+        said, champion = "in a dry run", verdict.champion_version
+        verdict = verdict.because("dry run: nothing was registered")
+        pages["verdict"] = verdict_page(name, verdict)
+        place = keep_pages(pages, folder, "dry-run", champion)
+    else:
+        registration = outputs["registration"].load()
+        said, champion = f"version {registration.version} of {name}", registration.champion
+        pages["verdict"] = verdict.page
+        place = keep_pages(pages, folder, f"v{registration.version}", champion)
+    promoted, shown = verdict.decision == "promote" and not dry, _shown(folder)
+    pairs = [("verdict", f"{verdict.decision}, {said}")]
+    pairs += [("", reason) for reason in verdict.reasons]
+    pairs += [("champion", f"version {champion}" if champion else "none yet")]
     for index, (metric, e) in enumerate(scorecard.estimates.items()):
         value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)})"
-        pairs.append(("" if index else "holdout", value))
-    warnings = few([finding.sentence for finding in report.warnings], f"{pages}/contract.html")
+        pairs.append(("" if index else f"holdout {100 * e.confidence:g} %", value))
+    warnings = few([finding.sentence for finding in report.warnings], f"{shown}/contract.html")
     pairs += [("" if index else "warnings", sentence) for index, sentence in enumerate(warnings)]
-    pairs += [("report", f"{pages}/evaluation.html, also verdict.html and contract.html")]
-    return [*pairs, ("next", then if promoted else f"read {pages}/verdict.html")]
+    pairs += [("report", f"{shown}/evaluation.html, also verdict.html and contract.html; kept in {place.name}/")]
+    return [*pairs, ("next", then if promoted else f"read {shown}/verdict.html")]
+
+
+def keep_pages(pages: dict[str, str], folder: Path, version: str, champion: int | None) -> Path:
+    """Write pages into the version's own folder and, as the latest, beside it, each with a link to the champion's."""
+    own = folder / version
+    own.mkdir(parents=True, exist_ok=True)
+    for place, up in ((own, "../"), (folder, "")):
+        for page, text in pages.items():
+            if champion and version != f"v{champion}" and (folder / f"v{champion}/{page}.html").exists():
+                link = f'<p><a href="{up}v{champion}/{page}.html">this page of the champion, version {champion}</a></p>'
+                text = text.replace("</h1>", f"</h1>\n{link}", 1)
+            (place / f"{page}.html").write_text(text, encoding="utf-8")
+    return own
 
 
 def show_deployment(run: Any, name: str, folder: Path) -> None:
@@ -209,6 +234,55 @@ def show_retraining(run: Any, name: str, folder: Path) -> None:
     fields(pairs + _training(run, name, folder, "its deployment, which begins now"))
 
 
+def show_versions(versions: list[Any], champion: int | None, metric: str | None) -> None:
+    """Print a block a version: what was decided, how it did, who trained it, and how its recipe differs.
+
+    It differs from the champion's; of the champion, or where there is none, what is not a default is shown.
+    """
+    cards = {version.number: version.card for version in versions}
+    best: Any = cards.get(champion)
+    for version in versions:
+        card = version.card
+        name = metric or (default_metric(card.contract.task) if card else "")
+        said = version.decision or "its run stopped before it was judged"
+        pairs = [(f"version {version.number}", said + (", the champion" if version.number == champion else ""))]
+        if (e := version.estimates.get(name)) is not None:
+            pairs += [(f"{name} {100 * e.confidence:g} %", f"{number(e.value)}   ({number(e.low)} – {number(e.high)})")]
+        if card is not None:
+            other = Recipe(name="default", data=card.recipe.data) if best in (None, card) else best.recipe
+            changed = differences(settings(other), settings(card.recipe))
+            lines = [
+                f"{d.what}: {_cut(d.second)}" + ("" if best in (None, card) else f", not {_cut(d.first)}")
+                for d in changed
+            ]
+            pairs += [("" if n else "recipe", line) for n, line in enumerate(lines or ["as the champion's"])]
+        pairs += [("trained", f"{version.time:%Y-%m-%d %H:%M:%S} UTC by {version.user}")]
+        fields(pairs)
+        print()
+
+
+def show_comparison(found: Any, page: Path) -> None:
+    """Print what differs between two versions."""
+    pairs = []
+    for title, rows in (("config", found.config), ("data", found.data)):
+        lines = [f"{row.what}: {_cut(row.first)} → {_cut(row.second)}" for row in rows]
+        pairs += [("" if n else title, line) for n, line in enumerate(few(lines, str(_shown(page))) or ["the same"])]
+    pairs += [("note", found.note)] if found.note else []
+    first, second = found.versions
+    if found.metrics:
+        level = f"{100 * found.metrics[0].lead.confidence:g} %"
+        ahead = f"a lead is positive where version {second} is better"
+        pairs += [("rows", f"{found.rows:,} that neither learned from; {ahead}")]
+        head = f"{'':<18}{f'v{first}':>8}{f'v{second}':>9}   lead, {level}"
+        pairs += [("metrics", head)]
+    for pair in found.metrics:
+        lead = f"{number(pair.lead.value)} ({number(pair.lead.low)} – {number(pair.lead.high)})"
+        both = f"{number(pair.first.value):>8}{number(pair.second.value):>9}"
+        pairs += [("", f"{pair.metric:<18}{both}   {lead}")]
+    pairs += [("" if n else "slices", f"version {v}, {group.sentence}") for n, (v, group) in enumerate(found.slices)]
+    fields([*pairs, ("report", f"{_shown(page)}")])
+
+
 def show_status(status: Any) -> None:
     """Print one deployment."""
     pairs = [(status.name, f"{status.state}, version {status.version}, release {status.release}")]
@@ -268,6 +342,10 @@ def few(sentences: list[str], page: str) -> list[str]:
     """Return the sentences; of many, as a table of thousands of columns has, the first and where the rest are."""
     more = len(sentences) - WARNINGS
     return sentences if more <= 0 else [*sentences[:WARNINGS], f"and {more:,} more: {page}"]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _shown(folder: Path) -> Path:

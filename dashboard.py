@@ -1,10 +1,14 @@
-"""Open the ZenML dashboard of this clone, at a port that no other clone's has: `python dashboard.py [--stop]`."""
+"""Open ZenML's dashboard or MLflow's on this clone's runs, at free ports: `dashboard.py [--mlflow | --stop]`."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import environment
@@ -12,7 +16,10 @@ import run
 from config import ROOT, UserError
 from stacks import apply, files
 
-PORT = 8237  # ZenML's own
+PORT, MLFLOW_PORT = 8237, 5000
+"""ZenML's own and MLflow's; where one is taken, the next free one is it."""
+PORTS = 100
+START_SECONDS = 120.0
 
 
 def main(arguments: list[str]) -> int:
@@ -20,6 +27,8 @@ def main(arguments: list[str]) -> int:
     environment.settle()
     try:
         with environment.disk_faults(run.LOCAL):
+            if arguments == ["--mlflow"]:
+                return start_mlflow()
             run.start_zenml(files.read("local"))
             return stop() if arguments == ["--stop"] else start()
     except UserError as err:
@@ -32,20 +41,16 @@ def start() -> int:
     with apply.one_at_a_time():
         apply.open_home()
     os.environ.pop("ZENML_STORE_URL", None)  # what runs ask; the browser asks the dashboard
-    from zenml.zen_server.deploy.deployer import LocalServerDeployer
-    from zenml.zen_server.deploy.exceptions import ServerDeploymentNotFoundError
-
-    port = None
-    with suppress(ServerDeploymentNotFoundError):
-        server: Any = LocalServerDeployer().get_server()
-        port = server.config.port if server.is_running else None
     code = "from zenml_cli import cli; cli()"  # the script beside Python names the folder that it was installed in
-    command = [sys.executable, "-c", code, "login", "--local", "--port", str(port or free_port())]
+    command = [sys.executable, "-c", code, "login", "--local", "--port", str(_port() or free_port(PORT))]
     return subprocess.run(command).returncode  # noqa: S603  (our own arguments)
 
 
 def stop() -> int:
-    """Stop this clone's dashboard; `zenml logout --local` leaves it running once a run has gone to the database."""
+    """Stop this clone's dashboards; `zenml logout --local` leaves it running once a run has gone to the database."""
+    if (server := _mlflow()) is not None:
+        os.killpg(server["pid"], signal.SIGTERM)
+    _mlflow_file().unlink(missing_ok=True)
     os.environ.pop("ZENML_STORE_URL", None)
     from zenml.utils.source_utils import set_custom_source_root
     from zenml.zen_server.deploy.deployer import LocalServerDeployer
@@ -55,17 +60,90 @@ def stop() -> int:
     return 0
 
 
-def free_port() -> int:
-    """Return ZenML's own port, or any other if that is taken."""
-    for port in (PORT, 0):
+def start_mlflow() -> int:
+    """Serve MLflow's pages on this clone's store in the background, unless they are, and print where."""
+    run.use_stack(files.read("local"))
+    from zenml.client import Client
+
+    import tracking
+
+    if (server := _mlflow()) is None:
+        with apply.one_at_a_time():
+            tracking.create_database()
+        tracker: Any = Client().active_stack.experiment_tracker
+        port, said = free_port(MLFLOW_PORT), _mlflow_file().with_suffix(".log")
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracker.get_tracking_uri()]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        with said.open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
+        server = {"pid": process.pid, "port": port, "born": _born(process.pid)}
+        _mlflow_file().write_text(json.dumps(server))
+        deadline = time.monotonic() + START_SECONDS
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"MLflow did not start at port {port}; {said} says why")
+            time.sleep(0.2)
+    print(f"MLflow shows this clone's runs at http://127.0.0.1:{server['port']}; make stop ends it")
+    for name, url in tracking.pages(f"http://127.0.0.1:{server['port']}").items():
+        print(f"{name:<20}{url}")
+    return 0
+
+
+def run_url(found: Any) -> str:
+    """Return where a dashboard shows a run: the server's, this clone's, or the one that `make dashboard` would open."""
+    from zenml.utils.dashboard_utils import get_run_url
+
+    if url := get_run_url(found):
+        return url
+    running = _port()
+    url = f"http://127.0.0.1:{running or free_port(PORT)}/projects/{found.project.name}/runs/{found.id}"
+    return url if running else f"{url} (after make dashboard)"
+
+
+def free_port(first: int) -> int:
+    """Return the first free port from there on."""
+    for port in range(first, first + PORTS):
         with socket.socket() as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+            with suppress(OSError):
                 tried.bind(("127.0.0.1", port))
-                return int(tried.getsockname()[1])
-            except OSError:
-                continue
-    raise UserError("no port is free on this machine")
+                return port
+    raise UserError(f"no port from {first} to {first + PORTS - 1} is free on this machine")
+
+
+def _port() -> int | None:
+    """Return the port of this clone's ZenML dashboard, if it runs."""
+    from zenml.utils.server_utils import get_local_server
+
+    server: Any = get_local_server()
+    return server.config.port if server is not None and server.is_running else None
+
+
+def _mlflow_file() -> Path:
+    return Path(os.environ["ZENML_CONFIG_PATH"]) / "mlflow.json"
+
+
+def _mlflow() -> dict[str, Any] | None:
+    """Return process and port of this clone's MLflow, if it runs."""
+    with suppress(OSError, ValueError, KeyError):
+        server: dict[str, Any] = json.loads(_mlflow_file().read_text())
+        if _born(server["pid"]) == server["born"]:
+            return server
+    return None
+
+
+def _born(pid: int) -> float | None:
+    """Return when a process was started: numbers come again."""
+    import psutil  # type: ignore[import-untyped]
+
+    with suppress(psutil.NoSuchProcess):
+        return float(psutil.Process(pid).create_time())
+    return None
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":

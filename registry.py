@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 import ledger
 import tracking
-from config import Config, UserError, command
-from core.bundle import Bundle
-from core.metrics import Scorecard
+from config import Config, Evaluation, UserError, command
+from core.bundle import Bundle, Card
+from core.compare import Comparison, compare_versions
+from core.gate import Verdict
+from core.metrics import Estimate, Scorecard
 from core.stand_in import StandIn
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -48,6 +50,19 @@ class Promotion(BaseModel):
     """Name of the ZenML run that promoted it."""
 
 
+@dataclass(frozen=True)
+class Version:
+    """What is on record of one version."""
+
+    number: int
+    time: datetime
+    user: str
+    decision: str
+    """promote, hold or reject, as it was decided in the end; nothing where its run stopped before."""
+    estimates: Mapping[str, Estimate]
+    card: Card | None
+
+
 class Reproduction(BaseModel):
     """What came of training a version again."""
 
@@ -66,6 +81,46 @@ class ChampionChanged(Exception):
 def history(name: str) -> list[Promotion]:
     """Return the log of a model, oldest first."""
     return ledger.entries(_log(name))
+
+
+def versions(name: str) -> list[Version]:
+    """Return every version of a model, whatever became of it, oldest first."""
+    from zenml.client import Client
+
+    if name not in _model_names():
+        return []
+    found = []
+    for stored in Client().list_model_versions(model=name, sort_by="asc:number", size=1000, hydrate=True).items:
+        scorecard, record = stored.get_artifact("scorecard"), stored.get_artifact("stand_in")
+        card = record and _content(record)
+        if card is None and (model := stored.get_artifact("model")) is not None:
+            card = _content(model)
+        estimates = scorecard and _content(scorecard)
+        found.append(
+            Version(
+                number=stored.number,
+                time=stored.created,
+                user=stored.user.name if stored.user else "",
+                decision=str(stored.run_metadata.get("verdict", "")),
+                estimates=estimates.estimates if estimates else {},
+                card=card.card if card else None,
+            )
+        )
+    return found
+
+
+def compare(name: str, first: int, second: int, evaluation: Evaluation, costs: tuple[float, float]) -> Comparison:
+    """Say what differs between two versions; both are measured on the second's holdout rows, or else the first's."""
+    stored = {version: _version(name, version) for version in (first, second)}
+    holdout, slices = None, []
+    for version in stored.values():
+        artifact = version.get_artifact("holdout_rows")
+        holdout = holdout if artifact is None or (rows := _content(artifact)) is None else rows
+        verdict = artifact and (version.get_artifact("verdict") or version.get_artifact("judgement"))
+        groups = (verdict and _content(verdict)) or None
+        slices += [(version.number, group) for group in (groups.groups if groups else ())]
+    models = known(name, first), known(name, second)
+    return compare_versions(name, (first, second), models, holdout, evaluation, costs, tuple(slices))
 
 
 def champion(name: str) -> Promotion | None:
@@ -104,14 +159,7 @@ def find_rival(name: str) -> tuple[int, Bundle | StandIn] | None:
     entry = champion(name)
     if entry is None:
         return None
-    found: Bundle | StandIn
-    bundle, fault = _bundle(name, entry.version)
-    if bundle is None or fault:
-        artifact = _version(name, entry.version).get_artifact("stand_in")
-        record = None if artifact is None else _content(artifact)
-        found = replace(record or StandIn.without_record(bundle.card if bundle else None), fault=fault)
-    else:
-        found = bundle
+    found = known(name, entry.version)
     if found.card is not None and found.card.fingerprint != entry.fingerprint:
         raise UserError(f"champion version {entry.version} of '{name}' is not the model that was promoted")
     return entry.version, found
@@ -124,7 +172,10 @@ def in_production(use_case: Config) -> tuple[Config, list[str]]:
         return use_case, []
     recipe = rival[1].card.recipe
     data = recipe.data.model_copy(update={key: getattr(use_case.data, key) for key in READING})
-    settled = use_case.model_copy(update={"data": data, "split": recipe.split, "model": recipe.model})
+    threshold, now = recipe.model.threshold, use_case.model.threshold
+    costs = {"false_positive": now.false_positive, "false_negative": now.false_negative}  # facts of today, no recipe
+    model = recipe.model.model_copy(update={"threshold": threshold.model_copy(update=costs)})
+    settled = use_case.model_copy(update={"data": data, "split": recipe.split, "model": model})
     differences = [
         f"{section}.{key}: {before}, as the champion; the config has {now}"
         for section in ("data", "split", "model")
@@ -132,6 +183,16 @@ def in_production(use_case: Config) -> tuple[Config, list[str]]:
         if before != (now := getattr(use_case, section).model_dump()[key])
     ]
     return settled, differences
+
+
+def known(name: str, version: int) -> Bundle | StandIn:
+    """Return a version's bundle or, where that cannot be loaded, what is on record of it."""
+    bundle, fault = _bundle(name, version)
+    if bundle is not None and not fault:
+        return bundle
+    artifact = _version(name, version).get_artifact("stand_in")
+    record = None if artifact is None else _content(artifact)
+    return replace(record or StandIn.without_record(bundle.card if bundle else None), fault=fault)
 
 
 def is_gone(name: str, version: int) -> bool:
@@ -220,6 +281,43 @@ def promote(
     except ledger.Taken as err:
         raise ChampionChanged from err
     return entry
+
+
+def decide(
+    name: str, version: int, fingerprint: str, judgement: Verdict, promote_it: Literal["auto", "off"], run: str
+) -> Verdict:
+    """Promote the version where its judgement, its past and the config allow it; return what was decided, and why."""
+    if judgement.decision != "promote":
+        return judgement
+    if version == judgement.champion_version:  # it was lost, record and card and all
+        return judgement.held(f"it is the same model as champion v{version}")
+    if (withdrawn := rolled_back(name, version)) is not None:
+        return judgement.held(
+            f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
+            f"only a person brings it back: {command(f'--rollback {version}')}"
+        )
+    if promote_it == "off":
+        return judgement.held("it would be promoted, but gate.promote is off")
+    replaces = judgement.champion_version
+    try:
+        promote(name, version, fingerprint, replaces=replaces, reasons=judgement.reasons, run=run)
+    except ChampionChanged:
+        return judgement.held(
+            "another run promoted its model while this one was judged; run again to be compared with it"
+        )
+    return judgement
+
+
+def keep_verdict(name: str, version: int, verdict: UUID, decision: str) -> None:
+    """Put what was decided about a version on record with it: an artifact, and the one word."""
+    from zenml import log_metadata
+    from zenml.client import Client
+    from zenml.model.utils import link_artifact_version_to_model_version
+
+    client = Client()
+    stored = client.get_model_version(name, version)
+    link_artifact_version_to_model_version(client.get_artifact_version(verdict), stored)
+    log_metadata(metadata={"verdict": decision}, model_version_id=stored.id)
 
 
 def rollback(name: str, version: int | None, reason: str) -> Promotion:
@@ -382,13 +480,14 @@ def _mirror(name: str, drawing: list[_Drawing]) -> None:
 
     for stored in (drawn.version for drawn in reversed(drawing) if not drawn.is_mirrored):
         if not tracking.is_registered(name, stored.number):
-            parts = {part: stored.get_artifact(part) for part in ("scorecard", "contract_report", "verdict")}
-            found: dict[str, Any] = {part: artifact and _content(artifact) for part, artifact in parts.items()}
+            parts = {page: stored.get_artifact(part) for page, part in tracking.PAGES.items()}
+            found: dict[str, Any] = {page: part and _content(part) for page, part in parts.items()}
             bundle, fault = _bundle(name, stored.number)
-            if bundle is not None and not fault and all(found.values()):
-                pages = {page: found[part].page for page, part in tracking.PAGES.items()}
-                with tracking.resumed(str(stored.run_metadata["run"])):
-                    tracking.record(name, stored.number, bundle, found["scorecard"], pages)
+            if bundle is not None and not fault and found["contract"] and found["evaluation"]:
+                # A run that was killed before it decided has no verdict.
+                pages = {page: result.page for page, result in found.items() if result}
+                with tracking.resumed(name, str(stored.run_metadata["run"])):
+                    tracking.record(name, stored.number, bundle, found["evaluation"], pages)
         log_metadata(metadata={MIRRORED: True}, model_version_id=stored.id)
 
 

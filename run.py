@@ -80,7 +80,7 @@ POLL_SECONDS = 2.0
 
 TRAFFIC = ("scenario", "rows", "label_delay", "seed", "start", "batch")
 GOES_WITH = {
-    "target": "new_config", "reason": "rollback", "deploy": "rollback", "schedule": "pipeline",
+    "target": "new_config", "dry_run": "pipeline", "reason": "rollback", "deploy": "rollback", "schedule": "pipeline",
     **dict.fromkeys(TRAFFIC, "simulate"),
 }  # fmt: skip
 
@@ -108,7 +108,9 @@ def parser() -> Parser:
     act = parse.add_mutually_exclusive_group(required=True)
     act.add_argument("--pipeline", metavar="NAME", help="run this pipeline")
     act.add_argument("--list", action="store_true", help="list pipelines, configs and stacks")
-    act.add_argument("--history", action="store_true", help="who was champion when, and why")
+    act.add_argument("--history", action="store_true", help="every version, and who was champion when, and why")
+    act.add_argument("--compare", nargs=2, type=number, metavar="VERSION",
+                     help="what differs between two versions, and how they do on the same rows")  # fmt: skip
     act.add_argument("--rollback", nargs="?", type=number, const=0, metavar="VERSION",
                      help="make the previous champion (or this earlier one) current again")  # fmt: skip
     act.add_argument("--reproduce", type=number, metavar="VERSION",
@@ -130,6 +132,8 @@ def parser() -> Parser:
                        help="change also what other stacks use, where the stack file differs")  # fmt: skip
     parse.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="changes",
                        help="change one value of the config; repeatable")  # fmt: skip
+    parse.add_argument("--dry-run", action="store_true",
+                       help="with --pipeline training: judge the model, register nothing")  # fmt: skip
     parse.add_argument("--no-cache", action="store_true", help="run every step again")
     parse.add_argument("--schedule", metavar="CRON", help="with --pipeline: run it by the clock, as at '7 * * * *'")
     parse.add_argument("--target", metavar="COLUMN", help="with --new-config: the column to predict")
@@ -184,6 +188,8 @@ def act(given: argparse.Namespace) -> int:
         return commands.new_config(given.new_config, given.target, given.changes)
     if given.pipeline and given.pipeline not in pipelines():
         raise UserError(f"no pipeline '{given.pipeline}'; {known('pipelines/', pipelines(), given.pipeline)}")
+    if given.dry_run and (given.pipeline != "training" or given.schedule is not None):
+        raise UserError("--dry-run goes with --pipeline training, without --schedule: nothing else runs dry")
     if given.schedule is not None:
         given.schedule = scheduling.USUAL.get(given.schedule.strip(), given.schedule)
         scheduling.read_cron(given.schedule)
@@ -214,9 +220,11 @@ def act(given: argparse.Namespace) -> int:
         unfinished.close_killed()
         registry.repair(use_case.name)
     if given.pipeline:
-        return run_pipeline(given.pipeline, use_case, stack, cache=not given.no_cache)
+        return run_pipeline(given.pipeline, use_case, stack, cache=not given.no_cache, dry=given.dry_run)
     if given.history:
-        return commands.show_history(use_case.name)
+        return commands.show_history(use_case)
+    if given.compare:
+        return commands.compare(use_case, given.compare, LOCAL / "reports" / use_case.name)
     if given.reproduce is not None:
         return commands.reproduce(use_case.name, given.reproduce)
     if given.status:
@@ -308,12 +316,15 @@ def start_zenml(stack: files.Stack) -> None:
     gc.set_threshold(100_000, 50, 50)  # importing makes millions of objects that live to the end
 
 
-def run_pipeline(name: str, use_case: Config, stack: files.Stack, *, cache: bool, after: str | None = None) -> int:
+def run_pipeline(
+    name: str, use_case: Config, stack: files.Stack, *, cache: bool, after: str | None = None, dry: bool = False
+) -> int:
     """Run a pipeline, show its progress, say what came of it, and run what it asks for next.
 
     `after` is the run that asked; its name is a tag of this one, so the dashboard finds both together.
     """
     import console
+    import dashboard
     import tracking
 
     if name == "retraining":
@@ -335,7 +346,8 @@ def run_pipeline(name: str, use_case: Config, stack: files.Stack, *, cache: bool
         tags = [f"after {after}"] if after else []
         options = where(stack, module) | {"run_name": run_name, "enable_cache": None if cache else False, "tags": tags}
         try:
-            start(getattr(module, name).with_options(**options), use_case, None if stack.runs_here else run_name)
+            pipeline, elsewhere = getattr(module, name).with_options(**options), None if stack.runs_here else run_name
+            start(pipeline, use_case, elsewhere, **({"dry_run": True} if dry else {}))
             run = finished(run_name)
         except KeyboardInterrupt as err:
             said = "" if stack.runs_here else f"no longer waiting; what has begun of run {run_name} goes on where it is"
@@ -349,6 +361,7 @@ def run_pipeline(name: str, use_case: Config, stack: files.Stack, *, cache: bool
         print(f"run {run_name} is {run.status.value}", file=sys.stderr)
         return 1
     getattr(console, f"show_{name}")(run, use_case.name, LOCAL / "reports" / use_case.name)
+    print(f"run      {dashboard.run_url(run)}")  # whole, so that a terminal opens it
     then = follow_up(name, run)
     return run_pipeline(then, use_case, stack, cache=cache, after=run_name) if then else 0
 
@@ -385,13 +398,13 @@ def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
     return options
 
 
-def start(pipeline: Any, use_case: Config, elsewhere: str | None) -> None:
+def start(pipeline: Any, use_case: Config, elsewhere: str | None, **how: bool) -> None:
     """Build the steps' image where they need one, and run; an image that cannot be built is a UserError.
 
     A step that fails `elsewhere`, in a run of that name, is an exception of the orchestrator; its own is on record.
     """
     try:
-        pipeline(config=use_case)
+        pipeline(config=use_case, **how)
     except UserError:
         raise
     except Exception as err:

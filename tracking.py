@@ -27,6 +27,10 @@ ZENML_VERSION = "zenml_version"
 RECIPE = "recipe.json"
 PAGES = {"contract": "contract_report", "evaluation": "scorecard", "verdict": "verdict"}
 """What MLflow shows, and the artifact that it is the page of."""
+KIND = "mlflow.experimentKind", "custom_model_development"
+"""Tag of an experiment that is no language model's."""
+METRICS = "workflowType=machine_learning&compareRunsMode=CHART"
+"""What of an address makes MLflow open an experiment on its runs' metrics, not on the traces that it has none of."""
 _LONGEST = 6000  # characters of a parameter's value in MLflow
 
 
@@ -35,6 +39,13 @@ def has_tracker() -> bool:
     from zenml.client import Client
 
     return "experiment_tracker" in {kind.value for kind in Client().active_stack_model.components}
+
+
+def options(name: str) -> dict[str, Any]:
+    """Return the options of a step that is tracked where there is a tracker: one experiment a use case."""
+    if not has_tracker():
+        return {}
+    return {"experiment_tracker": True, "settings": {"experiment_tracker": {"experiment_name": name}}}
 
 
 def create_database() -> None:
@@ -60,13 +71,13 @@ def is_registered(name: str, version: int) -> bool:
 
 
 @contextmanager
-def resumed(run_name: str) -> Iterator[None]:
-    """Go on with the MLflow run of a pipeline run that was killed, `training-NAME-…`, or begin it."""
+def resumed(name: str, run_name: str) -> Iterator[None]:
+    """Go on with the MLflow run of a pipeline run that was killed, in the experiment of its use case, or begin it."""
     import mlflow
 
-    tracker, pipeline = _configure(), run_name.partition("-")[0]
-    experiment = tracker._set_active_experiment(pipeline)  # it alone knows where the files belong
-    run_id = tracker.get_run_id(experiment_name=pipeline, run_name=run_name)
+    tracker = _configure()
+    experiment = tracker._set_active_experiment(name)  # it alone knows where the files belong
+    run_id = tracker.get_run_id(experiment_name=name, run_name=run_name)
     with mlflow.start_run(run_id, experiment.experiment_id, run_name, nested=True):
         yield
 
@@ -89,6 +100,7 @@ def record(
     from mlflow.exceptions import MlflowException
 
     card = bundle.card
+    mlflow.set_experiment_tag(*KIND)
     mlflow.set_tags({ZENML_VERSION: version, "data": card.data, "code": card.code, "model": card.model})
     mlflow.log_params(_parameters(card.recipe))
     mlflow.log_text(card.recipe.model_dump_json(indent=1), RECIPE)
@@ -110,8 +122,7 @@ def record(
         if "UNIQUE constraint failed: datasets" not in str(err):
             raise
         mlflow.log_input(data, context="training")  # a run at the same time was first with the same rows
-    for page, text in pages.items():
-        mlflow.log_text(text, f"{page}.html")
+    show(pages)
     logged = mlflow.sklearn.log_model(
         bundle.pipeline,
         name="model",
@@ -135,6 +146,23 @@ def record(
         model_id=logged.model_id,
         tags={ZENML_VERSION: str(version)},
     )
+
+
+def pages(server: str) -> dict[str, str]:
+    """Return where a server of the active stack's MLflow shows each use case."""
+    import mlflow
+
+    _configure()
+    found = mlflow.search_experiments(order_by=["name"], filter_string=f"tags.`{KIND[0]}` = '{KIND[1]}'")
+    return {each.name: f"{server}/#/experiments/{each.experiment_id}/runs?{METRICS}" for each in found}
+
+
+def show(pages: Mapping[str, str]) -> None:
+    """Add pages to the step's MLflow run."""
+    import mlflow
+
+    for page, text in pages.items():
+        mlflow.log_text(text, f"{page}.html")
 
 
 def point_aliases(name: str, champion: int | None, challenger: int | None) -> None:

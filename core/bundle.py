@@ -63,14 +63,13 @@ class Card(BaseModel):
 
     def beside(self, labels: pd.Series, scores: np.ndarray) -> Predictions:
         """Return scores of this model, whenever they were given, beside the labels that came."""
-        threshold = self.recipe.model.threshold
         return Predictions(
             task=self.contract.task,
             truth=encode_target(labels, self.contract),
             scores=scores,
             threshold=self.threshold,
             labels=self.contract.classes,
-            costs=(threshold.false_positive, threshold.false_negative),
+            costs=self.recipe.model.threshold.costs,
         )
 
 

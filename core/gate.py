@@ -6,6 +6,7 @@ at most 1 - confidence of all cases; `python -m benchmarks.gate` measures that s
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from core.metrics import (
     estimate,
     estimate_difference,
     greater_is_better,
+    unit,
 )
 from core.paged import Paged
 from core.stand_in import StandIn
@@ -46,6 +48,8 @@ class Condition(BaseModel):
     n: int
     confidence: float
     """Of each bound by itself (one-sided)."""
+    unit: str = ""
+    """What the values are counted in."""
     sentence: str
 
 
@@ -67,7 +71,7 @@ class Group(BaseModel):
         new, old = self.challenger, self.champion
         return (
             f"{self.name}: {self.metric} is {new.value:.4g} [{new.low:.4g}, {new.high:.4g}], the champion's "
-            f"{old.value:.4g} [{old.low:.4g}, {old.high:.4g}] (n = {self.rows:,})"
+            f"{old.value:.4g} [{old.low:.4g}, {old.high:.4g}] (n = {self.rows:,}, {100 * new.confidence:g} %)"
         )
 
 
@@ -81,9 +85,13 @@ class Verdict(Paged):
     rows: int
     groups: tuple[Group, ...] = ()
 
+    def because(self, reason: str) -> "Verdict":
+        """Return the verdict with one more reason, which comes first."""
+        return self.model_copy(update={"reasons": (reason, *self.reasons)})
+
     def held(self, reason: str) -> "Verdict":
         """Return the verdict as a hold for one more reason, which comes first."""
-        return self.model_copy(update={"decision": "hold", "reasons": (reason, *self.reasons)})
+        return self.because(reason).model_copy(update={"decision": "hold"})
 
 
 def judge(
@@ -99,15 +107,16 @@ def judge(
 ) -> Verdict:
     """Compare the challenger with the minimum bounds, a constant and the champion, on the same rows.
 
-    `prior` holds the training class shares in label order, or the training mean. Any failed condition
-    rejects, else any inconclusive one holds, else the model is promoted; beside a champion it is enough not to
-    fail against the constant. `notes` are reasons that decide nothing. An unknown metric is a UserError.
+    Both are judged in the challenger's costs: two currencies cannot be compared. `prior` holds the training class
+    shares in label order, or the training mean. Every condition counts: any failed one rejects, else any inconclusive
+    one holds, else the model is promoted. `notes` are reasons that decide nothing. An unknown metric is a UserError.
     """
     task, n = challenger.task, len(challenger.truth)
     metric = check_metric(gate.metric or default_metric(task), task, "gate.metric")
     for name in gate.minimum:
         check_metric(name, task, "gate.minimum")
     rival = "the champion" if champion_version is None else f"champion v{champion_version}"
+    champion = champion and replace(champion, costs=challenger.costs)
     obstacle = f"it is the same model as {rival}" if same_model else _too_little(challenger, gate)
     if obstacle is None and champion is not None and not np.array_equal(champion.truth, challenger.truth):
         obstacle = f"{rival} and the challenger do not name the same classes, so they cannot be compared"
@@ -117,24 +126,24 @@ def judge(
     # Both ends of a two-sided interval at 2c - 1 are one-sided bounds at c.
     one_sided = evaluation.model_copy(update={"confidence": 2 * evaluation.confidence - 1})
     found = estimate(challenger, gate.minimum, one_sided)
+
+    def condition(name: str, metric: str, against: str, found: Estimate, bound: float, floor: bool) -> Condition:
+        return _condition(name, metric, against, found, bound, floor, evaluation, unit(metric, challenger))
+
     conditions = [
-        _condition(f"minimum_{name}", name, name, found[name], bound, greater_is_better(name), evaluation)
+        condition(f"minimum_{name}", name, "", found[name], bound, greater_is_better(name))
         for name, bound in gate.minimum.items()
     ]
     constant = constant_predictions(challenger, prior)
     lead = estimate_difference(metric, challenger, constant, one_sided)
-    conditions.append(_condition("beats_constant", metric, f"{metric} against a constant", lead, 0, True, evaluation))
+    conditions.append(condition("beats_constant", metric, " against a constant", lead, 0, True))
     if champion is None:
-        notes = notes or ("first model: no champion to compare with, only minimum bounds",)
+        notes = notes or ("first model: no champion to compare with, only a constant and the minimum bounds",)
     else:
         lead = estimate_difference(metric, challenger, champion, one_sided)
-        subject = f"{metric} against {rival}"
-        conditions.append(_condition("not_worse_than_champion", metric, subject, lead, -gate.margin, True, evaluation))
+        conditions.append(condition("not_worse_than_champion", metric, f" against {rival}", lead, -gate.margin, True))
 
-    # Beside a champion the constant can only reject: a model that is cleared against a champion far above it is not
-    # held because these rows are too few to tell it from a constant as well.
-    safeguard = "beats_constant" if champion is not None else None
-    outcomes = {c.outcome for c in conditions if c.name != safeguard or c.outcome == "failed"}
+    outcomes = {c.outcome for c in conditions}
     decision: Decision = "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
     # The champion comes last above and first here: among equals it is what people ask for.
     failed, open_, passed = (
@@ -194,6 +203,7 @@ def compare_group(
 ) -> Group:
     """Measure both models on a part of the rows by the metric of the gate, each with its two-sided interval."""
     metric = gate.metric or default_metric(challenger.task)
+    champion = replace(champion, costs=challenger.costs)
     new, old = (estimate(predictions, [metric], evaluation)[metric] for predictions in (challenger, champion))
     return Group(name=name, rows=len(challenger.truth), metric=metric, challenger=new, champion=old)
 
@@ -214,7 +224,14 @@ def _too_little(predictions: Predictions, gate: Gate) -> str | None:
 
 
 def _condition(
-    name: str, metric: str, subject: str, found: Estimate, bound: float, floor: bool, evaluation: Evaluation
+    name: str,
+    metric: str,
+    against: str,
+    found: Estimate,
+    bound: float,
+    floor: bool,
+    evaluation: Evaluation,
+    unit: str,
 ) -> Condition:
     """Hold an estimate against a floor or a ceiling; a metric that is undefined decides nothing."""
     good, bad = (found.low, found.high) if floor else (-found.high, -found.low)
@@ -222,9 +239,11 @@ def _condition(
     outcome: Outcome = "passed" if good > limit else "failed" if bad < limit else "inconclusive"
     asked = "above" if floor else "below"
     sign = "+" if name != f"minimum_{metric}" else ""
+    weighed = f" ({unit})" if metric == "cost" else ""
     sentence = (
-        f"{outcome}: {subject} is {found.value:{sign}.4g} [{found.low:{sign}.4g}, {found.high:{sign}.4g}],"
-        f" must be {asked} {bound:{sign}.4g} (n = {found.n:,})"
+        f"{outcome}: {metric}{weighed}{against} is {found.value:{sign}.4g}"
+        f" [{found.low:{sign}.4g}, {found.high:{sign}.4g}],"
+        f" must be {asked} {bound:{sign}.4g} (n = {found.n:,}, one-sided {100 * evaluation.confidence:g} %)"
     )
     return Condition(
         name=name,
@@ -236,5 +255,6 @@ def _condition(
         high=found.high,
         n=found.n,
         confidence=evaluation.confidence,
+        unit=unit,
         sentence=sentence,
     )

@@ -173,6 +173,14 @@ def greater_is_better(name: str) -> bool:
     return next(table[name].greater_is_better for table in METRICS.values() if name in table)
 
 
+def unit(name: str, predictions: Predictions) -> str:
+    """Say what a metric is counted in; nothing where it is a share or a score of its own."""
+    if name == "cost":
+        false_positive, false_negative = predictions.costs
+        return f"a row, {false_positive:g} for a false positive, {false_negative:g} for a false negative"
+    return {"rmse": "in the target's unit", "mae": "in the target's unit", "log_loss": "in nats"}.get(name, "")
+
+
 def check_metric(name: str, task: Task, where: str) -> str:
     """Return the name, or raise a UserError that lists the metrics of the task."""
     if name not in METRICS[task]:

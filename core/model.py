@@ -74,7 +74,7 @@ def train(rows: pd.DataFrame, contract: DataContract, split: SplitRule, recipe: 
         scores=scores,
         threshold=threshold,
         labels=contract.classes,
-        costs=(rule.false_positive, rule.false_negative),
+        costs=rule.costs,
     )
     prior = np.bincount(truth.astype(int)) / len(truth) if contract.classes else [truth.mean()]
     model_file = pickled(pipeline)

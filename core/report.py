@@ -17,7 +17,7 @@ from core.checks import ContractReport
 from core.contract import Column, DataContract
 from core.features import sources
 from core.gate import Condition, Verdict
-from core.metrics import Estimate, Predictions, default_metric, measure
+from core.metrics import Estimate, Predictions, constant_predictions, default_metric, measure, unit
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 5
 IMPORTANCE_COLUMNS = 50
@@ -34,12 +34,15 @@ def evaluation_page(
     """Show metrics with intervals, the plots of the task, column importance, and the model's origin."""
     from core.plots import draw_plots  # with scikit-learn, which other pages do without
 
+    constant = constant_predictions(predictions, bundle.card.prior)
     return _page(
         "evaluation.html",
         card=bundle.card,
         estimator=type(bundle.pipeline[-1]).__name__,
         rows=len(rows),
         estimates=estimates,
+        constant={name: measure(name, constant) for name in estimates},
+        units={name: unit(name, predictions) for name in estimates},
         plots=draw_plots(predictions),
         importance=column_importance(bundle, rows, predictions),
         importance_metric=default_metric(predictions.task),
@@ -55,6 +58,11 @@ def contract_page(name: str, report: ContractReport, contract: DataContract) -> 
 def verdict_page(name: str, verdict: Verdict) -> str:
     """Show the decision with its reasons and every condition."""
     return _page("verdict.html", name=name, verdict=verdict)
+
+
+def compare_page(comparison: Any) -> str:
+    """Show how two versions differ; `comparison` is a `core.compare.Comparison`."""
+    return _page("compare.html", c=comparison)
 
 
 def deployment_page(deployment: Any) -> str:
@@ -177,9 +185,9 @@ def _moment(text: Any) -> str:
     return str(text).removesuffix("T00:00:00").replace("T", " ")
 
 
-def _places(condition: Condition) -> dict[str, float] | None:
-    """Place low, value, high and bound on a scale from 0 to 100; None if one of them is undefined."""
-    values = {name: float(getattr(condition, name)) for name in ("low", "value", "high", "bound")}
+def _places(found: Condition | Estimate) -> dict[str, float] | None:
+    """Place low, value, high and bound, else zero, on a scale from 0 to 100; None if one of them is undefined."""
+    values = {name: float(getattr(found, name, 0)) for name in ("low", "value", "high", "bound")}
     if not all(map(math.isfinite, values.values())):
         return None
     start, span = min(values.values()), np.ptp(list(values.values())) or 1.0

@@ -30,7 +30,6 @@ from steps.weigh_feedback import weigh_feedback
 def retraining(config: Config) -> None:
     """Add labelled traffic to the training rows, fit, judge old and new rows, and keep the record."""
     deployer.active()  # whoever serves also knows where the log is
-    tracked = tracking.has_tracker()
     labelled_rows, _ = join_labels(config)
     decision = weigh_feedback(labelled_rows, config)
     champion, version = fetch_champion(config.name)
@@ -54,7 +53,7 @@ def retraining(config: Config) -> None:
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe, after=begun)
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
-    verdict = compare_on_feedback(
+    judgement = compare_on_feedback(
         model,
         champion,
         version,
@@ -65,6 +64,15 @@ def retraining(config: Config) -> None:
         config.evaluation,
         config.serving,
     )
-    register_model.with_options(experiment_tracker=tracked)(
-        model, train_rows, holdout_rows, watched_rows, scorecard, stand_in, verdict, contract_report, tracked
+    register_model.with_options(**tracking.options(config.name))(
+        model,
+        train_rows,
+        holdout_rows,
+        watched_rows,
+        scorecard,
+        stand_in,
+        judgement,
+        contract_report,
+        config.gate.promote,
+        tracking.has_tracker(),
     )

@@ -23,9 +23,8 @@ from steps.validate_rows import validate_rows
     execution_mode=ExecutionMode.FAIL_FAST,
     enable_artifact_metadata=False,  # 10 ms an artifact; the steps that read the table and fit the model turn it on
 )
-def training(config: Config) -> None:
-    """Read and check the rows, fit a model, judge it against the champion, and keep the record."""
-    tracked = tracking.has_tracker()
+def training(config: Config, dry_run: bool = False) -> None:
+    """Read and check the rows, fit a model, judge it against the champion, and keep the record, unless it runs dry."""
     champion, version = fetch_champion(config.name)
     rows, reading = ingest_rows(config.data, champion)
     train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
@@ -44,7 +43,18 @@ def training(config: Config) -> None:
     accepted = accept_rows(contract, contract_report)
     model = train_model(train_rows, accepted, split_rule, config.recipe)
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
-    verdict = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation, config.serving)
-    register_model.with_options(experiment_tracker=tracked)(
-        model, train_rows, holdout_rows, holdout_rows, scorecard, stand_in, verdict, contract_report, tracked
+    judgement = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation, config.serving)
+    if dry_run:
+        return
+    register_model.with_options(**tracking.options(config.name))(
+        model,
+        train_rows,
+        holdout_rows,
+        holdout_rows,
+        scorecard,
+        stand_in,
+        judgement,
+        contract_report,
+        config.gate.promote,
+        tracking.has_tracker(),
     )

@@ -8,13 +8,11 @@ from zenml import step
 from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
 from core.gate import Verdict, judge_models
-from core.report import verdict_page
 from core.stand_in import StandIn
 from serving.check import hold_undeployable
-from steps.materializers import Report
 
 
-@step(output_materializers=Report)
+@step
 def compare_models(
     model: Bundle,
     champion: Bundle | StandIn | None,
@@ -23,11 +21,10 @@ def compare_models(
     gate: Gate,
     evaluation: Evaluation,
     serving: Serving,
-) -> Annotated[Verdict, "verdict"]:
-    """Let both models predict the same rows, none of which either has seen, and return the verdict.
+) -> Annotated[Verdict, "judgement"]:
+    """Let both models predict the same rows, none of which either has seen, and return the judgement.
 
     One that could not be deployed is not promoted.
     """
     verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
-    verdict = hold_undeployable(verdict, model, holdout_rows, serving)
-    return verdict.with_page(verdict_page(model.card.recipe.name, verdict))
+    return hold_undeployable(verdict, model, holdout_rows, serving)

@@ -9,13 +9,11 @@ from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
 from core.feedback import History, compare_sides
 from core.gate import Verdict, judge_models
-from core.report import verdict_page
 from core.stand_in import StandIn
 from serving.check import hold_undeployable
-from steps.materializers import Report
 
 
-@step(output_materializers=Report)
+@step
 def compare_on_feedback(
     model: Bundle,
     champion: Bundle | StandIn,
@@ -26,7 +24,7 @@ def compare_on_feedback(
     gate: Gate,
     evaluation: Evaluation,
     serving: Serving,
-) -> Annotated[Verdict, "verdict"]:
+) -> Annotated[Verdict, "judgement"]:
     """Let both models predict the holdout, which neither has seen, and say how each does on old and on new rows.
 
     One that could not be deployed is not promoted.
@@ -37,5 +35,4 @@ def compare_on_feedback(
     judged = "old and new rows" if history.keep else "new rows alone"
     reasons = (*verdict.reasons, f"judged on {judged}, since the rows of before are {history.sentence}")
     reasons = (*reasons, *(group.sentence for group in groups))
-    verdict = verdict.model_copy(update={"groups": groups, "reasons": reasons})
-    return verdict.with_page(verdict_page(model.card.recipe.name, verdict))
+    return verdict.model_copy(update={"groups": groups, "reasons": reasons})

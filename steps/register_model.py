@@ -1,21 +1,19 @@
 """Put the model on record and, if the verdict says so, in charge."""
 
-import logging
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
-from zenml import get_step_context, step
+from zenml import get_step_context, save_artifact, step
 from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
 
 import registry
 import tracking
-from config import command
 from core.bundle import Bundle
 from core.checks import ContractReport
 from core.gate import Decision, Verdict
 from core.metrics import Scorecard
-
-log = logging.getLogger(__name__)
+from core.report import verdict_page
+from steps.materializers import Report
 
 
 class Registration(BaseModel):
@@ -38,57 +36,46 @@ def register_model(
     watched_rows: UnmaterializedArtifact,
     scorecard: Scorecard,
     stand_in: UnmaterializedArtifact,
-    verdict: Verdict,
+    judgement: Verdict,
     contract_report: ContractReport,
+    promote: Literal["auto", "off"],
     tracked: bool,
 ) -> Annotated[Registration, "registration"]:
-    """Register the model once, whatever the verdict; promote it if its rival is still champion.
+    """Register the model once, whatever the judgement; promote it if it may be and its rival is still champion.
 
     Its rows are put on record with it, unread: what it learned from, what it was judged on, and the holdout rows that
     stand for what it will meet; also what it said of the holdout, for the day when it cannot be loaded any more.
+    What was decided in the end is the artifact `verdict`, with its page.
     """
     context = get_step_context()
-    name = model.card.recipe.name
+    name, run = model.card.recipe.name, context.pipeline_run.name
     version = registry.find(name, model.fingerprint)
     gone = version is not None and registry.is_gone(name, version)
+    new = version is None or gone
     if version is None or gone:
         metadata = {
             "metrics": {metric: estimate.value for metric, estimate in scorecard.estimates.items()},
-            "verdict": verdict.decision,
+            "verdict": judgement.decision,
             "data": model.card.data,
             "code": model.card.code,
-            "run": context.pipeline_run.name,
+            "run": run,
         }
         inputs = {key: listed[0].id for key, listed in context.step_run.inputs.items()}
         metadata["watched_rows"] = str(inputs["watched_rows"])
         version = registry.register(name, model.fingerprint, [*inputs.values()], metadata, version)
     if tracked and not tracking.is_registered(name, version):
-        pages = {"contract": contract_report.page, "evaluation": scorecard.page, "verdict": verdict.page}
+        pages = {"contract": contract_report.page, "evaluation": scorecard.page}
         tracking.record(name, version, model, scorecard, pages)
     if gone:
         note = f"the files of version {version} were gone; those of this run, the same, take their place"
-        verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, note)})
-    if verdict.decision == "promote" and version == verdict.champion_version:  # it was lost, record and card and all
-        verdict = verdict.held(f"it is the same model as champion v{version}")
-    if verdict.decision == "promote" and (withdrawn := registry.rolled_back(name, version)) is not None:
-        verdict = verdict.held(
-            f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
-            f"only a person brings it back: {command(f'--rollback {version}')}"
-        )
-    if verdict.decision == "promote":
-        try:
-            registry.promote(
-                name,
-                version,
-                model.fingerprint,
-                replaces=verdict.champion_version,
-                reasons=verdict.reasons,
-                run=context.pipeline_run.name,
-            )
-        except registry.ChampionChanged:
-            verdict = verdict.held(
-                "another run promoted its model while this one was judged; run again to be compared with it"
-            )
+        judgement = judgement.model_copy(update={"reasons": (*judgement.reasons, note)})
+    verdict = registry.decide(name, version, model.fingerprint, judgement, promote, run)
+    verdict = verdict.with_page(verdict_page(name, verdict))
+    stored = save_artifact(verdict, "verdict", materializer=Report)
+    if new or verdict.decision == "promote":  # a later run that holds the same model does not undo what was decided
+        registry.keep_verdict(name, version, stored.id, verdict.decision)
+        if tracked:
+            tracking.show({"verdict": verdict.page})
     registry.draw(name)
     current = registry.champion(name)
     return Registration(

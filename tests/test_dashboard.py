@@ -15,7 +15,7 @@ import pytest
 from conftest import Trained
 
 from config import ROOT
-from dashboard import PORT
+from dashboard import PORT, run_url
 
 pytestmark = pytest.mark.browser
 
@@ -38,6 +38,33 @@ def dashboard() -> Iterator[str]:
         subprocess.run(["make", "stop", f"PY={sys.executable}"], cwd=ROOT, env=environment, check=True, timeout=120)
 
 
+def test_mlflow_opens_a_use_case_on_its_metrics(champion: Trained, chromium: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    def call(*arguments: str) -> str:
+        command = [sys.executable, "dashboard.py", *arguments]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=240).stdout
+
+    try:
+        said = call("--mlflow")
+        assert call("--mlflow") == said  # one is enough
+        (url,) = re.findall(rf"^{champion.name} +(http://127\.0\.0\.1:\d+/\S+)$", said, re.M)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=chromium,
+                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            )
+            page = browser.new_page(viewport={"width": 1500, "height": 1000})
+            page.goto(url)
+            page.get_by_text("Model metrics").first.wait_for(timeout=120_000)
+            assert page.get_by_text(champion.run.name[:20]).count() > 0
+            browser.close()
+    finally:
+        call("--stop")
+    with socket.socket() as tried:
+        assert tried.connect_ex(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) != 0
+
+
 def test_dashboard_shows_the_run_its_steps_and_the_report(
     champion: Trained, chromium: str, dashboard: str, tmp_path: Path
 ) -> None:
@@ -50,7 +77,8 @@ def test_dashboard_shows_the_run_its_steps_and_the_report(
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.goto(f"{dashboard}/projects/default/runs/{run.id}")
+        assert run_url(run) == f"{dashboard}/projects/default/runs/{run.id}"
+        page.goto(run_url(run))
         page.get_by_text("register_model").first.wait_for(timeout=60_000)
         for step in run.steps:
             assert page.get_by_text(step).count() > 0, step

@@ -7,6 +7,7 @@ import pytest
 from conftest import Cli, Result, Trained, output
 
 import registry
+import run
 from config import UserError
 
 Train = Callable[..., Result]
@@ -48,7 +49,7 @@ def test_rollback_makes_the_previous_champion_current_and_records_why(
     )
     history = cli("--history", "--set", "name=back").out
     assert "alarms at night" in history
-    assert history.count("UTC") == 3
+    assert history.count("UTC  version") == 3
     assert cli("--rollback", "--set", "name=back").code == 2  # version 1 was the first
     forward = cli("--rollback", "2", "--reason", "it was the sensor", "--set", "name=back")
     assert forward.code == 0
@@ -64,6 +65,11 @@ def test_a_rolled_back_model_does_not_come_back_by_training_again(
     registration = output("registration")
     assert (registration.decision, registration.version, registration.champion) == ("hold", 2, 1)
     assert "unfair to group B" in registration.reasons[0]
+    verdict = output("verdict")
+    assert (verdict.decision, verdict.reasons) == ("hold", registration.reasons)
+    page = (run.LOCAL / "reports/gone/verdict.html").read_text(encoding="utf-8")
+    assert '<span class="hold">hold</span>' in page
+    assert "unfair to group B" in page
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.gate import FEW, SKEWED, THREE, Case, draw, judgements, three_standard_errors
-from config import Evaluation, Gate, Metric, UserError
-from core.gate import Verdict, judge
+from config import ROOT, Evaluation, Gate, Metric, UserError, load
+from core.gate import Verdict, compare_group, judge
 from core.metrics import METRICS, Predictions, measure
 
 QUICK = Evaluation(resamples=200)
@@ -89,6 +89,33 @@ def test_rejects_a_challenger_no_better_than_a_constant():
     found = judge(backwards, None, (0.5, 0.5), Gate(), QUICK)
     assert found.decision == "reject"
     assert "against a constant" in found.reasons[0]
+
+
+def test_champion_and_challenger_are_judged_at_the_challengers_costs():
+    truth = np.arange(200) % 2
+    challenger = Predictions("binary", truth, np.where(np.arange(200) % 100 == 1, 0.1, truth), costs=(1.0, 10.0))
+    champion = replace(challenger, scores=np.where(np.arange(200) % 4 == 1, 0.1, truth), costs=(1.0, 1.0))
+    found = judge(challenger, champion, (0.5, 0.5), Gate(metric="cost", margin=0), QUICK, champion_version=6)
+    (condition,) = (c for c in found.conditions if c.name == "not_worse_than_champion")
+    assert condition.value == pytest.approx(10 * (50 - 2) / 200)  # a miss costs 10, whoever misses
+    assert found.decision == "promote"
+    assert condition.unit == "a row, 1 for a false positive, 10 for a false negative"
+    assert f"cost ({condition.unit}) against champion v6" in condition.sentence
+    parts = compare_group("all", challenger, champion, Gate(metric="cost"), QUICK)
+    assert (parts.challenger.value, parts.champion.value) == pytest.approx((0.1, 2.5))
+
+
+def test_what_is_not_told_from_a_constant_is_held_also_beside_a_worse_champion():
+    truth = np.arange(60) % 2
+    challenger = Predictions("binary", truth, np.where(np.arange(60) < 35, truth, 1 - truth) * 0.8 + 0.1)
+    champion = replace(challenger, scores=1.0 - truth)
+    found = judge(challenger, champion, (0.5, 0.5), Gate(metric="accuracy"), QUICK, champion_version=4)
+    assert {c.name: c.outcome for c in found.conditions} == {
+        "beats_constant": "inconclusive",
+        "not_worse_than_champion": "passed",
+    }
+    assert found.decision == "hold"
+    assert found.reasons[0].startswith("inconclusive: accuracy against a constant")
 
 
 def test_a_first_model_needs_only_the_minimum_bounds():
@@ -174,6 +201,12 @@ def test_a_metric_of_another_task_is_a_user_error(gate, key):
 
 def test_config_and_metrics_name_the_same_metrics():
     assert set(get_args(Metric)) == {name for table in METRICS.values() for name in table}
+
+
+def test_an_unknown_metric_is_told_all_there_are():
+    with pytest.raises(UserError, match="no 'profit'; it has") as refused:
+        load(ROOT / "configs/breast_cancer.yaml", ["gate.metric=profit"])
+    assert all(f" {name}" in str(refused.value) for name in get_args(Metric))
 
 
 def test_the_same_rows_give_the_same_verdict():

@@ -13,7 +13,7 @@ from core.checks import ContractReport, check_rows, check_table
 from core.contract import DataContract, learn_contract
 from core.features import sources
 from core.gate import Condition, Verdict, judge
-from core.metrics import Predictions, estimate, metric_names
+from core.metrics import Predictions, constant_predictions, estimate, measure, metric_names, unit
 from core.plots import draw_plots
 from core.report import column_importance, contract_page, evaluation_page, number, verdict_page
 
@@ -69,9 +69,12 @@ def test_the_evaluation_shows_the_estimates(target: str) -> None:
     predictions = bundle.predictions(holdout)
     for name, found in estimate(predictions, metric_names(predictions.task), EVALUATION).items():
         row = page.texts.index(name)
-        shown = [cell for cell in page.texts[row : row + 9] if cell]
+        shown = [cell for cell in page.texts[row : row + 12] if cell]
         interval = f"{number(found.low)} to {number(found.high)}"
-        assert shown[:4] == [name, number(found.value), interval, number(bundle.card.cross_validation[name])]
+        said = [unit(name, predictions)] if unit(name, predictions) else []
+        constant = number(measure(name, constant_predictions(predictions, bundle.card.prior)))
+        crossed = number(bundle.card.cross_validation[name])
+        assert shown[: 5 + len(said)] == [name, *said, number(found.value), interval, constant, crossed]
     assert "<b>Bär</b>" in page.texts  # a column's name, as text
     assert text.count("<svg") == (2 if target == "preis" else 4)
     for fact in (bundle.card.data, bundle.card.code, bundle.card.model, "(min_samples_leaf=20)"):
@@ -244,6 +247,16 @@ def test_the_verdict_shows_every_condition(target: str) -> None:
         assert f"{number(condition.value)} {condition.bound:g} {number(condition.low)} to" in re.sub(
             r" +", " ", page.text
         )
+
+
+def test_the_verdict_says_what_counts_at_which_level_and_in_which_unit() -> None:
+    truth = np.arange(100) % 2
+    predictions = Predictions("binary", truth, truth * 0.8 + 0.1, costs=(1.0, 7.0))
+    verdict = judge(predictions, predictions, (0.5, 0.5), Gate(metric="cost"), EVALUATION, champion_version=3)
+    text = Page(verdict_page("kreuz", verdict)).text
+    assert "cost a row, 1 for a false positive, 7 for a false negative" in text
+    assert "one-sided 95 % bounds" in text
+    assert "Every condition counts: promotion needs all passed, one failed rejects, anything else holds." in text
 
 
 def condition(**values: float) -> Condition:
