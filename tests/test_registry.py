@@ -8,7 +8,7 @@ from conftest import Cli, Result, Trained, output
 
 import registry
 import run
-from config import UserError
+from config import ROOT, UserError, load
 
 Train = Callable[..., Result]
 
@@ -164,3 +164,12 @@ def test_reproduce_exits_1_and_names_what_differs(cli: Cli, champion: Trained, m
     assert result.code == 1
     assert "different: model file" in result.out
     assert "different: predictions on the" in result.out
+
+
+def test_the_recipe_in_production_is_the_champions_at_the_costs_of_today(champion: Trained) -> None:
+    changes = [f"name={champion.name}", "model.params={C: 7}", "model.threshold.false_negative=3"]
+    settled, differences = registry.in_production(load(ROOT / "configs/breast_cancer.yaml", changes))
+    recipe = output("model", champion.run).card.recipe.model
+    assert settled.model.params == recipe.params
+    assert (settled.model.threshold.by, settled.model.threshold.costs) == (recipe.threshold.by, (1, 3))
+    assert [line.partition(":")[0] for line in differences] == ["model.params"]
