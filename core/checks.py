@@ -4,7 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -268,13 +268,14 @@ def _check_column(values: pd.Series, reference: Column, settings: Contract) -> I
             more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
             yield "unseen_category", name, count, f"'{name}' never had {shown}{more} ({count} rows)"
     elif reference.minimum is not None and reference.kind != "boolean":
-        low, high = reference.bounds(settings.range_slack)
+        low, high = reference.limits(settings.range_slack)
         outside = coerced[(coerced < low) | (coerced > high)]
         if count := len(outside):
-            sentence = (
-                f"'{name}' has {count} values outside {_brief(low)} to {_brief(high)}, e.g. {_brief(outside.iloc[0])}"
-            )
-            yield "out_of_range", name, count, sentence
+            if reference.kind == "datetime":
+                beyond, example = f"before {low.isoformat()}", outside.iloc[0].isoformat()
+            else:
+                beyond, example = f"outside {low:.6g} to {high:.6g}", f"{outside.iloc[0]:.6g}"
+            yield "out_of_range", name, count, f"'{name}' has {count} values {beyond}, e.g. {example}"
 
 
 def _check_target(labels: pd.Series, reference: DataContract, settings: Contract) -> Iterator[_Broken]:
@@ -326,7 +327,3 @@ def _judge(broken: Iterable[_Broken], rules: Rules, rows: int) -> tuple[Finding,
         for rule, name, count, sentence in broken
         if (severity := getattr(rules, rule)) != "off"
     )
-
-
-def _brief(value: Any) -> str:
-    return value.isoformat() if isinstance(value, pd.Timestamp) else f"{value:.6g}"

@@ -60,6 +60,11 @@ class Column(Section):
         widened = low - slack * (high - low)
         return (max(widened, 0.0) if low >= 0 else widened), high + slack * (high - low)
 
+    def limits(self, slack: float) -> tuple[Any, Any]:
+        """Return between what a value is within the contract: the bounds, but times move on and have no upper one."""
+        low, high = self.bounds(slack)
+        return low, pd.Timestamp(datetime.max).as_unit("us") if self.kind == "datetime" else high
+
 
 class Other(Section):
     """Say what a column holds that is no feature: an id, the time, a text, a constant."""

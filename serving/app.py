@@ -216,7 +216,9 @@ class App:
 
     def _check_busy(self) -> None:
         if self._busy >= self.serving.max_concurrency:
-            raise Refused(503, f"{self._busy} requests are under way, which is the limit; try again")
+            raise Refused(
+                503, f"{self._busy} requests are under way, which is the limit (serving.max_concurrency); try again"
+            )
 
     def _keep(self, path: str, refused: Refused) -> None:
         """Put a refusal on record; where that fails the client is told of its fault all the same."""

@@ -28,6 +28,7 @@ from serving.values import UNFIT, Field, Whole, companion, feature, listed, pars
 
 Row = tuple[Any, ...]
 
+MOST = "serving.max_rows"
 RECORD_LENGTH = 2**17  # characters of one line of a CSV: what Python's csv allows for one cell
 DEEPEST = sys.getrecursionlimit()  # JSON that is nested deeper is read by nobody
 
@@ -35,6 +36,10 @@ _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
 # Marks of JSON, or a text that may hold some; nothing in it backtracks, whatever a client sends.
 _MARK = re.compile(rb'[][{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _MISSES = msgspec.ValidationError("a number that stands for a missing value")
+_GOVERNS: dict[Rule, str] = {
+    rule: f" (serving.{rule}: accept lets it in)" for rule in ("out_of_range", "unseen_category")
+}
+"""Settings that let in what is refused."""
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -196,7 +201,7 @@ class Schema:
         if count == 0:
             raise Refused(422, f"the body needs at least one {of}, it holds none")
         if count > self.serving.max_rows:
-            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has more")
+            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has more ({MOST})")
 
     def check_size(self, body: bytes, mark: bytes, of: str, values: int) -> None:
         """Refuse a JSON body of too many items before it is read, if it has that many of a mark.
@@ -209,7 +214,8 @@ class Schema:
         there = np.count_nonzero(np.frombuffer(body, np.uint8) == ord(mark))  # a third of the time of body.count
         marks = most * (3 * values + 2) + 3 * DEEPEST
         if there > (most * values if mark == b"," else most + 1) and _is_too_much(body, most, marks):
-            raise Refused(413, f"one request takes at most {most:,} {of}s of {values} values, this one has more")
+            sentence = f"one request takes at most {most:,} {of}s of {values} values, this one has more ({MOST})"
+            raise Refused(413, sentence)
 
     def _label(self, number: int, label: Any) -> Any:
         contract = self.contract
@@ -278,8 +284,9 @@ class Schema:
                 row.append(field.take(value))
             except UNFIT:
                 it = shown(None if value is None else sent)
+                rule = field.rule(value)
                 sentence = f"row {number}: {quoted(field.name)} needs {field.needs}, it is {it}"
-                raise Refused(422, sentence, field.name, field.rule(value)) from None
+                raise Refused(422, sentence + _GOVERNS.get(rule, ""), field.name, rule) from None
         return tuple(row)
 
     def _table(self, body: bytes) -> tuple[list[str], list[list[str]], str]:

@@ -188,10 +188,10 @@ def feature(column: Column, serving: Serving, slack: float, options: Mapping[str
         else:
             expects = partial(_is_one_of, categories)
     elif column.kind != "boolean":
-        low, high = column.bounds(slack)
+        low, high = column.limits(slack)
         if serving.out_of_range == "refuse":
             kind = _moment(column.format, low, high) if column.kind == "datetime" else _within_bounds(low, high)
-            needs += " from " + " to ".join(f"{x:.6g}" if isinstance(x, float) else x.isoformat() for x in (low, high))
+            needs += f" from {low.isoformat()} on" if column.kind == "datetime" else f" from {low:.6g} to {high:.6g}"
         else:
             expects = partial(_lies_within, low, high)
     return Field(

@@ -121,6 +121,10 @@ def test_rows_of_the_same_population_are_hardly_ever_out_of_range(draw: str, tol
         assert sum(finding.share for finding in found) <= tolerated
 
 
+def test_times_later_than_training_break_no_rule_since_times_move_on() -> None:
+    assert check_rows(with_value("since", "2035-01-01")(ROWS), CONTRACT, SETTINGS) == ()
+
+
 def test_an_open_end_in_the_year_9999_is_a_time_like_any() -> None:
     ends = pd.Series(["0001-01-01", "9999-12-31"] * 200)
     rows = ROWS.assign(until=ends.astype("datetime64[us]"))

@@ -306,7 +306,7 @@ def test_a_body_above_the_limit_is_refused_before_it_is_complete(tight: Running,
         answer = last_words(begun)
     assert answer.startswith("HTTP/1.1 413 ")
     assert "connection: close" in answer
-    assert answer.endswith('{"error":"one request takes at most 50,000 bytes"}')
+    assert answer.endswith('{"error":"one request takes at most 50,000 bytes (serving.max_bytes)"}')
     assert_refused(httpx.post(f"{tight.url}/predict", content=b" " * 60_000, headers=JSON), 413, "50,000 bytes")
 
 
