@@ -80,7 +80,7 @@ def _findings(rows: pd.DataFrame, data: Data, task: str, kinds: dict[str, Any]) 
         since = f"from it to {_scalar(data.time)}" if data.time else "from it to when a row happens (data.time)"
         lines += [
             f"# {_scalar(name)} is a date, and dates move on: later rows are unlike those that a model learned from.",
-            f"#   Better an age, such as the days {since}, as a column of the source, and data.drop for the date itself",
+            f"#   Better an age, such as the days {since}, as a column of the source, and data.drop for the date",
         ]
     left_out: dict[str, str] = dict.fromkeys(data.id, "identifies a row (id)")
     left_out |= {data.time: "tomorrow is always new (time)"} if data.time else {}

@@ -27,8 +27,8 @@ def training(config: Config) -> None:
     """Read and check the rows, fit a model, judge it against the champion, and keep the record."""
     tracked = tracking.has_tracker()
     champion, version = fetch_champion(config.name)
-    rows, reading = ingest_rows(config.data, champion)
-    train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
+    rows, reading = ingest_rows(config.data, config.contract, champion)
+    train_rows, holdout_rows, split_rule = split_rows(rows, reading, config.data, config.split)
     contract, contract_report = validate_rows(
         train_rows,
         holdout_rows,

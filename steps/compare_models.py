@@ -5,6 +5,7 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
+import registry
 from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
 from core.gate import Verdict, judge_models
@@ -28,6 +29,7 @@ def compare_models(
 
     One that could not be deployed is not promoted.
     """
+    champion = registry.as_rival(champion, champion_version, model.card.contract)
     verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
     verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     return verdict.with_page(verdict_page(model.card.recipe.name, verdict))

@@ -48,7 +48,7 @@ def test_a_draft_warns_of_a_date_and_proposes_an_age() -> None:
     text, config = drafted("cards.csv", "fraud")
     assert config.data.time == "time"
     assert "# card_since is a date, and dates move on" in text
-    assert "Better an age, such as the days from it to time, as a column of the source, and data.drop for the date" in text
+    assert "such as the days from it to time, as a column of the source, and data.drop for the date" in text
 
 
 def test_its_knobs_hold_when_they_are_switched_on() -> None:
