@@ -318,6 +318,12 @@ class Serving(Section):
     """A number or time beyond the widened training range (`contract.range_slack`)."""
     unseen_category: Answer = "refuse"
     """A category that training never saw."""
+    extra_columns: Answer = "refuse"
+    """A column that the contract does not know. `accept` leaves it unread and names it in the header of the answer: so
+    clients may send a new column before there is a model that wants it."""
+    bad_rows: Literal["refuse", "answer_others"] = "refuse"
+    """A request with a row that breaks the contract: refuse it whole, or answer the other rows and put an error in the
+    place of the bad one."""
     max_rows: int = Field(10_000, ge=1)
     """Rows in one request."""
     max_bytes: int = Field(16 * 2**20, ge=1024)

@@ -276,7 +276,7 @@ def raise_on_errors(findings: Sequence[Finding], *, compared: bool = False) -> N
     drop = "list the column in data.drop, " if any(e.column and "missing" not in e.rule for e in errors) else ""
     changed = {error.column: None for error in errors if error.column and error.rule in _ACCEPTABLE}
     for finding in findings:
-        if finding.rule == "accepted_column":
+        if finding.column and finding.rule == "accepted_column":
             changed.pop(finding.column, None)
     accept = f"have the next version take them as they are by contract.accept: [{', '.join(changed)}], "
     ways = f"repair them, {drop}{accept if compared and changed else ''}or set {rules}"

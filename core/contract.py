@@ -156,7 +156,8 @@ def learn_contract(
     data = data.without(reading.new)
     target = column(train_rows, data.target, "data.target")
     task = infer_task(target, data.task, data.kinds.get(data.target))
-    left_out: dict[str, Reason] = dict.fromkeys(data.drop, "dropped") | dict.fromkeys(reading.new, "new")
+    left_out: dict[str, Reason] = dict.fromkeys(data.drop, "dropped")
+    left_out.update(dict.fromkeys(reading.new, "new"))
     left_out.update(dict.fromkeys(data.id, "id"))
     if data.time is not None:
         left_out[data.time] = "time"
