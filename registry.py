@@ -135,13 +135,13 @@ def in_production(use_case: Config) -> tuple[Config, list[str]]:
     return settled, differences
 
 
-def as_rival(champion: Bundle | StandIn | None, version: int | None, contract: DataContract) -> Bundle | StandIn | None:
+def as_rival(champion: Bundle | StandIn, version: int, contract: DataContract) -> Bundle | StandIn:
     """Return a champion that knows which rows of another contract it learned from.
 
     By the split it was trained with; where a column that told rows apart has gone or is of another kind, by its own
     training rows, which are on record.
     """
-    if not isinstance(champion, Bundle) or version is None:
+    if not isinstance(champion, Bundle):
         return champion
     before, identity = champion.card.contract, champion.card.split.identity
     kinds = [{name: known.kind for name, known in of.known.items()} for of in (before, contract)]

@@ -29,7 +29,8 @@ def compare_models(
 
     One that could not be deployed is not promoted.
     """
-    champion = registry.as_rival(champion, champion_version, model.card.contract)
+    if champion is not None and champion_version is not None:
+        champion = registry.as_rival(champion, champion_version, model.card.contract)
     verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
     verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     return verdict.with_page(verdict_page(model.card.recipe.name, verdict))
