@@ -91,7 +91,9 @@ def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) 
             broken.append(("missing_column", old.name, len(rows), f"column '{old.name}' is missing"))
     for name in extra:
         if name not in renamed.values():
-            sentence = f"column '{name}' is new and not used until contract.accept names it"
+            sentence = (
+                f"column '{name}' is new and not used; contract.accept: [{name}] has the next version learn from it"
+            )
             broken.append(("extra_column", name, len(rows), sentence))
     for known_column in reference.columns:
         if known_column.name in rows.columns:

@@ -204,7 +204,8 @@ def test_a_new_column_is_not_learned_from_until_it_is_accepted() -> None:
     rows = ROWS.assign(fresh=ROWS["age"] * 2)
     contract, (finding,) = found_in_training(rows)
     assert (contract.features, contract.left_out["fresh"]) == (CONTRACT.features, "new")
-    assert finding.sentence == "column 'fresh' is new and not used until contract.accept names it"
+    advice = "contract.accept: [fresh] has the next version learn from it"
+    assert finding.sentence == f"column 'fresh' is new and not used; {advice}"
     assert [found.rule for found in check_rows(rows, contract, SETTINGS)] == ["extra_column"], "it is not forgotten"
     contract, (finding,) = found_in_training(rows, "fresh")
     assert contract.features == {**CONTRACT.features, "fresh": "numeric"}
