@@ -129,6 +129,42 @@ def simulate(use_case: Config, options: dict[str, Any]) -> int:
     return 1 if replayed.failed else 0
 
 
+def take_labels(use_case: Config, path: Path) -> int:
+    """Put the labels of a file on record, each for the prediction it belongs to; say how many belong to none."""
+    import console
+    import deployer
+    import registry
+    from core.labels import read_label_table, write_labels
+    from core.own_ids import TAKEN_FOR, OwnIds
+    from serving.schema import Refused, Schema
+
+    found = registry.load_champion(use_case.name)
+    if found is None:
+        raise UserError(f"'{use_case.name}' has no champion, so nothing was predicted; train one and deploy it first")
+    card, log = found[1].card, deployer.active().log(use_case.name)
+    ids = card.contract.id
+    if "://" in log or {*ids} & {*use_case.serving.personal}:
+        why = f"the log is at {log}" if "://" in log else "serving.personal hides the ids in the log"
+        raise UserError(f"{why}, so only the server can take labels: post the file to /feedback_csv")
+    try:
+        names, labels = Schema(card, use_case.serving).label_table(
+            *read_label_table(path, use_case.data, card.contract)
+        )
+    except Refused as err:
+        raise UserError(f"{path}: {err.sentence}") from err
+    pairs, unknown = [(key[0], label) for key, label, _ in labels], 0
+    if names:
+        pairs, unknown = OwnIds(f"{log}/predictions", names).resolve(labels)
+    write_labels(log, use_case.name, pairs)
+    told = [("labels", f"{len(pairs):,} of {len(labels):,} are on record" + (f", for {TAKEN_FOR}" if names else ""))]
+    if unknown:
+        told.append(
+            ("unknown", f"{unknown:,}: no prediction with this {' and '.join(names)} (before its date) is on record")
+        )
+    console.fields([*told, ("next", command("--pipeline feedback"))])
+    return 0
+
+
 def stop_server(name: str) -> int:
     """Stop the server of a model."""
     import deployer

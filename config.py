@@ -144,6 +144,10 @@ class Data(Section):
         """Return the source as it was written, without a URL's query string."""
         return shown(self.source)
 
+    def without(self, columns: Iterable[str]) -> Self:
+        """Return the same, but for columns that are ignored too."""
+        return self.model_copy(update={"drop": (*self.drop, *columns)})
+
     @model_validator(mode="after")
     def _target_is_not_an_input(self) -> Self:
         for key, columns in (("id", self.id), ("time", (self.time,)), ("drop", self.drop)):
@@ -173,7 +177,7 @@ class Rules(Section):
     renamed_column: Severity = "error"
     """A column is gone and another of the same kind and a similar name has come."""
     extra_column: Severity = "warn"
-    """A column the contract does not know; it is not used."""
+    """A column the contract does not know; it is not used until `contract.accept` names it."""
     wrong_type: Severity = "error"
     """Values that are not of the column's kind."""
     changed_kind: Severity = "error"
@@ -212,6 +216,9 @@ class Contract(Section):
     """Say how strictly rows are held to the data contract."""
 
     rules: Rules = Rules()
+    accept: tuple[str, ...] = ()
+    """Columns that the next version takes as they are now, whatever the champion's contract says: new ones, ones that
+    are gone, and ones of another kind. Once it is champion they are its contract; then they may be taken out here."""
     range_slack: float = Field(0.5, ge=0)
     """Widen a learned range by this share of its width on each side before a value counts as outside."""
     leak_score: Share = 0.99
@@ -319,6 +326,12 @@ class Serving(Section):
     """A number or time beyond the widened training range (`contract.range_slack`)."""
     unseen_category: Answer = "refuse"
     """A category that training never saw."""
+    extra_columns: Answer = "refuse"
+    """A column that the contract does not know. `accept` leaves it unread and names it in the header of the answer: so
+    clients may send a new column before there is a model that wants it."""
+    bad_rows: Literal["refuse", "answer_others"] = "refuse"
+    """A request with a row that breaks the contract: refuse it whole, or answer the other rows and put an error in the
+    place of the bad one."""
     max_rows: int = Field(10_000, ge=1)
     """Rows in one request."""
     max_bytes: int = Field(16 * 2**20, ge=1024)
@@ -458,6 +471,12 @@ class Recipe(Section):
     def _time_split_has_a_time(self) -> Self:
         if self.split.by == "time" and self.data.time is None:
             raise ValueError("split.by is 'time' but data.time names no column")
+        return self
+
+    @model_validator(mode="after")
+    def _target_is_not_accepted(self) -> Self:
+        if self.data.target in self.contract.accept:
+            raise ValueError(f"contract.accept names '{self.data.target}', which is the target; another one is a model")
         return self
 
 

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 import ledger
 import tracking
 from config import Config, Evaluation, UserError, command
-from core.bundle import Bundle, Card
+from core.bundle import Bundle, Card, Remembering
 from core.compare import Comparison, compare_versions
+from core.contract import DataContract
 from core.gate import Verdict
 from core.metrics import Estimate, Scorecard
 from core.stand_in import StandIn
@@ -193,6 +194,29 @@ def known(name: str, version: int) -> Bundle | StandIn:
     artifact = _version(name, version).get_artifact("stand_in")
     record = None if artifact is None else _content(artifact)
     return replace(record or StandIn.without_record(bundle.card if bundle else None), fault=fault)
+
+
+def as_rival(champion: Bundle | StandIn, version: int, contract: DataContract) -> Bundle | StandIn:
+    """Return a champion that knows which rows of another contract it learned from.
+
+    By the split it was trained with; where a column that told rows apart has gone or is of another kind, by its own
+    training rows, which are on record.
+    """
+    if not isinstance(champion, Bundle):
+        return champion
+    before, identity = champion.card.contract, champion.card.split.identity
+    kinds = [{name: known.kind for name, known in of.known.items()} for of in (before, contract)]
+    same = [name for name in contract.names & before.names if kinds[0].get(name) == kinds[1].get(name)]
+    if set(identity) <= {*same}:
+        return champion
+    artifact = _version(champion.card.recipe.name, version).get_artifact("train_rows")
+    rows = None if artifact is None else _content(artifact)
+    if rows is None:
+        raise UserError(
+            f"champion version {version} told rows apart by columns that have changed, and the rows it learned "
+            "from are gone; bring their files back, or train under another name"
+        )
+    return Remembering(champion.card, champion.model_file, rows[[name for name in rows if name in same]])
 
 
 def is_gone(name: str, version: int) -> bool:
@@ -395,6 +419,7 @@ def reproduce(name: str, version: int) -> Reproduction:
     """Train a version again from the rows and the recipe its run recorded, and compare bit for bit."""
     from core.contract import learn_contract
     from core.model import train
+    from core.notes import Reading
 
     stored, old = _version(name, version), load(name, version)
     recipe, before = old.card.recipe, old.card.contract
@@ -412,7 +437,11 @@ def reproduce(name: str, version: int) -> Reproduction:
             raise UserError(f"the {side} of version {version} of '{name}' are gone, so it cannot be trained again")
         found[side] = rows
     train_rows, holdout_rows = found.values()
-    contract = learn_contract(train_rows, recipe.data, recipe.contract, before.reference_rows, settled=before.known)
+    reading = Reading(new=tuple(column for column, reason in before.left_out.items() if reason == "new"))
+    settled = before.known
+    contract = learn_contract(
+        train_rows, recipe.data, recipe.contract, before.reference_rows, reading=reading, settled=settled
+    )
     new = train(train_rows, contract, old.card.split, recipe)
     differences = [
         f"{part}: {before} then, {now} now"

@@ -123,6 +123,8 @@ def parser() -> Parser:
     act.add_argument("--stop", action="store_true", help="stop the server of the config's model")
     act.add_argument("--simulate", action="store_true",
                      help="replay the config's stream against its server, labels arriving later")  # fmt: skip
+    act.add_argument("--labels", type=Path, metavar="FILE",
+                     help="put the labels of a CSV or Parquet file on record, by data.id or prediction id")  # fmt: skip
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
     parse.add_argument("--config", type=Path, default=DEFAULT, metavar="FILE",
@@ -229,6 +231,8 @@ def act(given: argparse.Namespace) -> int:
         return commands.reproduce(use_case.name, given.reproduce)
     if given.status:
         return commands.show_status()
+    if given.labels is not None:
+        return commands.take_labels(use_case, given.labels)
     if given.simulate:
         return commands.simulate(use_case, traffic)
     if given.stop:

@@ -20,7 +20,7 @@ from config import ROOT, STORED, Recipe, UserError
 from core.contract import DataContract, encode_target
 from core.metrics import Predictions
 from core.split import SplitRule
-from core.table import as_features
+from core.table import as_features, exact_hashes
 
 CARD, MODEL = "card.json", "model.pkl"
 MODULES = ("config.py", "variables.py")
@@ -160,8 +160,9 @@ class Bundle:
         return probabilities[:, 1] if self.card.contract.task == "binary" else probabilities
 
     def predictions(self, rows: pd.DataFrame) -> Predictions:
-        """Return the scores of labelled rows beside their truth."""
-        return self.card.beside(rows[self.card.contract.target], self.scores(rows))
+        """Return the scores of labelled rows beside their truth; a feature that they lack is missing in each."""
+        gone = [name for name in self.card.contract.features if name not in rows]
+        return self.card.beside(rows[self.card.contract.target], self.scores(rows.assign(**dict.fromkeys(gone))))
 
     def write(self, folder: Path) -> None:
         """Write `card.json` and `model.pkl` into a folder."""
@@ -176,6 +177,19 @@ class Bundle:
         except ValidationError as err:
             raise UserError(f"{folder / CARD} was changed, or written by a later version of this project") from err
         return cls(card=card, model_file=(folder / MODEL).read_bytes())
+
+
+@dataclass(frozen=True)
+class Remembering(Bundle):
+    """A model that told rows apart by columns which have changed since: it is known by the others what it has seen."""
+
+    seen: pd.DataFrame
+    """The rows it learned from, with the columns that have not changed."""
+
+    def unseen(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Return which rows the model has not learned from, shape (rows,)."""
+        columns = list(self.seen.columns)
+        return ~np.isin(exact_hashes(rows, columns), exact_hashes(self.seen, columns))
 
 
 class _ByValue(pickle._Pickler):

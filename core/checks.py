@@ -4,13 +4,15 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from config import Contract, Data, Kind, Rules, Section, Split, UserError
+from config import known as names_of
+from core.bundle import Card
 from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
 from core.notes import Reading
@@ -34,6 +36,7 @@ _LARGE = {
 }
 _FEW = 0.1  # so many that are none, and a column still is one of numbers for whoever looks at it
 _SHARE_SLACK = 0.05  # of the rows held out, beside four standard errors
+_ACCEPTABLE = ("missing_column", "extra_column", "wrong_type", "changed_kind")
 _ANY: tuple[Kind, ...] = ("categorical", "text")  # any value can be one
 _PAIRS = 2500
 _SIMILAR_NAME = 0.6  # difflib's own default for a close match
@@ -45,7 +48,7 @@ class Finding(Section):
     """Say which rule a table breaks, where, how often and how seriously."""
 
     rule: str
-    """A field of `config.Rules`."""
+    """A field of `config.Rules`, or `accepted_column`."""
     severity: Literal["error", "warn"]
     column: str | None
     count: int
@@ -76,25 +79,71 @@ class ContractReport(Paged, Section):
 def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) -> tuple[Finding, ...]:
     """Hold rows to an earlier contract, the target too where it is there; a missing label is no fault."""
     missing = [column for column in reference.columns if column.name not in rows.columns]
-    known = {reference.target, *reference.features, *reference.left_out}
-    extra = [name for name in rows.columns if name not in known]
+    extra = [name for name in rows.columns if name not in reference.names]
     renamed = _renamed(rows, missing, extra, settings) if settings.rules.renamed_column != "off" else {}
     broken: list[_Broken] = []
     for old in missing:
         if old.name in renamed:
             sentence = f"'{old.name}' is gone and '{renamed[old.name]}' has come in its place; rename it back"
+            sentence += f", or have the next version take both: contract.accept: [{old.name}, {renamed[old.name]}]"
             broken.append(("renamed_column", old.name, len(rows), sentence))
         else:
             broken.append(("missing_column", old.name, len(rows), f"column '{old.name}' is missing"))
     for name in extra:
         if name not in renamed.values():
-            broken.append(("extra_column", name, len(rows), f"column '{name}' is new and not used"))
+            sentence = (
+                f"column '{name}' is new and not used; contract.accept: [{name}] has the next version learn from it"
+            )
+            broken.append(("extra_column", name, len(rows), sentence))
     for known_column in reference.columns:
         if known_column.name in rows.columns:
             broken += _check_column(rows[known_column.name], known_column, settings)
     if reference.target in rows.columns:
         broken += _check_target(rows[reference.target].dropna(), reference, settings)
     return _judge(broken, settings.rules, len(rows))
+
+
+def column_changes(card: Card, rows: pd.DataFrame, data: Data, accept: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what `core.notes.Reading` says of the columns of rows beside those of a champion: new, gone, identity."""
+    contract, identity = card.contract, card.split.identity
+    taken = {data.target, data.time, *data.id, *data.drop, *accept}
+    new = tuple(name for name in rows.columns if name not in contract.names and name not in taken)
+    had = {*contract.features, *(name for name, reason in contract.left_out.items() if reason == "gone")}
+    gone = tuple(name for name in accept if name in had and name not in rows.columns)
+    usual = {*rows.columns} - {data.target, *data.drop, *new}
+    more = {*identity} < usual and not {*identity} & {*accept}
+    return {"new": new, "gone": gone, "identity": identity if more and not data.id else ()}
+
+
+def check_training_rows(
+    rows: pd.DataFrame, reference: DataContract, contract: DataContract, settings: Contract
+) -> tuple[Finding, ...]:
+    """Hold training rows to the champion's contract; of columns in `contract.accept` it is said what becomes of them.
+
+    `contract` is the one just learned from these rows.
+    """
+    accepted = [name for name in settings.accept if name in rows.columns]
+    found = check_rows(rows.drop(columns=accepted), reference.without(settings.accept), settings)
+    before, now = reference.features, contract.features
+    said = []
+    for name in settings.accept:
+        if name in before and name not in rows.columns:
+            words = "is gone and accepted: the new model does without, the champion is asked with missing values for it"
+        elif name in now and name not in before:
+            words = "is new and accepted: the new model learns from it"
+        elif name in now and now[name] != before[name]:
+            words = f"was {before[name]} and is {now[name]} now, which is accepted"
+        elif name not in rows.columns and name not in reference.names:
+            there = names_of("they", sorted({*map(str, rows.columns), *before}), name)
+            words = f"is in contract.accept, and neither the rows nor the champion have it; {there}"
+        else:
+            continue
+        said.append(("accepted_column", name, len(rows), f"column '{name}' {words}"))
+    notes = [
+        Finding(rule=rule, severity="warn", column=name, count=count, share=1.0, sentence=sentence)
+        for rule, name, count, sentence in said
+    ]
+    return (*found, *notes)
 
 
 def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: DataContract) -> tuple[Finding, ...]:
@@ -215,8 +264,11 @@ def _similar_labels(target: pd.Series) -> Iterator[_Broken]:
             yield "similar_labels", str(target.name), int(counts[labels[1:]].sum()), sentence
 
 
-def raise_on_errors(findings: Iterable[Finding]) -> None:
-    """Raise one UserError that joins the findings of severity `error` and says how to accept them."""
+def raise_on_errors(findings: Sequence[Finding], *, compared: bool = False) -> None:
+    """Raise one UserError that joins the findings of severity `error` and says how to accept them.
+
+    `compared`: with a champion's contract, which another version may leave.
+    """
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return
@@ -224,7 +276,13 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
     more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
     rules = " and ".join(f"contract.rules.{rule}: warn" for rule in sorted({error.rule for error in errors}))
     drop = "list the column in data.drop, " if any(e.column and "missing" not in e.rule for e in errors) else ""
-    raise UserError(f"the rows break the data contract: {shown}{more} (repair them, {drop}or set {rules})")
+    changed = {error.column: None for error in errors if error.column and error.rule in _ACCEPTABLE}
+    for finding in findings:
+        if finding.column and finding.rule == "accepted_column":
+            changed.pop(finding.column, None)
+    accept = f"have the next version take them as they are by contract.accept: [{', '.join(changed)}], "
+    ways = f"repair them, {drop}{accept if compared and changed else ''}or set {rules}"
+    raise UserError(f"the rows break the data contract: {shown}{more} ({ways})")
 
 
 def _renamed(rows: pd.DataFrame, missing: Sequence[Column], extra: Sequence[str], settings: Contract) -> dict[str, str]:
@@ -268,13 +326,14 @@ def _check_column(values: pd.Series, reference: Column, settings: Contract) -> I
             more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
             yield "unseen_category", name, count, f"'{name}' never had {shown}{more} ({count} rows)"
     elif reference.minimum is not None and reference.kind != "boolean":
-        low, high = reference.bounds(settings.range_slack)
+        low, high = reference.limits(settings.range_slack)
         outside = coerced[(coerced < low) | (coerced > high)]
         if count := len(outside):
-            sentence = (
-                f"'{name}' has {count} values outside {_brief(low)} to {_brief(high)}, e.g. {_brief(outside.iloc[0])}"
-            )
-            yield "out_of_range", name, count, sentence
+            if reference.kind == "datetime":
+                beyond, example = f"before {low.isoformat()}", outside.iloc[0].isoformat()
+            else:
+                beyond, example = f"outside {low:.6g} to {high:.6g}", f"{outside.iloc[0]:.6g}"
+            yield "out_of_range", name, count, f"'{name}' has {count} values {beyond}, e.g. {example}"
 
 
 def _check_target(labels: pd.Series, reference: DataContract, settings: Contract) -> Iterator[_Broken]:
@@ -326,7 +385,3 @@ def _judge(broken: Iterable[_Broken], rules: Rules, rows: int) -> tuple[Finding,
         for rule, name, count, sentence in broken
         if (severity := getattr(rules, rule)) != "off"
     )
-
-
-def _brief(value: Any) -> str:
-    return value.isoformat() if isinstance(value, pd.Timestamp) else f"{value:.6g}"

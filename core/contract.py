@@ -4,7 +4,7 @@ The contract is JSON and travels with the model: training checks rows with it, t
 it, and monitoring measures drift from its reference statistics, so nobody needs the training rows again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from config import Contract, Data, Kind, Section, Task, UserError
 from core.notes import Known, Reading
 from core.table import as_kind, as_text, column, infer_kinds, infer_task, quoted, spelling_counts
 
-Reason = Literal["id", "time", "dropped", "text", "constant", "empty"]
+Reason = Literal["id", "time", "dropped", "text", "constant", "empty", "new", "gone"]
+"""Why a column is no feature; `new`: nobody has accepted it yet, `gone`: an earlier version had it."""
 
 _SQUARABLE = 1e150  # sums of squares of larger numbers overflow
 _DECILES = np.arange(1, 10) / 10
@@ -59,6 +60,11 @@ class Column(Section):
         low, high = float(self.minimum or 0), float(self.maximum or 0)
         widened = low - slack * (high - low)
         return (max(widened, 0.0) if low >= 0 else widened), high + slack * (high - low)
+
+    def limits(self, slack: float) -> tuple[Any, Any]:
+        """Return between what a value is within the contract: the bounds, but times move on and have no upper one."""
+        low, high = self.bounds(slack)
+        return low, pd.Timestamp(datetime.max).as_unit("us") if self.kind == "datetime" else high
 
 
 class Other(Section):
@@ -108,6 +114,21 @@ class DataContract(Section):
         return {column.name: column.categories for column in self.columns if column.categories}
 
     @property
+    def names(self) -> set[str]:
+        """Return every column it says something of, the target too; of what is new or gone it does not."""
+        left_out = (name for name, reason in self.left_out.items() if reason not in ("new", "gone"))
+        return {self.target, *self.features, *left_out}
+
+    def without(self, columns: Collection[str]) -> "DataContract":
+        """Return the same, as if it knew nothing of these columns."""
+        return self.model_copy(
+            update={
+                "columns": tuple(column for column in self.columns if column.name not in columns),
+                "others": tuple(other for other in self.others if other.name not in columns),
+            }
+        )
+
+    @property
     def known(self) -> dict[str, Known]:
         """Return what each column is read as, so that nothing is inferred of it again."""
         known = {other.name: Known(other.kind, other.format) for other in self.others}
@@ -129,11 +150,14 @@ def learn_contract(
 
     The last `reference_rows`, or all, stand for what the model will meet: one that was trained on two worlds is watched
     against the newer one. Types, ranges and categories are those of all rows. `reading` says how the values were spelt,
-    `settled` what an earlier contract says of the columns.
+    `settled` what an earlier contract says of the columns. What is new to it is left out.
     """
-    target, reading = column(train_rows, data.target, "data.target"), reading or Reading()
+    reading = reading or Reading()
+    data = data.without(reading.new)
+    target = column(train_rows, data.target, "data.target")
     task = infer_task(target, data.task, data.kinds.get(data.target))
     left_out: dict[str, Reason] = dict.fromkeys(data.drop, "dropped")
+    left_out.update(dict.fromkeys(reading.new, "new"))
     left_out.update(dict.fromkeys(data.id, "id"))
     if data.time is not None:
         left_out[data.time] = "time"
@@ -155,6 +179,7 @@ def learn_contract(
         said = [note.sentence for note in reading.notes if note.column in left_out]
         raise UserError("; ".join(["a model needs a column to learn from, none is left", f"left out: {why}", *said]))
     others = {name: _kind_of_other(train_rows[name], reason, kinds.get(name)) for name, reason in left_out.items()}
+    left_out.update(dict.fromkeys(reading.gone, "gone"))
     classes, positive = _classes(target, task, data.positive)
     kind = "numeric" if task == "regression" else "categorical"
     return DataContract(

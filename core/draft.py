@@ -76,6 +76,12 @@ def _findings(rows: pd.DataFrame, data: Data, task: str, kinds: dict[str, Any]) 
         lines.append(f"# task: {task}, {', '.join(classes)}")
     for kind in sorted(set(kinds.values()) - {"text"}):
         lines.append(f"# {kind}: {', '.join(_scalar(name) for name in kinds if kinds[name] == kind)}")
+    for name in (name for name, kind in kinds.items() if kind == "datetime"):
+        since = f"from it to {_scalar(data.time)}" if data.time else "from it to when a row happens (data.time)"
+        lines += [
+            f"# {_scalar(name)} is a date, and dates move on: later rows are unlike those that a model learned from.",
+            f"#   Better an age, such as the days {since}, as a column of the source, and data.drop for the date",
+        ]
     left_out: dict[str, str] = dict.fromkeys(data.id, "identifies a row (id)")
     left_out |= {data.time: "tomorrow is always new (time)"} if data.time else {}
     left_out |= {name: "free text" for name, kind in kinds.items() if kind == "text"}

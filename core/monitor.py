@@ -1,5 +1,6 @@
 """Look at a window of served traffic: what was asked, what was answered, what came true, and what has changed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -106,6 +107,9 @@ class WindowReport(Paged):
     refused: dict[str, int] = Field({})
     """Requests refused, by rule of the contract."""
     refused_share: float = 0.0
+    refused_rows: int = 0
+    refused_where: dict[str, int] = Field({})
+    """Rows refused, by column and rule in words, the most first."""
     labelled: int = 0
     coverage: float = 0.0
     """Share of the judged rows that have a label."""
@@ -118,6 +122,16 @@ class WindowReport(Paged):
     concept: ConceptDrift | None = None
     reliability: tuple[ReliabilityBin, ...] = ()
     segments: tuple[Segment, ...] = ()
+
+    @property
+    def refusals(self) -> str | None:
+        """Say how many rows were refused, and for what."""
+        if not self.refused_rows:
+            return None
+        total, where = self.rows + self.refused_rows, list(self.refused_where.items())
+        shown = ", ".join(f"{words} {count:,}" for words, count in where[:5])
+        more = f", and {len(where) - 5} more" if len(where) > 5 else ""
+        return f"{self.refused_rows:,} of {total:,} rows were refused ({self.refused_rows / total:.0%}): {shown}{more}"
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -201,9 +215,13 @@ def examine(
         notes=tuple(_notes(window, settings)),
         refused=refused,
         refused_share=share,
+        refused_rows=int(window.refusals["rows"].sum()),
+        refused_where=_refused_where(window.refusals),
         before=before,
     )
-    report = report.model_copy(update={"alarms": _joined(_refusal_alarms(report, settings))})
+    notes = (report.refusals, *report.notes) if report.refusals else report.notes
+    alarms = _joined(_refusal_alarms(report, window.refusals, settings))
+    report = report.model_copy(update={"alarms": alarms, "notes": notes})
     if not report.enough:
         return report
     holdout = bundle.predictions(holdout_rows)
@@ -293,7 +311,7 @@ def _notes(window: Window, settings: Monitoring) -> list[str]:
 
 
 def _refused(window: Window) -> tuple[dict[str, int], float]:
-    """Return refused requests by rule, and their share of all requests."""
+    """Return refusals by rule, and their share of all requests."""
     refused = {str(rule): int(count) for rule, count in window.refusals["rule"].value_counts().items()}
     # Each request has a row 0, but for the first of the window, which may be cut.
     firsts = window.rows["prediction_id"].str.endswith("-0")
@@ -302,24 +320,35 @@ def _refused(window: Window) -> tuple[dict[str, int], float]:
     return refused, len(window.refusals) / total if total else 0.0
 
 
-def _refusal_alarms(report: WindowReport, settings: Monitoring) -> list[Alarm]:
+def _refused_where(refusals: pd.DataFrame) -> dict[str, int]:
+    """Count refused rows by column and rule; a request that is refused whole counts with all its rows."""
+    counts: Counter[str] = Counter()
+    for field, rule, rows in zip(refusals["field"], refusals["rule"], refusals["rows"], strict=True):
+        words = rule.replace("_", " ")
+        counts[f"'{field}' {words}" if isinstance(field, str) else words] += int(rows)
+    return dict(counts.most_common())
+
+
+def _refusal_alarms(report: WindowReport, refusals: pd.DataFrame, settings: Monitoring) -> list[Alarm]:
     """Alarm where a sender has changed, or where many rows lie outside the contract.
 
     A sender that has changed breaks all its rows, so its requests are counted. A value out of bounds makes a request be
-    refused for one row among many, so what is known of it, one row, is held against the rows answered.
+    refused for one row among many, so what is known of it, one row, is held against the rows answered; all of them are
+    known where the others were answered.
     """
-    shown = ", ".join(f"{rule} {count:,}" for rule, count in report.refused.items())
-    total = sum(report.refused.values())
-    broken = sum(count for rule, count in report.refused.items() if rule in SCHEMA_RULES)
-    values, gaps = total - broken, report.refused.get("new_nulls", 0)
+    shown = report.refusals or ""
+    is_broken = refusals["rule"].isin(SCHEMA_RULES)
+    total, broken = len(refusals), int(is_broken.sum())
+    faulty = refusals["rows"].where(refusals["answered"] > 0, 1)
+    values, gaps = int(faulty[~is_broken].sum()), int(faulty[refusals["rule"] == "new_nulls"].sum())
     share = report.refused_share * broken / max(total, 1)
     alarms = []
     if broken >= _FEW_REQUESTS and share >= settings.min_refused:
-        alarms.append(_alarm("schema", f"{share:.0%} of the requests were refused for their columns: {shown}"))
+        alarms.append(_alarm("schema", f"{share:.0%} of the requests were refused for their columns; {shown}"))
     share = values / max(values + report.rows, 1)
     if values >= _FEW_REQUESTS and share >= settings.min_refused:
         kind: Kind = "missing" if gaps >= values / 2 else "covariate"
-        alarms.append(_alarm(kind, f"{share:.0%} of the rows or more were refused for their values: {shown}"))
+        alarms.append(_alarm(kind, f"values outside the contract; {shown}"))
     return alarms
 
 

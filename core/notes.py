@@ -36,3 +36,10 @@ class Reading(Section):
     missing_words: Mapping[str, Mapping[str, int]] = {}
     """Words taken for missing values, with their counts, by column."""
     notes: tuple[Note, ...] = ()
+    new: tuple[str, ...] = ()
+    """Columns that the champion's contract does not know and that nobody has accepted: they are not used."""
+    gone: tuple[str, ...] = ()
+    """Columns that the champion's contract knows and that it is accepted to do without."""
+    identity: tuple[str, ...] = ()
+    """By what the champion tells rows apart, where the config names no id and columns have come since: so rows stay on
+    their side."""

@@ -2,7 +2,8 @@
 
 A log is a folder of segments, `20261124T150000.123456Z-9f86d081.jsonl`: the UTC start and eight random digits. The
 first line of a segment is its header, a JSON object; each further line is one request, `[request id, time, rows,
-scores, labels]`, one label, `[prediction id, label, time]`, or one refused request, `[time, path, field, rule]`.
+scores, labels]`, one label, `[prediction id, label, time]`, or one refusal, `[time, path, field, rule, rows,
+answered]`.
 The times of a segment lie within SEGMENT_SECONDS of its start, so a window is read without opening the files of
 other hours.
 """
@@ -203,9 +204,30 @@ def label_lines(labels: Iterable[tuple[str, str | float | bool]], time: datetime
     return b"\n".join(_ENCODER.encode((prediction_id, label, time)) for prediction_id, label in labels)
 
 
-def refusal_line(time: datetime, path: str, field: str | None, rule: Rule) -> bytes:
-    """Encode a refused request; `time` has a zone, `field` is a column the model knows, never a client's word."""
-    return _ENCODER.encode((time, path, field, rule))
+def refusal_line(time: datetime, path: str, field: str | None, rule: Rule, rows: int = 1, answered: int = 0) -> bytes:
+    """Encode a refused request, or rows that were refused beside `answered` others of their request.
+
+    `time` has a zone, `field` is a column the model knows, never a client's word.
+    """
+    return _ENCODER.encode((time, path, field, rule, rows, answered))
+
+
+def read_identities(
+    source: str | Path, names: Sequence[str], start: datetime | None = None
+) -> Iterator[tuple[tuple[str, ...], datetime, str]]:
+    """Yield the spelling of these columns, time and id of each prediction since `start` that was asked with them all.
+
+    Faults are as in `read_predictions`.
+    """
+    for header, records in _read(source, "predictions", _window(start, None)):
+        if not {*names} <= {*header.columns}:
+            continue
+        places = [header.columns.index(name) for name in names]
+        for record in records:
+            for prediction_id, row in zip(prediction_ids(record.id, len(record.rows)), record.rows, strict=True):
+                values = [row[place] if place < len(row) else None for place in places]
+                if None not in values:
+                    yield tuple(map(as_text, values)), record.time, prediction_id
 
 
 def read_predictions(source: str | Path, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
@@ -257,8 +279,10 @@ def read_refusals(source: str | Path, start: datetime | None = None, end: dateti
     """Return the requests refused with start <= time < end (UTC where no zone is given), by time.
 
     Columns: `time` (datetime64[us], UTC without zone), `path`, `field` (object, None where no column is to blame),
-    `rule` (one of `Rule`). A refusal has no id, so those of a copied segment count twice. Empty folders, unfinished
-    lines and faults are as in `read_predictions`.
+    `rule` (one of `Rule`), `rows` (how many were refused with it) and `answered` (how many others of their request were
+    not, 0 where it was refused whole). In a log of an earlier version each refusal counts as one row. A refusal has no
+    id, so those of a copied segment count twice. Empty folders, unfinished lines and faults are as in
+    `read_predictions`.
     """
     found = [refusal for _, refusals in _read(source, "refusals", _window(start, end)) for refusal in refusals]
     table = pd.DataFrame(
@@ -267,6 +291,8 @@ def read_refusals(source: str | Path, start: datetime | None = None, end: dateti
             "path": pd.Series([refusal.path for refusal in found], dtype="str"),
             "field": pd.Series([refusal.field for refusal in found], dtype=object),
             "rule": pd.Series([refusal.rule for refusal in found], dtype="str"),
+            "rows": pd.Series([refusal.rows for refusal in found], dtype="int64"),
+            "answered": pd.Series([refusal.answered for refusal in found], dtype="int64"),
         }
     )
     return table.sort_values("time", kind="stable", ignore_index=True)
@@ -306,6 +332,8 @@ class _Refusal(msgspec.Struct, array_like=True, gc=False):
     path: str
     field: str | None
     rule: Rule
+    rows: int = 1
+    answered: int = 0
 
 
 def _read(source: str | Path, kind: Kind, window: Window) -> Iterator[tuple[_Header, list[Any]]]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from config import Data, Section, Share, Split, Task, UserError
+from core.notes import Reading
 from core.table import Hashes, as_kind, as_text, column, mix, row_hashes
 
 _FOLD = 1 << 62  # sides take their salts from seeds, folds from here on: the two never agree by design
@@ -58,14 +59,16 @@ class SplitRule(Section):
         return mix(row_hashes(rows, self.identity, first=self.version == 1), self.seed + salt)
 
 
-def resolve(rows: pd.DataFrame, data: Data, split: Split) -> SplitRule:
+def resolve(rows: pd.DataFrame, data: Data, split: Split, reading: Reading | None = None) -> SplitRule:
     """Fix the rule for a table: its identity columns and, for a split by time, the moment of the cut.
 
     The moment is `split.cutoff`, or else the time that leaves the share `split.holdout` after it, rounded
-    down to the largest unit (day, hour, … microsecond) below a thousandth of the whole span.
+    down to the largest unit (day, hour, … microsecond) below a thousandth of the whole span. `reading` says what is
+    new to a champion, and by what that tells rows apart.
     """
-    others = {data.target, *data.drop}
-    identity = data.id or tuple(name for name in rows.columns if name not in others)
+    reading = reading or Reading()
+    others = {data.target, *data.drop, *reading.new}
+    identity = data.id or reading.identity or tuple(name for name in rows.columns if name not in others)
     if not identity:
         raise UserError(f"a row needs a column besides the target '{data.target}' to be split by; add one")
     for name in identity:

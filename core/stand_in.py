@@ -56,7 +56,7 @@ class StandIn:
 
     def unseen(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Return which rows there is a record of, shape (rows,): all were held out from it."""
-        if self.card is None or self.scores.empty:
+        if self.card is None or self.scores.empty or not {*self.card.contract.features} <= {*rows.columns}:
             return np.zeros(len(rows), bool)
         return np.isin(_hashes(self.card, rows), self.scores[ROW])
 

@@ -33,9 +33,9 @@ def retraining(config: Config) -> None:
     labelled_rows, _ = join_labels(config)
     decision = weigh_feedback(labelled_rows, config)
     champion, version = fetch_champion(config.name)
-    rows, reading = ingest_rows(config.data, champion)
+    rows, reading = ingest_rows(config.data, config.contract, champion)
     train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
-        rows, labelled_rows, champion, decision, config
+        rows, labelled_rows, champion, decision, reading, config
     )
     begun = begin_retraining(decision, config.name, after=history)
     contract, contract_report = validate_rows(

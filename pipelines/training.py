@@ -26,8 +26,8 @@ from steps.validate_rows import validate_rows
 def training(config: Config, dry_run: bool = False) -> None:
     """Read and check the rows, fit a model, judge it against the champion, and keep the record, unless it runs dry."""
     champion, version = fetch_champion(config.name)
-    rows, reading = ingest_rows(config.data, champion)
-    train_rows, holdout_rows, split_rule = split_rows(rows, config.data, config.split)
+    rows, reading = ingest_rows(config.data, config.contract, champion)
+    train_rows, holdout_rows, split_rule = split_rows(rows, reading, config.data, config.split)
     contract, contract_report = validate_rows(
         train_rows,
         holdout_rows,

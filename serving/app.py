@@ -19,12 +19,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
 import pandas as pd
 
 from config import UserError
+from core.own_ids import TAKEN_FOR, OwnIds
 from core.records import (
     FORMAT,
     LogUnavailable,
@@ -44,7 +46,7 @@ from serving.metrics import Constant, Counter, Histogram, Metrics
 from serving.openapi import cell, page
 from serving.published import Monitored
 from serving.release import Served, check_secret
-from serving.schema import ARRAYS, Refused, Row, Schema, check_personal
+from serving.schema import ARRAYS, Refused, Row, Rows, Schema, check_personal
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +70,19 @@ STATUSES = ("200", "400", "401", "403", "404", "405", "408", "413", "415", "422"
 JSON, CSV, TEXT = b"application/json", b"text/csv", b"text/plain; version=0.0.4; charset=utf-8"
 MEDIA = {"/metrics": TEXT, "/": b"text/html; charset=utf-8"}
 GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/", "/ping", "/health", "/version")
-POSTS = ("/predict", "/predict_csv", "/feedback", "/explain", "/invocations")
+POSTS = ("/predict", "/predict_csv", "/feedback", "/explain", "/invocations", "/feedback_csv")
 PREDICTS = ("/predict", "/predict_csv", "/invocations")
 OPEN = ("/livez", "/readyz", "/", "/ping", "/health")  # probes carry no token, and the page holds nothing
 BODY = "(body)"  # where no field is to blame
 TOO_FAR = "a value is so far out of range that the model finds no number for it"
 
 encode = msgspec.json.Encoder().encode
+
+
+class Noted(bytes):
+    """An answer's content, of which headers tell more."""
+
+    headers: list[tuple[bytes, bytes]]
 
 
 class App:
@@ -109,6 +117,7 @@ class App:
             log_folder / "predictions",
             {**header, "kind": "predictions", "columns": columns, "classes": list(self.contract.classes)},
         )
+        self._own_ids = OwnIds(log_folder / "predictions", self.contract.id)
         self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
         self._refusals = RecordWriter(log_folder / "refusals", {**header, "kind": "refusals"})
         answers = (
@@ -118,7 +127,7 @@ class App:
         self._gets = dict(zip(GETS, answers, strict=True))
         handlers: tuple[dict[bytes, Handler], ...] = (
             {JSON: self._predict}, {CSV: self._predict_csv}, {JSON: self._feedback}, {JSON: self._explain},
-            {JSON: self._invocations, CSV: self._invocations_csv},
+            {JSON: self._invocations, CSV: self._invocations_csv}, {CSV: self._feedback_csv},
         )  # fmt: skip
         self._posts = dict(zip(POSTS, handlers, strict=True))
         """What answers a body of each content type; the answer is of the first one."""
@@ -136,6 +145,8 @@ class App:
         headers: list[tuple[bytes, bytes]] = []
         try:
             status, content, media = 200, *await self._respond(path, scope, receive)
+            if type(content) is Noted:
+                headers += content.headers
         except Refused as err:
             status, content, media = err.status, encode({"error": err.sentence}), JSON
             headers += err.headers
@@ -204,7 +215,8 @@ class App:
             self._check_busy()
             self._busy += 1
             try:
-                return await self._in_turn(partial(handler, check=check), body, compressed), media
+                slow = path == "/feedback_csv"  # it reads the log
+                return await self._in_turn(partial(handler, check=check), body, compressed, slow), media
             finally:
                 self._busy -= 1
         except Refused as err:
@@ -216,13 +228,15 @@ class App:
 
     def _check_busy(self) -> None:
         if self._busy >= self.serving.max_concurrency:
-            raise Refused(503, f"{self._busy} requests are under way, which is the limit; try again")
+            raise Refused(
+                503, f"{self._busy} requests are under way, which is the limit (serving.max_concurrency); try again"
+            )
 
     def _keep(self, path: str, refused: Refused) -> None:
         """Put a refusal on record; where that fails the client is told of its fault all the same."""
         now = datetime.now(UTC)
         try:
-            self._refusals.append(refusal_line(now, path, refused.field, refused.rule), now)
+            self._refusals.append(refusal_line(now, path, refused.field, refused.rule, refused.rows), now)
         except LogUnavailable as err:
             self._lost(err)
 
@@ -236,9 +250,9 @@ class App:
     def _authorised(self, headers: dict[bytes, bytes]) -> bool:
         return self._token is None or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
 
-    async def _in_turn(self, handler: Callable[[bytes], bytes], body: bytes, compressed: bool) -> bytes:
+    async def _in_turn(self, handler: Callable[[bytes], bytes], body: bytes, compressed: bool, slow: bool) -> bytes:
         """Answer at once what holds few rows, and the rest one by one in a thread."""
-        if not compressed and (len(body) < self._few or _holds_few_rows(body)):
+        if not compressed and not slow and (len(body) < self._few or _holds_few_rows(body)):
             return handler(body)
         seconds = self.serving.timeout_seconds
         turn = self._thread.submit(lambda: handler(inflated(body, self.serving.max_bytes) if compressed else body))
@@ -255,15 +269,22 @@ class App:
         rows, as_they_are = self.schema.read(body)
         as_sent = msgspec.Raw(body) if as_they_are and self._verbatim and ARRAYS.match(body) else None
         ids, scores, labels = self._answer(rows, check, as_sent)
-        return encode({"version": self.release.version, "ids": ids, "scores": scores, "labels": labels})
+        said = {"version": self.release.version, "ids": ids, "scores": scores, "labels": labels}
+        return self._noted(encode(self._spread(said, rows, "/predict", check)), rows)
 
     def _predict_csv(self, body: bytes, check: bool) -> bytes:
-        ids, scores, labels = self._answer(self.schema.csv_rows(body), check)
+        rows = self.schema.csv_rows(body)
+        ids, scores, labels = self._answer(rows, check)
         lines = ["id,score,label" if self.contract.classes else "id,score"]
         for place, (row_id, score) in enumerate(zip(ids, scores, strict=True)):
             top = max(score) if isinstance(score, list) else score
             lines.append(f"{row_id},{top!r}" + (f",{cell(labels[place])}" if labels else ""))
-        return ("\n".join(lines) + "\n").encode()
+        told = self._spread({"lines": lines[1:]}, rows, "/predict_csv", check)
+        if errors := told.get("errors"):
+            nothing = "," * lines[0].count(",")
+            pairs = zip(told["lines"], errors, strict=True)
+            lines = [f"{lines[0]},error", *(f"{nothing},{cell(e)}" if e else f"{line}," for line, e in pairs)]
+        return self._noted(("\n".join(lines) + "\n").encode(), rows)
 
     def _invocations(self, body: bytes, check: bool) -> bytes:
         return self._invoked(invoked_rows(self.schema, body), check)
@@ -275,8 +296,34 @@ class App:
         """Return what MLflow's server would, values or the places of classes, and beside it what /predict does."""
         ids, scores, labels = self._answer(rows, check)
         predictions = scores if labels is None else [self.contract.classes.index(label) for label in labels]
-        said = {"version": self.release.version, "ids": ids, "scores": scores, "labels": labels}
-        return encode({"predictions": predictions, **said})
+        said = {"predictions": predictions, "version": self.release.version, "ids": ids, "scores": scores}
+        return self._noted(encode(self._spread({**said, "labels": labels}, rows, "/invocations", check)), rows)
+
+    def _spread(self, said: dict[str, Any], rows: list[Row], path: str, check: bool) -> dict[str, Any]:
+        """Return what is said of the good rows in their places, and errors in those of the others, put on record."""
+        if not isinstance(rows, Rows) or not rows.faults:
+            return said
+        for fault in rows.faults.values():
+            self.metrics.count("serving_out_of_contract", fault.field or BODY)
+        if not check:
+            now, faults = datetime.now(UTC), collections.Counter((f.field, f.rule) for f in rows.faults.values())
+            lines = [refusal_line(now, path, *what, count, len(rows)) for what, count in faults.items()]
+            self._refusals.append(b"\n".join(lines), now)
+        spread = {name: rows.spread(of) if isinstance(of, list) else of for name, of in said.items()}
+        faulty = [rows.faults.get(place) for place in range(len(rows) + len(rows.faults))]
+        return {**spread, "errors": [fault and fault.sentence for fault in faulty]}
+
+    def _noted(self, content: bytes, rows: list[Row]) -> bytes:
+        """Return an answer that tells by headers which columns were left unread, if any were."""
+        gone, unknown = self.schema.ignored(rows)
+        if not gone and not unknown:
+            return content
+        answer = Noted(content)
+        names = ",".join(quote(name, safe=" ") for name in (*gone, *unknown))
+        answer.headers = [(b"x-ignored-columns", names.encode())]
+        if gone:  # RFC 9745: deprecated since this version came
+            answer.headers.append((b"deprecation", b"@%d" % self.release.promoted.timestamp()))
+        return answer
 
     def _answer(
         self, rows: list[Row], check: bool, as_sent: msgspec.Raw | None = None
@@ -321,7 +368,7 @@ class App:
     def _columns(self, hash_key: str | None) -> tuple[list[int], dict[int, Callable[[Any], str | None]]]:
         """Return the places of the columns that the log keeps, and how personal ones are hidden."""
         ways = dict(self.serving.personal)
-        dropped = {name for name, reason in self.contract.left_out.items() if reason == "dropped"}
+        dropped = {name for name, reason in self.contract.left_out.items() if reason in ("dropped", "gone")}
         kept = [p for p, name in enumerate(self.schema.columns) if ways.get(name) != "omit" and name not in dropped]
         hashed = [p for p in kept if ways.get(self.schema.columns[p]) == "hash"]
         if hashed and not hash_key:
@@ -360,6 +407,24 @@ class App:
             self.metrics.count("serving_labels", by=len(labels))
         return encode({"accepted": len(labels)})
 
+    def _feedback_csv(self, body: bytes, check: bool) -> bytes:
+        names, labels = self.schema.label_rows(body)
+        pairs, unknown, taken_for = [(key[0], label) for key, label, _ in labels], 0, "the prediction of each id"
+        if names:
+            places = [self.schema.columns.index(name) for name in names]
+            if lost := [name for name, place in zip(names, places, strict=True) if place not in self._kept]:
+                raise Refused(422, f"{lost[0]!r} is left out of the log (serving.personal), so it finds no prediction")
+            hide: list[Callable[[Any], Any]] = [self._hidden.get(place, as_text) for place in places]
+            spelt = [(tuple(f(v) for f, v in zip(hide, key, strict=True)), *more) for key, *more in labels]
+            taken_for = TAKEN_FOR
+            pairs, unknown = self._own_ids.resolve(spelt)
+        if pairs:
+            with self._lock:
+                now = datetime.now(UTC)
+                self._labels.append(label_lines(pairs, now), now)
+                self.metrics.count("serving_labels", by=len(pairs))
+        return f"accepted,unknown,taken_for\n{len(pairs)},{unknown},{cell(taken_for)}\n".encode()
+
     def _explain(self, body: bytes, check: bool) -> bytes:
         compiled = self.served.compiled
         if compiled is None or not compiled.explainable:
@@ -385,6 +450,7 @@ class App:
                 "estimator": card.recipe.model.estimator,
                 "threshold": card.threshold,
                 "metrics": {name: found.model_dump() for name, found in release.metrics.items()},
+                "gone": [name for name, reason in card.contract.left_out.items() if reason == "gone"],
                 "runtime": "onnx" if self.served.compiled is not None else "scikit-learn",
                 "contract": card.contract.model_dump(mode="json"),
             }

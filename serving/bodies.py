@@ -80,7 +80,7 @@ class Bodies:
         self._room -= size
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"one request takes at most {self._most:,} bytes")
+        return Refused(413, f"one request takes at most {self._most:,} bytes (serving.max_bytes)")
 
 
 def is_here(receive: Receive) -> bool:

@@ -31,7 +31,9 @@ def inflated(body: bytes, limit: int) -> bytes:
     except zlib.error as err:
         raise Refused(400, f"the body is not gzip: {err}") from None
     if len(content) > limit:
-        raise Refused(413, f"one request takes at most {limit:,} bytes, also when they were compressed")
+        raise Refused(
+            413, f"one request takes at most {limit:,} bytes (serving.max_bytes), also when they were compressed"
+        )
     if not reader.eof:
         raise Refused(400, "the body is not gzip: its end is missing")
     if reader.unused_data:

@@ -71,6 +71,9 @@ def _rows(schema: Schema, body: bytes) -> bytes:
 def _arranged(schema: Schema, names: Sequence[str], lines: Sequence[Sequence[msgspec.Raw]]) -> bytes:
     """Return the lines of a table as arrays in the order of the model's columns."""
     schema.check_table(names, lines, "the table's header")
+    if {*names}.difference(schema.columns, [schema.contract.target]):  # what is left unread is told
+        known = [(name, place) for place, name in enumerate(names) if name != schema.contract.target]
+        return msgspec.json.encode([{name: line[place] for name, place in known} for line in lines])
     cells = {name: place for place, name in enumerate(names)}
     places = [cells.get(name) for name in schema.columns]
     return msgspec.json.encode([[_NULL if place is None else line[place] for place in places] for line in lines])

@@ -102,6 +102,7 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
     labels = {"oneOf": [label, many(label)]}
     example = schema.example()
     one_label = {"id": EXAMPLE_ID, "label": (schema.contract.classes or (1.5,))[-1]}
+    told = f"prediction_id,label\n{EXAMPLE_ID},{cell(str(one_label['label']))}\n"
     answer = {"$ref": "#/components/schemas/Answer"}
     header = ",".join(map(cell, example))
     cells = ",".join("" if value is None else cell(str(value)) for value in example.values())
@@ -116,6 +117,10 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
             "Predict as mlflow models serve does.", invoked, {"dataframe_records": [example]}, _invoked(schema.contract)
         ),
         "/feedback": _post("Tell the true labels of predictions, late or corrected.", labels, one_label, ACCEPTED),
+        "/feedback_csv": _post(
+            "Tell true labels as a CSV: by the model's id columns or by prediction_id, dated in a column date or not.",
+            {"type": "string"}, told, {"type": "string"}, media="text/csv",
+        ),
         "/model": _get("Which model answers, what it expects, how good it was, and why it was promoted."),
     }  # fmt: skip
     if not explained:

@@ -11,9 +11,10 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,10 +25,13 @@ from core.contract import Column, DataContract, class_code
 from core.records import PREDICTION_ID, Rule
 from core.table import as_text, quoted
 from serving.openapi import EXAMPLE_ID, describe
-from serving.values import UNFIT, Field, Whole, companion, feature, listed, parse, shown
+from serving.values import UNFIT, Field, Moment, Whole, companion, feature, floats, listed, parse, shown
 
 Row = tuple[Any, ...]
 
+MOST = "serving.max_rows"
+LABEL_COLUMNS = ("prediction_id", "id", "label", "date")
+"""Of a table of labels, besides the model's own."""
 RECORD_LENGTH = 2**17  # characters of one line of a CSV: what Python's csv allows for one cell
 DEEPEST = sys.getrecursionlimit()  # JSON that is nested deeper is read by nobody
 
@@ -35,6 +39,8 @@ _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
 # Marks of JSON, or a text that may hold some; nothing in it backtracks, whatever a client sends.
 _MARK = re.compile(rb'[][{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _MISSES = msgspec.ValidationError("a number that stands for a missing value")
+_GOVERNS: dict[Rule, str] = {rule: f" (serving.{rule} governs this)" for rule in ("out_of_range", "unseen_category")}
+"""Settings that let in what is refused."""
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -46,7 +52,32 @@ class Refused(Exception):
 
     def __init__(self, status: int, sentence: str, field: str | None = None, rule: Rule = "other") -> None:
         super().__init__(sentence)
+        self.rows = 1
+        """Rows of the request, where they were counted."""
         self.status, self.sentence, self.field, self.rule = status, sentence, field, rule
+
+
+class Rows(list[Row]):
+    """Rows of a request in which something was not as the contract has it, and what."""
+
+    def __init__(self, rows: Iterable[Row], faults: Mapping[int, Refused], ignored: Iterable[str]) -> None:
+        """Take the good rows, why others are not by their place in the request, and the columns left unread."""
+        super().__init__(rows)
+        self.faults, self.ignored = faults, tuple(ignored)
+
+    def spread(self, values: Iterable[Any]) -> list[Any]:
+        """Return a value a row of the request: those of the good ones in their places, None in the others."""
+        given = iter(values)
+        return [None if place in self.faults else next(given) for place in range(len(self) + len(self.faults))]
+
+
+class Labels(NamedTuple):
+    """Labels of a table."""
+
+    names: tuple[str, ...]
+    """The columns of `data.id`; none where they came by prediction id."""
+    found: list[tuple[tuple[str, ...], Any, datetime | None]]
+    """Id, label, and since when it is true (UTC, without a zone), where that was said."""
 
 
 class Schema:
@@ -66,6 +97,9 @@ class Schema:
         given = options.get("sep")
         self._separator = given if isinstance(given, str) and len(given) == 1 else ","
         """What stood between the fields of the table."""
+        gone = (name for name, reason in card.contract.left_out.items() if reason == "gone")
+        self._gone = {self.columns.index(name): name for name in gone}
+        """Columns that an earlier version used: they are still taken, and told of."""
         self._quoting = {key: options[key] for key in ("quotechar", "escapechar") if key in options}
         self._gaps = [(place, field.gaps) for place, field in enumerate(self.fields) if field.gaps]
         self._expected = [(place, field.expects) for place, field in enumerate(self.fields) if field.expects]
@@ -108,9 +142,10 @@ class Schema:
         except (UnicodeDecodeError, csv.Error) as err:
             raise Refused(400, f"the body is not CSV in UTF-8: {err}") from None
         if not lines:
-            raise Refused(422, "the CSV needs a header and at least one row, it has no row")
+            fix = "" if b"\n" in body else "; with curl say --data-binary, since -d takes the ends of lines out"
+            raise Refused(422, f"the CSV needs a header and at least one row, it has no row{fix}")
         self._check_count(len(lines))
-        self.check_table(names, lines, "the header of the CSV")
+        ignored = self.check_table(names, lines, "the header of the CSV")
         cells = dict(zip(names, zip(*lines, strict=True), strict=True))
         nothing = (None,) * len(lines)
         fields = self._between_commas if separator == "," != self._separator else self.fields
@@ -120,11 +155,16 @@ class Schema:
             found = msgspec.convert(rows, list[self.values], dec_hook=parse)  # type: ignore[name-defined]
         except UNFIT:
             said = zip(*(cells.get(name, nothing) for name in self.columns), strict=True)
-            return [self._row(number, *pair) for number, pair in enumerate(zip(rows, said, strict=True), 1)]
-        return [msgspec.structs.astuple(row) for row in found]
+            pairs = list(zip(rows, said, strict=True))
+            return self._each(len(pairs), lambda place: self._row(place + 1, *pairs[place]), ignored)
+        taken = [msgspec.structs.astuple(row) for row in found]
+        return Rows(taken, {}, ignored) if ignored else taken
 
-    def check_table(self, names: Sequence[str], lines: Sequence[Sequence[Any]], header: str) -> None:
-        """Refuse a header that is not the model's or names a column twice, and lines of another length."""
+    def check_table(self, names: Sequence[str], lines: Sequence[Sequence[Any]], header: str) -> set[str]:
+        """Return the columns that are left unread.
+
+        A header that is not the model's or names a column twice is refused, and lines of another length.
+        """
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise Refused(422, f"{header} names {shown(twice[0])} twice")
         for number, line in enumerate(lines, 1):
@@ -132,7 +172,13 @@ class Schema:
                 has = "more" if len(line) > len(names) else "fewer"
                 wanted = f"{len(names)} cells, as many as {header}"
                 raise Refused(422, f"row {number} needs {wanted}, it has {has}")
-        self._check_names(1, [name for name in names if name != self.contract.target])  # labels may stay in a table
+        # Labels may stay in a table.
+        return self._check_names(1, [name for name in names if name != self.contract.target])
+
+    def ignored(self, rows: list[Row]) -> tuple[list[str], list[str]]:
+        """Return which columns that came with rows were left unread: those an earlier version used, and others."""
+        gone = [name for place, name in self._gone.items() if any(row[place] is not None for row in rows)]
+        return gone, [*rows.ignored] if isinstance(rows, Rows) else []
 
     def labels(self, body: bytes) -> list[tuple[str, Any]]:
         """Return prediction ids and labels, spelt as the contract does, of one object or an array of them."""
@@ -196,7 +242,7 @@ class Schema:
         if count == 0:
             raise Refused(422, f"the body needs at least one {of}, it holds none")
         if count > self.serving.max_rows:
-            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has more")
+            raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has more ({MOST})")
 
     def check_size(self, body: bytes, mark: bytes, of: str, values: int) -> None:
         """Refuse a JSON body of too many items before it is read, if it has that many of a mark.
@@ -209,7 +255,57 @@ class Schema:
         there = np.count_nonzero(np.frombuffer(body, np.uint8) == ord(mark))  # a third of the time of body.count
         marks = most * (3 * values + 2) + 3 * DEEPEST
         if there > (most * values if mark == b"," else most + 1) and _is_too_much(body, most, marks):
-            raise Refused(413, f"one request takes at most {most:,} {of}s of {values} values, this one has more")
+            sentence = f"one request takes at most {most:,} {of}s of {values} values, this one has more ({MOST})"
+            raise Refused(413, sentence)
+
+    def label_rows(self, body: bytes) -> "Labels":
+        """Return what a CSV of labels says, see `label_table`."""
+        names = {*self.contract.id, self.contract.target, *LABEL_COLUMNS}
+        marks = dict.fromkeys((*self._separator, *",;\t"))
+        try:
+            separator = max(marks, key=lambda mark: len(names.intersection(self._header(body, mark))))
+            header, *lines = [line for line in self._records(body, separator) if line] or [[]]
+        except (UnicodeDecodeError, csv.Error) as err:
+            raise Refused(400, f"the body is not CSV in UTF-8: {err}") from None
+        self._check_count(len(lines), "label")
+        return self.label_table([name.strip() for name in header], lines)
+
+    def label_table(self, names: Sequence[str], lines: Sequence[Sequence[str]]) -> "Labels":
+        """Return labels by `data.id`, or by prediction id, as the contract spells them; other columns are left unread.
+
+        They stand in a column called as the target, or `label`; `date` says when each became true.
+        """
+        own, target = self.contract.id, self.contract.target
+        ids = own if own and {*own} <= {*names} else tuple(name for name in LABEL_COLUMNS[:2] if name in names)[:1]
+        label = next((name for name in (target, "label") if name in names), None)
+        if not ids or label is None:
+            what = f"{' and '.join(map(quoted, own))} or 'prediction_id'" if own else "'prediction_id'"
+            has = ", ".join(map(_brief, names[:12]))
+            raise Refused(422, f"labels need the columns {what}, and {quoted(target)} or 'label'; there are {has}")
+        places, place = [names.index(name) for name in ids], names.index(label)
+        dated = names.index("date") if "date" in names else None
+        found = []
+        for number, line in enumerate(lines, 1):
+            if len(line) != len(names):
+                raise Refused(
+                    422, f"label {number} needs {len(names)} cells, as many as the header, it has {len(line)}"
+                )
+            key = tuple(line[place] for place in places)
+            if "" in key:
+                raise Refused(422, f"label {number} has no {' or '.join(ids)}")
+            if ids != own and not PREDICTION_ID.match(key[0]):
+                raise Refused(422, f"label {number}: {shown(key[0])} is not a prediction id, such as '{EXAMPLE_ID}'")
+            given: Any = line[place]
+            if self.contract.task == "regression":
+                given = (floats([given]) or [given])[0]
+            date = None
+            if dated is not None and line[dated]:
+                try:
+                    date = Moment.parse(line[dated])
+                except ValueError:
+                    raise Refused(422, f"label {number}: 'date' needs ISO 8601, it is {shown(line[dated])}") from None
+            found.append((key, self._label(number, given), date))
+        return Labels(own if ids == own else (), found)
 
     def _label(self, number: int, label: Any) -> Any:
         contract = self.contract
@@ -237,13 +333,34 @@ class Schema:
             raise not_json(said) from None
         rows = data if isinstance(data, list) else [data]
         self._check_count(len(rows))
-        found = [self._row(number, *self._arranged(number, row, rows[0])) for number, row in enumerate(rows, 1)]
+        ignored: set[str] = set()
+        found = self._each(
+            len(rows),
+            lambda place: self._row(place + 1, *self._arranged(place + 1, rows[place], rows[0], ignored)),
+            ignored,
+        )
         if not isinstance(err, msgspec.ValidationError):  # JSON to Python alone
             raise not_json(err)
         return found
 
-    def _arranged(self, number: int, row: Any, first: Any) -> tuple[list[Any], list[Any]]:
-        """Return what the values of a row mean in the order of the columns, and what was sent."""
+    def _each(self, count: int, take: Callable[[int], Row], ignored: set[str]) -> list[Row]:
+        """Return the rows one by one; the first fault is refused, or all rows have one, or the others are good."""
+        rows: list[Row] = []
+        faults: dict[int, Refused] = {}
+        for place in range(count):
+            try:
+                rows.append(take(place))
+            except Refused as err:
+                err.rows = count
+                if self.serving.bad_rows == "refuse":
+                    raise
+                faults[place] = err
+        if not rows:
+            raise faults[0]
+        return Rows(rows, faults, ignored) if faults or ignored else rows
+
+    def _arranged(self, number: int, row: Any, first: Any, ignored: set[str]) -> tuple[list[Any], list[Any]]:
+        """Return what the values of a row mean in the order of the columns, and what was sent; add what is unread."""
         if type(row) is not type(first):
             raise Refused(422, f"row {number} needs {shown(first)}, as row 1 is, it is {shown(row)}")
         if isinstance(row, list):
@@ -256,19 +373,26 @@ class Schema:
             raise Refused(422, f"row {number} needs an object of named values, it is {shown(row)}")
         if isinstance(row, _Twice):
             raise Refused(422, f"row {number} names {shown(row.name)} twice")
-        self._check_names(number, row)
+        ignored |= self._check_names(number, row)
         said = [row.get(name) for name in self.columns]
         return [field.meant(value) for field, value in zip(self.fields, said, strict=True)], said
 
-    def _check_names(self, number: int, names: Collection[str]) -> None:
-        for name in names:
-            if name not in self._known:
+    def _check_names(self, number: int, names: Collection[str]) -> set[str]:
+        """Return the names of columns that may come and are left unread."""
+        unknown = {name for name in names if name not in self._known}
+        if self.serving.extra_columns == "refuse":
+            for name in (name for name in names if name in unknown):
+                if name == self.contract.target:
+                    sentence = f"row {number}: {quoted(name)} is what the model predicts; leave it out"
+                    raise Refused(422, sentence, rule="extra_column")
                 there = known("the model", map(_brief, self.columns), name)
-                raise Refused(422, f"row {number}: no field {shown(name)}; {there}", rule="extra_column")
+                sentence = f"row {number}: no field {shown(name)}; {there} (serving.extra_columns governs this)"
+                raise Refused(422, sentence, rule="extra_column")
         for field in self.fields[: len(self.features)]:
             if field.name not in names:
                 sentence = f"row {number}: field {quoted(field.name)} is missing; it needs {field.needs}"
                 raise Refused(422, sentence, field.name, "missing_column")
+        return unknown
 
     def _row(self, number: int, values: Sequence[Any], said: Sequence[Any]) -> Row:
         """Return a row as its types have it, or refuse the first value that does not fit, as it was sent."""
@@ -278,8 +402,9 @@ class Schema:
                 row.append(field.take(value))
             except UNFIT:
                 it = shown(None if value is None else sent)
+                rule = field.rule(value)
                 sentence = f"row {number}: {quoted(field.name)} needs {field.needs}, it is {it}"
-                raise Refused(422, sentence, field.name, field.rule(value)) from None
+                raise Refused(422, sentence + _GOVERNS.get(rule, ""), field.name, rule) from None
         return tuple(row)
 
     def _table(self, body: bytes) -> tuple[list[str], list[list[str]], str]:
@@ -288,7 +413,7 @@ class Schema:
         Reading ends behind a line that cannot be taken.
         """
         marks, names = dict.fromkeys((*self._separator, *",;\t")), self._known | {self.contract.target}
-        separator = next((mark for mark in marks if names.issuperset(self._header(body, mark))), ",")
+        separator = max(marks, key=lambda mark: len(names.intersection(self._header(body, mark))))
         reader, lines = self._records(body, separator), list[list[str]]()
         header = [name if name in names else name.strip() for name in next(reader, [])]
         for number, line in enumerate(reader, 1):

@@ -99,7 +99,7 @@ class Field:
     @property
     def gaps(self) -> frozenset[float]:
         """Return the numbers that stand for a missing value, such as -999."""
-        return frozenset(number for word in self.words for number in _floats([word]) or ())
+        return frozenset(number for word in self.words for number in floats([word]) or ())
 
     def meant(self, value: Any) -> Any:
         """Return what a JSON value means, as the type has it; what means nothing comes back as it is."""
@@ -133,7 +133,7 @@ class Field:
             means = {cell: self.read(cell) for cell in set(cells)}
             return [means[cell] for cell in cells]
         is_plain = not self.whole and self.decimal == "." and not self.thousands and self.cell_words.isdisjoint(cells)
-        plain = _floats(cells) if is_plain else None
+        plain = floats(cells) if is_plain else None
         return [self.read(cell) for cell in cells] if plain is None else plain
 
     def take(self, value: Any) -> Any:
@@ -172,7 +172,7 @@ class Field:
             text = cell.replace(self.thousands, "")
         if self.decimal != ".":
             text = "" if "." in text else text.replace(self.decimal, ".")
-        numbers = _floats([text])
+        numbers = floats([text])
         return cell if numbers is None else numbers[0]
 
 
@@ -188,10 +188,10 @@ def feature(column: Column, serving: Serving, slack: float, options: Mapping[str
         else:
             expects = partial(_is_one_of, categories)
     elif column.kind != "boolean":
-        low, high = column.bounds(slack)
+        low, high = column.limits(slack)
         if serving.out_of_range == "refuse":
             kind = _moment(column.format, low, high) if column.kind == "datetime" else _within_bounds(low, high)
-            needs += " from " + " to ".join(f"{x:.6g}" if isinstance(x, float) else x.isoformat() for x in (low, high))
+            needs += f" from {low.isoformat()} on" if column.kind == "datetime" else f" from {low:.6g} to {high:.6g}"
         else:
             expects = partial(_lies_within, low, high)
     return Field(
@@ -277,7 +277,7 @@ def _take(value: Any, kind: Any) -> Any:
     return found
 
 
-def _floats(texts: Sequence[str]) -> list[float] | None:
+def floats(texts: Sequence[str]) -> list[float] | None:
     """Return the numbers that texts spell; None if one spells none, or one that is a number to Python alone."""
     joined = "".join(texts)
     try:

@@ -13,5 +13,5 @@ def accept_rows(
     contract: DataContract, contract_report: ContractReport
 ) -> Annotated[DataContract, "accepted_contract"]:
     """Pass the contract on if no rule of severity `error` is broken; the report is kept either way."""
-    raise_on_errors(contract_report.findings)
+    raise_on_errors(contract_report.findings, compared=contract_report.compared_with is not None)
     return contract

@@ -5,6 +5,7 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
+import registry
 from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
 from core.gate import Verdict, judge_models
@@ -26,5 +27,7 @@ def compare_models(
 
     One that could not be deployed is not promoted.
     """
+    if champion is not None and champion_version is not None:
+        champion = registry.as_rival(champion, champion_version, model.card.contract)
     verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
     return hold_undeployable(verdict, model, holdout_rows, serving)

@@ -5,6 +5,7 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
+import registry
 from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
 from core.feedback import History, compare_sides
@@ -29,6 +30,7 @@ def compare_on_feedback(
 
     One that could not be deployed is not promoted.
     """
+    champion = registry.as_rival(champion, champion_version, model.card.contract)
     verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
     verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     groups = compare_sides(model, champion, holdout_rows, old_holdout_rows, history, gate, evaluation)

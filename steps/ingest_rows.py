@@ -5,8 +5,9 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Data, UserError
+from config import Contract, Data, UserError
 from core.bundle import Bundle
+from core.checks import column_changes
 from core.notes import Reading
 from core.sources import read_table
 from core.stand_in import StandIn
@@ -15,9 +16,12 @@ from steps.materializers import Table
 
 @step(enable_cache=False, enable_artifact_metadata=True, output_materializers={"rows": Table})
 def ingest_rows(
-    data: Data, champion: Bundle | StandIn | None
+    data: Data, settings: Contract, champion: Bundle | StandIn | None
 ) -> tuple[Annotated[pd.DataFrame, "rows"], Annotated[Reading, "reading"]]:
-    """Read the source as the champion's contract has it; never from cache, since only reading tells of changes."""
+    """Read the source as the champion's contract has it; never from cache, since only reading tells of changes.
+
+    Columns in `contract.accept` are read as if there were no champion.
+    """
     card = None if champion is None else champion.card
     if card is not None and card.contract.target != data.target:
         name, before = card.recipe.name, card.contract.target
@@ -25,5 +29,9 @@ def ingest_rows(
             f"the champion of '{name}' predicts '{before}', this config '{data.target}'; give it a name of its own, or "
             f"set data.target: {before}"
         )
-    rows, reading = read_table(data, contract=None if card is None else card.contract)
+    if card is None:
+        rows, reading = read_table(data)
+        return rows, reading  # two names, or ZenML takes them for one output
+    rows, reading = read_table(data, contract=card.contract.without(settings.accept))
+    reading = reading.model_copy(update=column_changes(card, rows, data, settings.accept))
     return rows, reading

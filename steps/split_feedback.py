@@ -11,6 +11,7 @@ from core.bundle import Bundle
 from core.contract import learn_contract
 from core.feedback import History, as_source_rows
 from core.feedback import split_feedback as split
+from core.notes import Reading
 from core.policy import Decision
 from core.split import SplitRule, resolve
 from core.stand_in import StandIn
@@ -30,6 +31,7 @@ def split_feedback(
     labelled_rows: pd.DataFrame,
     champion: Bundle | StandIn,
     retraining_decision: Decision,
+    reading: Reading,
     config: Config,
 ) -> tuple[
     Annotated[pd.DataFrame, "train_rows"],
@@ -43,10 +45,12 @@ def split_feedback(
     """Return what to learn from and to be judged on, and whether the rows of before still help."""
     card = champion.card
     contract = learn_contract(rows, config.data, config.contract) if card is None else card.contract
+    rule = resolve(rows, config.data, config.split, reading)
+    config = config.model_copy(update={"data": config.data.without(reading.new)})
     served, times, unusable = as_source_rows(labelled_rows, rows, contract, config)
     since = pd.Timestamp(retraining_decision.since or datetime.min)
     drifted = (times >= since).to_numpy()
-    sides = split(rows, served, drifted, resolve(rows, config.data, config.split), config, contract.known)
+    sides = split(rows, served, drifted, rule, config, contract.without(config.contract.accept).known)
     return (
         sides.train,
         sides.holdout,

@@ -6,6 +6,7 @@ import pandas as pd
 from zenml import step
 
 from config import Data, Split
+from core.notes import Reading
 from core.split import SplitRule, check_sides, resolve
 from core.table import infer_task
 from steps.materializers import Table
@@ -13,14 +14,14 @@ from steps.materializers import Table
 
 @step(output_materializers={"train_rows": Table, "holdout_rows": Table})
 def split_rows(
-    rows: pd.DataFrame, data: Data, split: Split
+    rows: pd.DataFrame, reading: Reading, data: Data, split: Split
 ) -> tuple[
     Annotated[pd.DataFrame, "train_rows"],
     Annotated[pd.DataFrame, "holdout_rows"],
     Annotated[SplitRule, "split_rule"],
 ]:
     """Send each row to the side that its identity or its time decides, now and in every later run."""
-    rule = resolve(rows, data, split)
+    rule = resolve(rows, data, split, reading)
     held_out = rule.held_out(rows)
     task = infer_task(rows[data.target], data.task, data.kinds.get(data.target))
     check_sides(rows[data.target], held_out, task)

@@ -7,7 +7,7 @@ from zenml import step
 
 from config import Contract, Data, Split
 from core.bundle import Bundle
-from core.checks import ContractReport, check_rows, check_table, holdout_findings, reading_findings
+from core.checks import ContractReport, check_table, check_training_rows, holdout_findings, reading_findings
 from core.contract import DataContract, learn_contract
 from core.notes import Reading
 from core.report import contract_page
@@ -34,14 +34,14 @@ def validate_rows(
     model will meet.
     """
     card = None if champion is None else champion.card
-    settled = None if card is None else card.contract.known
+    settled = None if card is None else card.contract.without(settings.accept).known
     contract = learn_contract(train_rows, data, settings, reference_rows, reading=reading, settled=settled)
     rows = pd.concat([train_rows, holdout_rows], ignore_index=True)
     findings = reading_findings(reading, len(rows), settings.rules) + check_table(rows, data, settings, contract)
     if split is not None:
         findings += holdout_findings(len(train_rows), len(holdout_rows), split, settings.rules)
     if card is not None:
-        findings += check_rows(rows, card.contract, settings)
+        findings += check_training_rows(rows, card.contract, contract, settings)
     compared_with = None if card is None else champion_version
     # A value that is none of its kind is found in the table and by the champion's contract.
     report = ContractReport(findings=tuple(dict.fromkeys(findings)), rows=len(rows), compared_with=compared_with)

@@ -4,11 +4,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from tables import CONTRACT, DATA, ROWS, SETTINGS, learned
 
-from config import Contract, Rules, UserError
-from core.checks import ContractReport, Finding, check_rows, check_table, raise_on_errors
-from core.contract import learn_contract
+from config import Contract, Recipe, Rules, UserError
+from core.bundle import Card
+from core.checks import (
+    ContractReport,
+    Finding,
+    check_rows,
+    check_table,
+    check_training_rows,
+    column_changes,
+    raise_on_errors,
+)
+from core.contract import DataContract, learn_contract
+from core.notes import Reading
+from core.split import SplitRule
 
 
 def rules(findings: tuple[Finding, ...]) -> list[tuple[str, str | None, int]]:
@@ -121,6 +133,10 @@ def test_rows_of_the_same_population_are_hardly_ever_out_of_range(draw: str, tol
         assert sum(finding.share for finding in found) <= tolerated
 
 
+def test_times_later_than_training_break_no_rule_since_times_move_on() -> None:
+    assert check_rows(with_value("since", "2035-01-01")(ROWS), CONTRACT, SETTINGS) == ()
+
+
 def test_an_open_end_in_the_year_9999_is_a_time_like_any() -> None:
     ends = pd.Series(["0001-01-01", "9999-12-31"] * 200)
     rows = ROWS.assign(until=ends.astype("datetime64[us]"))
@@ -173,3 +189,75 @@ def test_errors_stop_a_run_in_one_sentence_that_says_how_to_go_on() -> None:
     rows = ROWS.assign(**dict.fromkeys(("age", "amount", "gap", "since", "member"), "?")).drop(columns="colour")
     with pytest.raises(UserError, match=r"; and 1 more .* list the column in data.drop, or set .* and .*wrong_type"):
         raise_on_errors(check_rows(rows, CONTRACT, SETTINGS))
+
+
+def found_in_training(rows: pd.DataFrame, *accept: str) -> tuple[DataContract, tuple[Finding, ...]]:
+    """Learn from rows beside a champion that learned from ROWS."""
+    settings = Contract(accept=accept)
+    champion = Card.model_construct(contract=CONTRACT, split=SplitRule(identity=("key",), holdout=0.25, seed=0))
+    reading = Reading().model_copy(update=column_changes(champion, rows, DATA, accept))
+    contract = learn_contract(rows, DATA, settings, reading=reading, settled=CONTRACT.without(accept).known)
+    return contract, check_training_rows(rows, CONTRACT, contract, settings)
+
+
+def test_a_new_column_is_not_learned_from_until_it_is_accepted() -> None:
+    rows = ROWS.assign(fresh=ROWS["age"] * 2)
+    contract, (finding,) = found_in_training(rows)
+    assert (contract.features, contract.left_out["fresh"]) == (CONTRACT.features, "new")
+    advice = "contract.accept: [fresh] has the next version learn from it"
+    assert finding.sentence == f"column 'fresh' is new and not used; {advice}"
+    assert [found.rule for found in check_rows(rows, contract, SETTINGS)] == ["extra_column"], "it is not forgotten"
+    contract, (finding,) = found_in_training(rows, "fresh")
+    assert contract.features == {**CONTRACT.features, "fresh": "numeric"}
+    assert (finding.rule, finding.severity) == ("accepted_column", "warn")
+    assert "'fresh' is new and accepted: the new model learns from it" in finding.sentence
+    assert check_rows(rows, contract, SETTINGS) == ()
+
+
+def test_a_column_that_is_gone_stops_a_run_until_it_is_accepted() -> None:
+    rows = ROWS.drop(columns="colour")
+    _, found = found_in_training(rows)
+    with pytest.raises(
+        UserError, match=r"'colour' is missing \(.*take them as they are by contract\.accept: \[colour\]"
+    ):
+        raise_on_errors(found, compared=True)
+    contract, found = found_in_training(rows, "colour")
+    raise_on_errors(found, compared=True)
+    assert "'colour' is gone and accepted" in found[0].sentence
+    assert contract.left_out["colour"] == "gone"
+    assert "colour" not in contract.features
+    assert rules(check_rows(ROWS, contract, SETTINGS)) == [("extra_column", "colour", 400)], "it may come back"
+
+
+def test_a_column_of_another_kind_stops_a_run_until_it_is_accepted() -> None:
+    rows = ROWS.assign(age=np.where(ROWS["age"] < 40, "young", "old"))
+    _, found = found_in_training(rows)
+    with pytest.raises(UserError, match=r"'age' has 400 values that are not numeric.*contract\.accept: \[age\]"):
+        raise_on_errors(found, compared=True)
+    contract, found = found_in_training(rows, "age")
+    raise_on_errors(found, compared=True)
+    assert [finding.sentence for finding in found] == [
+        "column 'age' was numeric and is categorical now, which is accepted"
+    ]
+    assert contract.categories["age"] == ("old", "young")
+
+
+def test_a_rename_is_accepted_by_naming_both() -> None:
+    rows = ROWS.rename(columns={"amount": "amount_eur"})
+    _, (finding,) = found_in_training(rows)
+    assert finding.sentence.endswith("or have the next version take both: contract.accept: [amount, amount_eur]")
+    contract, found = found_in_training(rows, "amount", "amount_eur")
+    assert [finding.rule for finding in found] == ["accepted_column", "accepted_column"]
+    assert "amount_eur" in contract.features
+
+
+def test_a_name_in_accept_that_nobody_has_is_told() -> None:
+    _, (finding,) = found_in_training(ROWS, "colur")
+    assert "'colur' is in contract.accept, and neither the rows nor the champion have it" in finding.sentence
+    assert "did you mean 'colour'?" in finding.sentence
+    assert found_in_training(ROWS, "colour")[1] == (), "what was accepted once may stay there"
+
+
+def test_the_target_is_not_accepted() -> None:
+    with pytest.raises(ValidationError, match=r"contract\.accept names 'y', which is the target"):
+        Recipe(name="made", data=DATA, contract=Contract(accept=("y",)))

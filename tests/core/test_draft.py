@@ -43,6 +43,14 @@ def test_a_draft_names_what_the_table_shows() -> None:
         assert words in text
 
 
+def test_a_draft_warns_of_a_date_and_proposes_an_age() -> None:
+    card_transactions(2_000).to_csv("cards.csv", index=False)
+    text, config = drafted("cards.csv", "fraud")
+    assert config.data.time == "time"
+    assert "# card_since is a date, and dates move on" in text
+    assert "such as the days from it to time, as a column of the source, and data.drop for the date" in text
+
+
 def test_its_knobs_hold_when_they_are_switched_on() -> None:
     card_transactions(2_000).to_parquet("cards.parquet")
     knobs, _, _ = draft_config("cards.parquet", "fraud").partition("# What the table showed")

@@ -41,7 +41,7 @@ def accepted(schema, batch, at, refusals) -> Iterator[list[Any]]:
     try:
         yield [list(row) for row in schema.rows(json.dumps(batch).encode())]
     except Refused as err:
-        refusals.append(refusal_line(at, "/predict", err.field, err.rule), at)
+        refusals.append(refusal_line(at, "/predict", err.field, err.rule, err.rows), at)
         if len(batch) > 1:
             for row in batch:
                 yield from accepted(schema, [row], at, refusals)
@@ -125,7 +125,7 @@ def test_amounts_that_come_as_text_are_a_changed_schema(tmp_path):
     serve(tmp_path, rows=600, change=lambda rows: rows.assign(amount=rows["amount"].astype(str)))
     report = look(tmp_path)
     assert report.kinds == ("schema",)
-    assert "100% of the requests were refused for their columns: wrong_type" in report.alarms[0].sentence
+    assert "100% of the requests were refused for their columns; 1,200 of 1,200 rows" in report.alarms[0].sentence
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,35 @@ def test_what_is_refused_tells_of_its_own_kind(tmp_path, change, kind):
     report = look(tmp_path, settings=Monitoring(min_rows=300))
     assert report.kinds == (kind,)
     assert "were refused" in report.alarms[0].sentence
+
+
+def refused(log, requests, *, rows, answered, field="hour", rule="out_of_range"):
+    writer = RecordWriter(log / "refusals", {"model": "fraud", "kind": "refusals"})
+    for second in range(requests):
+        at = NOON + timedelta(seconds=second)
+        writer.append(refusal_line(at, "/predict", field, rule, rows, answered), at)
+    writer.close()
+
+
+def test_refusals_are_told_as_they_are_by_column_and_rule(tmp_path):
+    serve(tmp_path, rows=780, labelled=0)
+    refused(tmp_path, 40, rows=20, answered=0)
+    refused(tmp_path, 1, rows=20, answered=0, field=None, rule="extra_column")
+    report = look(tmp_path, settings=Monitoring(min_refused=0.01))
+    assert report.refused_rows == 820
+    assert report.notes[0] == "820 of 1,600 rows were refused (51%): 'hour' out of range 800, extra column 20"
+    assert report.notes[0] in report.alarms[0].sentence
+    assert WindowReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_rows_refused_beside_answered_ones_count_each(tmp_path):
+    """Where whole requests are refused one bad row of each is known; where the others are answered, all are."""
+    serve(tmp_path, rows=1000, labelled=0)
+    refused(tmp_path, 10, rows=20, answered=80)
+    assert look(tmp_path).kinds == ("covariate",)
+    serve(tmp_path / "whole", rows=1000, labelled=0)
+    refused(tmp_path / "whole", 10, rows=20, answered=0)
+    assert look(tmp_path / "whole").kinds == ()
 
 
 def test_few_refusals_are_no_alarm(tmp_path):

@@ -129,7 +129,7 @@ def test_a_body_that_is_no_gzip_or_too_large_inside_is_refused(tmp_path: Path) -
         "damaged": (packed[:-8] + bytes(8), 400, "the body is not gzip"),
         "twice": (packed * 2, 400, "something follows its end"),
         "nothing": (b"", 400, "its end is missing"),
-        "a bomb": (gzip.compress(bytes(10**7)), 413, "at most 20,000 bytes"),
+        "a bomb": (gzip.compress(bytes(10**7)), 413, "at most 20,000 bytes (serving.max_bytes)"),
     }
     with in_process(tmp_path, breast_cancer(), max_bytes=20_000) as (_, client):
         for fault, (body, status, words) in faults.items():

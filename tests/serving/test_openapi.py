@@ -22,11 +22,13 @@ OPERATIONS = [
     ("breast_cancer", "POST /explain"),
     ("breast_cancer", "POST /invocations"),
     ("breast_cancer", "POST /feedback"),
+    ("breast_cancer", "POST /feedback_csv"),
     ("breast_cancer", "GET /model"),
     ("fraud", "POST /predict"),
     ("fraud", "POST /predict_csv"),
     ("fraud", "POST /invocations"),
     ("fraud", "POST /feedback"),
+    ("fraud", "POST /feedback_csv"),
     ("fraud", "GET /model"),
 ]
 # JSON Schema has no bounds for times; these are within the contract.

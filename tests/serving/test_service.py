@@ -306,7 +306,7 @@ def test_a_body_above_the_limit_is_refused_before_it_is_complete(tight: Running,
         answer = last_words(begun)
     assert answer.startswith("HTTP/1.1 413 ")
     assert "connection: close" in answer
-    assert answer.endswith('{"error":"one request takes at most 50,000 bytes"}')
+    assert answer.endswith('{"error":"one request takes at most 50,000 bytes (serving.max_bytes)"}')
     assert_refused(httpx.post(f"{tight.url}/predict", content=b" " * 60_000, headers=JSON), 413, "50,000 bytes")
 
 
@@ -514,11 +514,11 @@ def test_the_log_says_what_was_refused_and_nothing_that_the_client_sent(tmp_path
         assert client.post("/predict", json=row).status_code == 200
     found = read_refusals(tmp_path / "log/refusals").drop(columns="time")
     assert list(found.itertuples(index=False, name=None)) == [
-        ("/predict", "amount", "out_of_range"),
-        ("/predict", "country", "unseen_category"),
-        ("/predict", None, "extra_column"),
-        ("/predict", None, "other"),
-        ("/predict_csv", "hour", "new_nulls"),
+        ("/predict", "amount", "out_of_range", 1, 0),
+        ("/predict", "country", "unseen_category", 2, 0),
+        ("/predict", None, "extra_column", 1, 0),
+        ("/predict", None, "other", 1, 0),
+        ("/predict_csv", "hour", "new_nulls", 1, 0),
     ]
     assert b"Ada" not in b"".join(path.read_bytes() for path in (tmp_path / "log").rglob("*.jsonl"))
 

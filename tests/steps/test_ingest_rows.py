@@ -14,7 +14,7 @@ from steps.ingest_rows import ingest_rows  # noqa: E402
 def test_a_champion_of_another_target_is_one_sentence_before_anything_is_trained() -> None:
     bundle = breast_cancer().bundle
     data = bundle.card.recipe.data
-    rows, _ = ingest_rows.entrypoint(data, bundle)
+    rows, _ = ingest_rows.entrypoint(data, bundle.card.recipe.contract, bundle)
     assert data.target in rows
     with pytest.raises(UserError, match=r"the champion of 'breast_cancer' predicts 'diagnosis', this config 'grade'; "):
-        ingest_rows.entrypoint(data.model_copy(update={"target": "grade"}), bundle)
+        ingest_rows.entrypoint(data.model_copy(update={"target": "grade"}), bundle.card.recipe.contract, bundle)

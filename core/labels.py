@@ -1,0 +1,36 @@
+"""Read labels as businesses have them, a table by their own ids, and put them on record."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from config import Data, UserError
+from core.contract import DataContract
+from core.records import RecordWriter, label_lines
+from core.sources import find_options, read_rows
+from core.table import as_text
+
+_AT_ONCE = 10_000  # labels of one append, some half a megabyte
+
+
+def read_label_table(path: Path, data: Data, contract: DataContract) -> tuple[list[str], list[list[str]]]:
+    """Return names and cells of a file of labels, read as the model's table is; '' is a missing value."""
+    if not path.exists():
+        raise UserError(f"no file '{path}' of labels")
+    target = Data(source=str(path), target=data.target, options=data.options)
+    found = target.model_copy(update={"options": {**data.options, **find_options(target)}})
+    table = read_rows(found, labelled=False, contract=contract).astype(object)
+    texts = table.map(as_text).where(table.notna(), "")
+    return list(map(str, texts.columns)), texts.to_numpy().tolist()
+
+
+def write_labels(log: str, model: str, pairs: Sequence[tuple[str, Any]]) -> None:
+    """Append labels to the log of a model, as its server does."""
+    writer = RecordWriter(Path(log) / "labels", {"kind": "labels", "model": model})
+    try:
+        for first in range(0, len(pairs), _AT_ONCE):
+            now = datetime.now(UTC)
+            writer.append(label_lines(pairs[first : first + _AT_ONCE], now), now)
+    finally:
+        writer.close()
