@@ -1,5 +1,6 @@
 """Show a run while it goes on and what came of it."""
 
+import csv
 import json
 import re
 import threading
@@ -128,6 +129,8 @@ def show_deployment(run: Any, name: str, folder: Path) -> None:
     (folder / "deployment.html").write_text(found.page, encoding="utf-8")
     request = json.dumps(found.example, indent=1, ensure_ascii=False)
     (folder / "request.json").write_text(f"{request}\n", encoding="utf-8")
+    with (folder / "request.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([found.example, found.example.values()])
     if found.changed:
         after = f", in place of {found.replaced}" if found.replaced else ""
         released = f"version {found.bento.version} of {name}, release {found.bento.release}{after}"

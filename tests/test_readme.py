@@ -16,7 +16,7 @@ def test_commands_parse_and_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
     typed = {line.split()[1] for line in TYPED if line.startswith("make")}
-    assert typed == {"training", "demo", "test", "watch"}
+    assert typed == {"training", "demo", "test", "watch", "mlflow"}
     assert set(re.findall(r"`make ([a-z]+)", README)) | typed <= targets
     runs = [line for line in TYPED + re.findall(r"`(python run.py[^`]*)`", README) if "run.py" in line]
     assert len(runs) >= 6

@@ -1,5 +1,7 @@
 """The deployment pipeline, run as a user runs it: what answers afterwards, and what happens if it must not."""
 
+import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +39,8 @@ def deploy(cli: Cli) -> Iterator[Callable[..., Result]]:
 
 def asked(result: Result) -> dict[str, Any]:
     """Return what the server that a deployment printed says of its model."""
-    url = next(word for word in result.out.split() if word.startswith("http://127.0.0.1:"))
+    url = output("deployment").url
+    assert url in result.out
     answer: dict[str, Any] = httpx.get(f"{url}/model", timeout=30).json()
     return answer
 
@@ -57,6 +60,7 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     assert found.changed
     assert all(check.rows > 100 and check.difference <= check.tolerance for check in found.checks)
     assert found.url in (run.LOCAL / f"reports/{name}/deployment.html").read_text()
+    examples_answer(found.url, name)
     status = cli("--status").out
     assert name in status
     assert "running" in status
@@ -70,6 +74,26 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     assert "stopped" in cli("--status").out
     assert cli("--stop", "--set", f"name={name}").code == 2
     refuses_changed_code(lambda: deploy(name), Path(found.bento.path))
+
+
+def examples_answer(url: str, name: str) -> None:
+    """Send what the README's curl lines send."""
+    readme, row_id = (run.ROOT / "README.md").read_text(encoding="utf-8"), ""
+    lines = re.findall(r"^    curl -s localhost:3000(/\w+) (-d|--data-binary) (.*)$", readme, re.M)
+    assert [path for path, *_ in lines] == ["/predict", "/predict_csv", "/feedback"]
+    for path, option, words in lines:
+        (data,) = shlex.split(words)
+        if data.startswith("@"):
+            data = (run.LOCAL / data.removeprefix("@.local/").replace("breast_cancer", name)).read_text(
+                encoding="utf-8"
+            )
+        data = data.replace("9f86d081884c-7d659a2feaa0-0", row_id)
+        data = data.replace("\n", "") if option == "-d" else data  # as curl does
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        answer = httpx.post(url + path, content=data, headers=form, timeout=30).raise_for_status()
+        if path == "/predict":
+            (row_id,) = answer.json()["ids"]
+    assert answer.json() == {"accepted": 1}
 
 
 def refuses_changed_code(deploy: Callable[[], Result], bento: Path) -> None:
