@@ -15,8 +15,8 @@ training: .venv/ready
 demo: .venv/ready                 # the whole loop, on one screen: drift is injected, found, learned, and gone
 	$(PY) demo.py
 
-dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
-	@$(PY) dashboard.py
+dashboard: .venv/ready            # the runs of this clone, in the browser; ARGS="--stack server" opens the team's
+	@$(PY) dashboard.py $(ARGS)
 
 watch: .venv/ready                # Prometheus on this clone's servers until Ctrl-C; ARGS=--compose adds Grafana
 	@$(PY) -m monitoring.watch $(ARGS)
