@@ -15,8 +15,8 @@ training: .venv/ready
 demo: .venv/ready                 # the whole loop, on one screen: drift is injected, found, learned, and gone
 	$(PY) demo.py
 
-dashboard: .venv/ready            # the runs of this clone, in the browser; `make stop` ends it
-	@$(PY) dashboard.py
+dashboard: .venv/ready            # the runs of this clone, in the browser; ARGS="--stack server" opens the team's
+	@$(PY) dashboard.py $(ARGS)
 
 mlflow: .venv/ready               # what was tried in this clone and how it did, in the browser; `make stop` ends it
 	@$(PY) dashboard.py --mlflow

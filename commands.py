@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config import ROOT, Config, UserError, command, printable
-from stacks import apply, files
+from stacks import apply, files, plan
 
 CONFIGS = ROOT / "configs"
 
@@ -29,6 +29,9 @@ def export_stack(name: str) -> int:
     missing, filled = files.fill(files.STACKS / f"{name}.yaml", name)
     if missing:
         raise UserError(f"stack {name} cannot be exported: set the variables {', '.join(missing)}")
+    for part in filled["components"].get("model_deployer", []):
+        if source := plan.FLAVORS.get(part["flavor"]):
+            print(f"# first, in this project's folder: zenml model-deployer flavor register {source}")
     print(yaml.safe_dump(filled, sort_keys=False), end="")
     return 0
 

@@ -74,7 +74,10 @@ def progress(run_name: str, title: str) -> Iterator[None]:
 
 def show_training(run: Any, name: str, folder: Path) -> None:
     """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder."""
-    then = f"make dashboard, then {command('--pipeline deployment')}"
+    from zenml.utils.dashboard_utils import get_run_url
+
+    seen = get_run_url(run) or "make dashboard"  # a server has a page of the run
+    then = f"{seen}, then {command('--pipeline deployment')}"
     print()
     fields(_training(run, name, folder, then))
 

@@ -1,4 +1,7 @@
-"""Open ZenML's dashboard or MLflow's on this clone's runs, at free ports: `dashboard.py [--mlflow | --stop]`."""
+"""Open ZenML's dashboard or MLflow's on this clone's runs, at free ports: `dashboard.py [--mlflow | --stop]`.
+
+`--stack NAME` opens that of the stack's server, where it has one.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,10 @@ def main(arguments: list[str]) -> int:
         with environment.disk_faults(run.LOCAL):
             if arguments == ["--mlflow"]:
                 return start_mlflow()
-            run.start_zenml(files.read("local"))
+            stack = files.read(arguments[1] if len(arguments) == 2 and arguments[0] == "--stack" else "local")
+            if stack.server is not None:
+                return show(stack.server)
+            run.start_zenml(stack)
             return stop() if arguments == ["--stop"] else start()
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
@@ -44,6 +51,16 @@ def start() -> int:
     code = "from zenml_cli import cli; cli()"  # the script beside Python names the folder that it was installed in
     command = [sys.executable, "-c", code, "login", "--local", "--port", str(_port() or free_port(PORT))]
     return subprocess.run(command).returncode  # noqa: S603  (our own arguments)
+
+
+def show(url: str) -> int:
+    """Open the dashboard of a server, which asks who one is."""
+    if "${" in url:
+        raise UserError(f"set the variable of the server's address: {url}")
+    print(f"the dashboard of the stack's server: {url}")
+    if os.environ.get("ZENML_AUTO_OPEN_DASHBOARD", "true").lower() not in ("false", "0"):
+        webbrowser.open(url)
+    return 0
 
 
 def stop() -> int:

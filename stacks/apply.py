@@ -65,7 +65,8 @@ def _plan(stack: Stack, shared: bool, *, always: bool) -> tuple[list[plan.Change
             return [], [*plan.file_faults(stack), f"{stack.server} does not let you in: {err}"]
         if not always and not stack.missing and all(change.what == "leave" for change in planned):
             return planned, []
-        return planned, [*plan.file_faults(stack), *plan.faults(client, stack, planned, shared=shared)]
+        faults = [*plan.file_faults(stack), *plan.faults(client, stack, planned, shared=shared)]
+        return planned, faults or [*plan.bucket_faults(stack)]
 
 
 @contextmanager

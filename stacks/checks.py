@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import socket
 import urllib.error
 import urllib.request
@@ -64,12 +65,19 @@ def server_faults(stack: Stack) -> list[str]:
     here = importlib.metadata.version("zenml")
     found = [] if version == here else [f"the ZenML server at {url} is {version}, here is {here}; install the same"]
     if not (os.environ.get("ZENML_STORE_API_KEY") or os.environ.get("ZENML_STORE_USERNAME") or _logged_in(url)):
-        home = os.environ["ZENML_CONFIG_PATH"]
+        home = shlex.quote(os.environ["ZENML_CONFIG_PATH"])
         found.append(
             f"log in to {url}: set ZENML_STORE_API_KEY to a service account's key, or run: "
             f"ZENML_CONFIG_PATH={home} zenml login {url}"
         )
     return found
+
+
+def zenml_command(arguments: str) -> str:
+    """Return a `zenml` command as one can paste it: with the variables that lead it to the state that is in use."""
+    url = os.environ.get("ZENML_STORE_URL", "")
+    server = f"ZENML_STORE_URL={shlex.quote(url)} " if url.startswith("http") else ""
+    return f"ZENML_CONFIG_PATH={shlex.quote(os.environ['ZENML_CONFIG_PATH'])} {server}zenml {arguments}"
 
 
 def _logged_in(url: str) -> bool:

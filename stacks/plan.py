@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -72,14 +72,29 @@ def faults(client: Any, stack: Stack, planned: list[Change], *, shared: bool = F
 
     `shared` lets components be changed that other stacks use too.
     """
-    wanted = dict.fromkeys(match for component in stack.all for match in _SECRET.findall(repr(component.configuration)))
-    found = [fault for name, key in wanted if (fault := _secret_fault(client, name, key))]
+    wanted: dict[str, dict[str, None]] = {}
+    for name, key in _SECRET.findall(repr([component.configuration for component in stack.all])):
+        wanted.setdefault(name, {})[key] = None
+    found = [fault for name, keys in wanted.items() if (fault := _secret_fault(client, name, keys))]
     for component, change in zip(stack.all, planned, strict=False):
         if change.what == "change":
             found += _owner_faults(client, stack, component, change, shared)
     if planned[-1].what == "change" and not owned(client.get_stack(planned[-1].id).labels):
         found.append(f"stack '{stack.stack_name}' exists and differs from its file, and was not made by it; rename one")
     return list(dict.fromkeys(found))
+
+
+def bucket_faults(stack: Stack) -> Iterator[str]:
+    """Say why S3 buckets cannot take artifacts: an upload is begun there and given up, so nothing is made.
+
+    The stack has no other faults.
+    """
+    for component in stack.components.get("artifact_store", []):
+        if component.flavor == "s3":
+            config: Any = _flavors()["artifact_store"]["s3"].config_class(**component.configuration)
+            bucket, _, folder = config.path.removeprefix("s3://").partition("/")
+            if why := _upload_fault(bucket, folder, config):
+                yield f"artifact_store '{component.name}': s3://{bucket}: {why}"
 
 
 def owned(labels: Any) -> bool:
@@ -114,12 +129,22 @@ def _flavors() -> dict[str, dict[str, Any]]:
 
 def _component_faults(component: Component) -> Iterator[str]:
     what, flavors = f"{component.type} '{component.name}'", _flavors().get(component.type)
+    if component.type == "artifact_store" and (path := str(component.configuration.get("path", ""))).count("://") > 1:
+        yield f"{what}: no store is at {path}; its variable takes the bare name, {path.rpartition('://')[2]}"
     if flavors is None:
         yield f"no kind of component '{component.type}'; {known('stacks', _flavors(), component.type)}"
     elif component.flavor not in flavors:
         yield f"{what}: no flavor '{component.flavor}'; {known(component.type, flavors, component.flavor)}"
+    elif component.flavor == "mlflow" and _lacks_login(component.configuration):
+        yield f"{what}: set MLFLOW_USER and MLFLOW_PASSWORD, or MLFLOW_TOKEN; a server that asks for no login takes any"
     else:
         yield from _config_faults(what, flavors[component.flavor].config_class, component.configuration)
+
+
+def _lacks_login(configuration: dict[str, Any]) -> bool:
+    """Say whether a tracker over the network has no login, which ZenML wants also where the server asks for none."""
+    over_network = str(configuration.get("tracking_uri", "")).startswith("http")
+    return over_network and not configuration.keys() & {"tracking_username", "tracking_password", "tracking_token"}
 
 
 def _config_faults(what: str, config_class: type[BaseModel], values: dict[str, Any]) -> Iterator[str]:
@@ -187,10 +212,29 @@ def _owner_faults(client: Any, stack: Stack, component: Component, change: Chang
         )
 
 
-def _secret_fault(client: Any, name: str, key: str) -> str:
+def _upload_fault(bucket: str, folder: str, config: Any) -> str:
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.session import get_session
+
+    keys = {"aws_access_key_id": config.key, "aws_secret_access_key": config.secret, "aws_session_token": config.token}
+    patience = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
+    try:
+        client = get_session().create_client("s3", config=patience, **keys, **(config.client_kwargs or {}))
+        where = {"Bucket": bucket, "Key": f"{folder.rstrip('/')}/plan".lstrip("/")}
+        client.abort_multipart_upload(**where, UploadId=client.create_multipart_upload(**where)["UploadId"])
+    except (ClientError, BotoCoreError) as err:
+        gone = isinstance(err, ClientError) and err.response["Error"]["Code"] == "NoSuchBucket"
+        return "there is no such bucket; create it" if gone else f"it cannot be written ({err})"
+    return ""
+
+
+def _secret_fault(client: Any, name: str, keys: Iterable[str]) -> str:
     """Return what is missing of a secret; the empty string if nothing is."""
     try:
         held = client.get_secret(name, allow_partial_name_match=False).values
+        say, do = "add to the secret", "update"
     except KeyError:
-        return f"create the secret: zenml secret create {name} --{key}=…"
-    return "" if key in held else f"add a key to the secret: zenml secret update {name} --{key}=…"
+        held, say, do = {}, "create the secret", "create"
+    values = " ".join(f"--{key}=…" for key in keys if key not in held)
+    return f"{say}: {checks.zenml_command(f'secret {do} {name} {values}')}" if values else ""

@@ -1,6 +1,9 @@
 """The packages of each stack: pinned together with ours, so that what decides the numbers is the same everywhere."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,17 @@ def test_zenml_itself_imports_the_exported_file(
     assert {kind.value: listed[0].flavor_name for kind, listed in made.components.items() if kind != "log_store"} == {
         kind: listed[0]["flavor"] for kind, listed in exported["components"].items()
     }
+
+
+def test_the_exported_file_says_what_a_fresh_home_needs_before_it_imports_it(cli: Cli, tmp_path: Path) -> None:
+    text = cli("--stack", "docker", "--export").out
+    (command,) = re.findall(r"^# first, in this project's folder: (zenml .*)$", text, re.M)
+    (tmp_path / "docker.yaml").write_text(text, encoding="utf-8")
+    world = {name: value for name, value in os.environ.items() if not name.startswith("ZENML_")}
+    world |= {"ZENML_CONFIG_PATH": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    follow = f"{command} && zenml stack import {tmp_path}/docker.yaml && zenml stack describe docker"
+    done = subprocess.run(follow, shell=True, cwd=ROOT, env=world, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_export_names_the_variables_that_are_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 """Stack files: what applying one would do, all that stands in its way at once, and nothing done before it can be."""
 
 import importlib.metadata
+import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ import pytest
 import yaml
 from conftest import Cli
 
+import dashboard
 from stacks import files
 
 Write = Callable[..., str]
@@ -219,3 +224,45 @@ def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     assert result.code == 2
     assert "was not made by it" in result.err
     assert "foreign" not in stacks()
+
+
+def test_the_printed_zenml_commands_work_pasted_and_name_a_secret_once(
+    cli: Cli, write: Write, listening: str, tmp_path: Path
+) -> None:
+    secret = {"tracking_username": "{{pasted.username}}", "tracking_password": "{{pasted.password}}"}
+    tracker = {"flavor": "mlflow", "configuration": {"tracking_uri": listening, "tracking_token": "{{pasted.token}}"}}
+    for done in ("create", "update"):
+        result = cli("--stack", write("pasted", experiment_tracker=tracker), "--plan")
+        tracker["configuration"] = {"tracking_uri": listening, **secret}
+        (command,) = re.findall(rf"ZENML_CONFIG_PATH=\S+ zenml secret {done} [^;\n]+", result.err)
+        world = {name: value for name, value in os.environ.items() if not name.startswith("ZENML_")}
+        world |= {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        subprocess.run(command, shell=True, check=True, env=world, cwd=tmp_path, capture_output=True)
+    assert cli("--stack", "pasted", "--plan").code == 0
+
+
+def test_a_bucket_with_its_scheme_and_a_tracker_without_a_login_are_one_line(
+    cli: Cli, write: Write, listening: str
+) -> None:
+    store = {"flavor": "s3", "configuration": {"path": "s3://s3://models"}}
+    tracker = {"flavor": "mlflow", "configuration": {"tracking_uri": listening}}
+    result = cli("--stack", write("bare", artifact_store=store, experiment_tracker=tracker), "--plan")
+    assert result.code == 2
+    assert "no store is at s3://s3://models; its variable takes the bare name, models" in result.err
+    assert (
+        "set MLFLOW_USER and MLFLOW_PASSWORD, or MLFLOW_TOKEN; a server that asks for no login takes any" in result.err
+    )
+    assert "authentication method" not in result.err
+
+
+def test_the_dashboard_of_a_stack_with_a_server_is_the_servers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(dashboard.webbrowser, "open", opened.append)
+    monkeypatch.delenv("ZENML_URL", raising=False)
+    assert dashboard.main(["--stack", "server"]) == 2
+    assert "set the variable of the server's address: ${ZENML_URL}" in capsys.readouterr().err
+    monkeypatch.setenv("ZENML_URL", "https://zenml.example.com")
+    assert dashboard.main(["--stack", "server"]) == 0
+    assert opened == ["https://zenml.example.com"]

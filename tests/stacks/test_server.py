@@ -1,11 +1,19 @@
 """Stack `server`: people and robots share a ZenML server on MariaDB, an S3 and an MLflow, all real."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import boto3
+import httpx
 import pytest
 from clients import Client, ended
-from parts import PASSWORD, USER, program, wait_for
+from conftest import Result
+from parts import BUCKET, PASSWORD, USER, program, s3, wait_for
 from shared import SECRETS, Company
 
 pytestmark = pytest.mark.stacks
@@ -33,6 +41,58 @@ def test_plan_names_what_is_missing_on_a_server_and_apply_changes_nothing_twice(
     changed = [line for line in moved.call(*ON_SERVER, "--plan").out.splitlines() if not line.startswith("leave")]
     assert changed == ["change artifact_store staging: client_kwargs"]
     assert SECRETS["s3"]["secret"] not in result.err + planned.out
+
+
+def test_plan_looks_whether_the_bucket_is_there_and_may_be_written_and_makes_nothing(
+    company: Company, tmp_path: Path
+) -> None:
+    with s3(tmp_path / "s3") as endpoint:
+        anybody = {"aws_access_key_id": "any", "aws_secret_access_key": "any", "region_name": "us-east-1"}
+        iam = boto3.client("iam", endpoint_url=endpoint, **anybody)
+        iam.create_user(UserName="reader")
+        statement = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_user_policy(UserName="reader", PolicyName="reads", PolicyDocument=policy)
+        key = iam.create_access_key(UserName="reader")["AccessKey"]
+
+        def plan(**variables: str) -> Result:
+            return company.person("ann", S3_ENDPOINT=endpoint, STACK="looking", **variables).call(*ON_SERVER, "--plan")
+
+        gone = plan(BUCKET="nowhere")
+        assert gone.code == 2
+        assert "artifact_store 'looking': s3://nowhere: there is no such bucket; create it" in gone.err
+        assert len(gone.err.splitlines()) == 1
+        assert httpx.head(f"{endpoint}/nowhere").status_code == 404
+        assert plan().code == 0
+        assert "<Upload>" not in httpx.get(f"{endpoint}/{BUCKET}?uploads").text
+        assert "<Contents>" not in httpx.get(f"{endpoint}/{BUCKET}").text
+        httpx.post(f"{endpoint}/moto-api/reset-auth", content="0").raise_for_status()  # from now on it asks who one is
+        forbidden = plan(S3_KEY=key["AccessKeyId"], S3_SECRET=key["SecretAccessKey"])
+        assert forbidden.code == 2
+        assert f"s3://{BUCKET}: it cannot be written (" in forbidden.err
+        assert "AccessDenied" in forbidden.err
+
+
+def test_printed_commands_work_pasted_by_whoever_logs_in_either_way(company: Company, tmp_path: Path) -> None:
+    def paste(command: str, client: Client) -> subprocess.Popen[str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        world = client.environment | {"HOME": str(tmp_path), "PATH": path, "COLUMNS": "500"}
+        return subprocess.Popen(command, shell=True, env=world, text=True, stdout=-1, stderr=subprocess.STDOUT)
+
+    ann = company.person("ann", MLFLOW_USER="{{of_ann.username}}", MLFLOW_PASSWORD="{{of_ann.password}}")
+    (command,) = re.findall(r"ZENML_CONFIG_PATH=[^;\n]+", ann.call(*ON_SERVER, "--plan").err)
+    assert command.endswith("zenml secret create of_ann --username=… --password=…")
+    done = paste(command, ann)
+    assert "successfully created" in done.communicate(timeout=300)[0]
+    assert ann.call(*ON_SERVER, "--plan").code == 0
+    nobody = company.client("nobody")
+    (command,) = re.findall(r"ZENML_CONFIG_PATH=[^;\n]+", nobody.call(*ON_SERVER, "--plan").err)
+    done = paste(command, nobody)
+    assert done.stdout
+    found = next(match for line in done.stdout if (match := re.search(r"device_id=([\w-]+)&user_code=(\w+)", line)))
+    company.server.ask("PUT", f"/devices/{found[1]}/verify", json={"user_code": found[2], "trusted_device": True})
+    done.communicate(timeout=300)
+    assert nobody.call(*ON_SERVER, "--plan").code == 0
 
 
 def test_two_people_and_a_robot_train_at_once_and_each_is_on_record(company: Company) -> None:
