@@ -180,12 +180,14 @@ def docker_group() -> str:
 
 
 def _filled(value: Any, value_of: Callable[[re.Match[str]], str]) -> Any:
-    """Fill variables into every string of a file, keys too; a variable that is empty takes its key along."""
+    """Fill variables into every string of a file, keys too.
+
+    A variable that is empty takes its key along, and the last key of a group takes the group.
+    """
     if isinstance(value, dict):
         filled = {_filled(key, value_of): _filled(held, value_of) for key, held in value.items()}
-        return {
-            key: new for (key, new), held in zip(filled.items(), value.values(), strict=True) if new != "" or held == ""
-        }
+        pairs = zip(filled.items(), value.values(), strict=True)
+        return {key: new for (key, new), held in pairs if new not in ("", {}) or held == new}
     if isinstance(value, list):
         return [_filled(held, value_of) for held in value]
     return _VARIABLE.sub(value_of, value) if isinstance(value, str) else value

@@ -192,6 +192,32 @@ def test_variables_and_their_defaults_are_filled_in_and_secrets_stay_references(
     assert "hush" not in result.out + result.err
 
 
+def test_groups_of_keys_are_applied_as_they_are_in_the_file_and_an_empty_one_is_left_out(
+    cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zenml.client import Client
+
+    grouped = {"host": "${SERVING_HOST:-}", "tls_secret": "${TLS_SECRET:-}"}
+    configuration = {"repository": "r", "ingress": grouped, "autoscaling": {"max_replicas": 4}}
+    name = write("grouped", model_deployer={"flavor": "bento_kubernetes", "configuration": configuration})
+
+    def applied() -> dict[str, Any]:
+        result = cli("--stack", name, "--status")
+        assert result.code == 0, result.err
+        assert {line.split()[0] for line in cli("--stack", name, "--plan").out.splitlines()} == {"leave"}
+        (held,) = Client().list_stack_components(name=f"equals:{name}", type="model_deployer", hydrate=True).items
+        return dict(held.configuration)
+
+    assert applied() == {"repository": "r", "autoscaling": {"max_replicas": 4}}
+    monkeypatch.setenv("SERVING_HOST", "models.example.com")
+    monkeypatch.setenv("TLS_SECRET", "models-tls")
+    assert applied()["ingress"] == {"host": "models.example.com", "tls_secret": "models-tls"}
+    monkeypatch.delenv("TLS_SECRET")
+    assert "ingress needs tls_secret" in cli("--stack", name, "--plan").err.replace("'", "")
+    monkeypatch.delenv("SERVING_HOST")
+    assert "ingress" not in applied()
+
+
 def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     from zenml.client import Client
     from zenml.enums import StackComponentType
