@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from config import ROOT, UserError, known, names
+from serving.containers import user
 
 STACKS = ROOT / "stacks"
 
@@ -99,6 +100,11 @@ class Stack(Part):
         return any(component.flavor == "local" for component in self.components.get("orchestrator", []))
 
     @property
+    def contained(self) -> bool:
+        """Say whether the steps run in containers of this machine, which this process starts one by one."""
+        return any(component.flavor == "local_docker" for component in self.components["orchestrator"])
+
+    @property
     def tracks_here(self) -> bool:
         """Say whether MLflow's files, if any, are this clone's own."""
         return not any("tracking_uri" in c.configuration for c in self.components.get("experiment_tracker", []))
@@ -164,7 +170,7 @@ def fill(path: Path, name: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     missing: list[str] = []
 
     def value_of(match: re.Match[str]) -> str:
-        value = os.environ.get(match[1]) or (docker_group() if match[1] == "DOCKER_GROUP" else match[2])
+        value = os.environ.get(match[1]) or (OF_THE_MACHINE[match[1]]() if match[1] in OF_THE_MACHINE else match[2])
         if value is None:
             missing.append(match[1])
         return match[0] if value is None else value
@@ -177,6 +183,13 @@ def docker_group() -> str:
     """Return the number of the group that may use this machine's Docker."""
     socket = Path("/var/run/docker.sock")
     return str(socket.stat().st_gid if socket.exists() else 0)
+
+
+OF_THE_MACHINE: dict[str, Callable[[], str]] = {
+    "DOCKER_GROUP": docker_group,
+    "CONTAINER_USER": lambda: "{}:{}".format(*user()),
+}
+"""Variables that are found out where they are not set."""
 
 
 def _filled(value: Any, value_of: Callable[[re.Match[str]], str]) -> Any:
