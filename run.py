@@ -347,7 +347,7 @@ def run_pipeline(name: str, use_case: Config, stack: files.Stack, *, cache: bool
             run = finished(run_name)
         except KeyboardInterrupt as err:
             said = "" if stack.runs_here else f"no longer waiting; what has begun of run {run_name} goes on where it is"
-            if stack.contained and not pipeline.is_dynamic:
+            if stack.contained:
                 said = f"stopped, run {run_name} has failed; the step in a container ends there, and no other starts"
             raise KeyboardInterrupt(said) from err
     if not run.status.is_successful:

@@ -1,6 +1,7 @@
 """Stack files: what applying one would do, all that stands in its way at once, and nothing done before it can be."""
 
 import importlib.metadata
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Cli
+from conftest import Cli, untried
 
+from serving import containers
 from stacks import files
 
 Write = Callable[..., str]
@@ -245,3 +247,36 @@ def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     assert result.code == 2
     assert "was not made by it" in result.err
     assert "foreign" not in stacks()
+
+
+BUILT = ("docker", "airflow", "kubernetes", "kubeflow", "aws", "gcp", "azure")
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_build_of_the_steps_image_leaves_no_container(name: str) -> None:
+    options = files.read(name).run.settings["docker"]["build_config"]["build_options"]
+    assert options["rm"] is options["forcerm"] is True  # as Docker's API, unlike its command, does not by itself
+
+
+@pytest.mark.parametrize(("user", "group", "steps"), [(1000, 1001, "1000:1001"), (0, 0, "10001:10001")])
+def test_steps_in_containers_run_as_who_starts_them_and_never_as_root(
+    monkeypatch: pytest.MonkeyPatch, user: int, group: int, steps: str
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: user)
+    monkeypatch.setattr("os.getgid", lambda: group)
+    stack = files.read("docker")
+    places = [stack.run.settings, *(step.settings for step in stack.run.steps.values())]
+    assert {place["orchestrator"]["run_args"]["user"] for place in places} == {steps}
+    assert len(places) == 2
+
+
+def test_what_root_made_is_given_to_who_runs_in_containers(tmp_path: Path) -> None:
+    if os.getuid():
+        untried("only root may give files away")
+    (tmp_path / "made/by").mkdir(parents=True)
+    (tmp_path / "made/by/root").touch()
+    (tmp_path / "made/link").symlink_to("/nowhere")
+    containers.give(tmp_path / "made")
+    for path in (tmp_path / "made", *(tmp_path / "made").rglob("*")):
+        assert (path.lstat().st_uid, path.lstat().st_gid) == containers.user() == (10001, 10001)
+    assert tmp_path.stat().st_uid == 0
