@@ -39,6 +39,8 @@ class Component(Part):
     type: str
     flavor: str
     configuration: dict[str, Any] = {}
+    connector: str | None = None
+    """ZenML's service connector whose credentials it uses, in place of this machine's own. ZenML exports none."""
 
 
 class StepRun(Part):

@@ -220,6 +220,42 @@ def test_groups_of_keys_are_applied_as_they_are_in_the_file_and_an_empty_one_is_
     assert "ingress" not in applied()
 
 
+def test_a_service_connector_of_the_file_is_linked_and_stands_in_for_this_machines_credentials(
+    cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from zenml.client import Client
+
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    registry = {"flavor": "default", "configuration": {"uri": "registry.example.com"}}
+
+    def refused(**linked: str) -> str:
+        name = write("linked", artifact_store=S3 | {"configuration": {"path": "s3://models"}} | linked)
+        return str(cli("--stack", name, "--plan").err)
+
+    assert "no credentials for aws" in refused()
+    missing = refused(connector="teamm")
+    assert "artifact_store 'linked': no service connector 'teamm'" in missing
+    assert "no credentials for aws" not in missing
+    made = {"auth_method": "password", "configuration": {"username": "me", "password": "hush"}, "verify": False}
+    Client().create_service_connector("team", "docker", resource_id="registry.example.com", **made)
+    assert "did you mean 'team'?" in refused(connector="teamm")
+    store = {"flavor": "local", "configuration": {}}
+
+    def applied(**linked: str) -> tuple[str, str | None]:
+        name = write("linked", artifact_store=store, container_registry=registry | linked)
+        told = cli("--stack", name, "--plan").out.splitlines()[2]
+        assert cli("--stack", name, "--status").code == 2  # applied; it has no deployer to ask
+        (held,) = Client().list_stack_components(name="equals:linked", type="container_registry", hydrate=True).items
+        assert held.configuration == {"uri": "registry.example.com"}
+        return told, held.connector and held.connector.name
+
+    assert applied() == ("create container_registry linked", None)
+    assert applied(connector="team") == ("change container_registry linked: connector", "team")
+    assert applied(connector="team") == ("leave  container_registry linked", "team")
+    assert applied() == ("leave  container_registry linked", "team")  # as one that was linked by hand
+
+
 def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     from zenml.client import Client
     from zenml.enums import StackComponentType
