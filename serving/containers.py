@@ -62,6 +62,7 @@ def prune(home: Path, keep: Callable[[str], bool]) -> list[str]:
             _docker("image", "rm", tag)
         nameless = _docker("image", "ls", "--quiet", ours, "--filter=dangling=true").split()
         _docker("image", "prune", "--force", ours)
+        _docker("network", "prune", "--force", ours)
         removed += [f"container {name}" for name in ended] + [f"image {name}" for name in (*old, *nameless)]
     return removed
 

@@ -255,6 +255,16 @@ def test_a_build_leaves_no_container_and_no_nameless_image(place: Place) -> None
     assert not any(image.startswith("sha256:") for image in built)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_docker_that_does_not_run_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    result = cli("--status", "--stack", "docker")
+    gc.collect()  # docker-py leaves the socket open that found nobody
+    assert result.code == 2
+    assert "Docker does not run, or may not be used by this user; start it, see: docker info\n" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
 @pytest.mark.docker
 def test_prune_removes_what_stopped_and_what_is_not_to_be_kept_but_nothing_in_use(in_service: Place) -> None:
     kept, other = sorted(in_service.bentos[:2], key=lambda b: b.release != in_service.deployer.status(NAME).release)
@@ -271,13 +281,18 @@ def test_prune_removes_what_stopped_and_what_is_not_to_be_kept_but_nothing_in_us
         f"image {kept.tag.split('-')[0]}"
     ]
     assert in_service.deployer.status(NAME) is None
+    assert not engine.networks.list(filters={"label": f"serving.home={in_service.home}"})
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_docker_that_does_not_run_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    result = cli("--status", "--stack", "docker")
-    gc.collect()  # docker-py leaves the socket open that found nobody
-    assert result.code == 2
-    assert "Docker does not run, or may not be used by this user; start it, see: docker info\n" in result.err
-    assert len(result.err.splitlines()) == 1
+def test_what_looks_at_all_containers_looks_where_the_deployer_has_them(
+    zenml: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import commands
+    from stacks import docker_deployer
+
+    monkeypatch.setenv("SERVING_HOME", str(tmp_path / "serving"))
+    asked: list[Path] = []
+    monkeypatch.setattr(containers, "_running", lambda home: asked.append(home) or [])
+    assert commands.stop_all() == 0
+    assert commands._elsewhere(set()) == {}
+    assert asked == [docker_deployer._home()] * 2
