@@ -256,6 +256,17 @@ def test_a_service_connector_of_the_file_is_linked_and_stands_in_for_this_machin
     assert applied() == ("leave  container_registry linked", "team")  # as one that was linked by hand
 
 
+@pytest.mark.parametrize(
+    ("given", "lacks"),
+    [({}, True), ({"connector": "cluster"}, False), ({"configuration": {"incluster": True}}, False)],
+)
+def test_a_cluster_is_reached_by_a_context_a_connector_or_from_inside(
+    cli: Cli, write: Write, given: dict[str, Any], lacks: bool
+) -> None:
+    told = cli("--stack", write("reached", orchestrator={"flavor": "kubernetes"} | given), "--plan").err
+    assert ("orchestrator 'reached': set KUBE_CONTEXT, or KUBE_CONNECTOR to a service connector" in told) is lacks
+
+
 def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     from zenml.client import Client
     from zenml.enums import StackComponentType
