@@ -269,7 +269,7 @@ def test_docker_that_does_not_run_is_one_line(cli: Any, monkeypatch: pytest.Monk
 def test_prune_removes_what_stopped_and_what_is_not_to_be_kept_but_nothing_in_use(in_service: Place) -> None:
     kept, other = sorted(in_service.bentos[:2], key=lambda b: b.release != in_service.deployer.status(NAME).release)
     steps, engine = {"steps.home": str(in_service.home.parent)}, in_service.engine
-    engine.containers.run(kept.tag, ["true"], labels=steps, name="interrupted-step", network="none")
+    engine.containers.run(kept.tag, ["python", "-c", ""], labels=steps, name="interrupted-step", network="none")
     removed = containers.prune(in_service.home, lambda tag: tag == in_service.bentos[2].tag)
     assert removed == ["container interrupted-step", f"image {NAME}:packages", f"image {other.tag}"]
     left = {tag for image in engine.images.list() for tag in image.tags}
