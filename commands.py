@@ -94,12 +94,16 @@ def _elsewhere(shown: Container[str]) -> dict[str, str]:
     from serving import containers
 
     with suppress(subprocess.SubprocessError, OSError):
-        return {name: address for name, address in containers.relays(_home()).items() if name not in shown}
+        return {
+            name: address
+            for name, address in containers.relays(_home().with_name("docker")).items()
+            if name not in shown
+        }
     return {}
 
 
 def _home() -> Path:
-    return Path(os.environ.get("SERVING_HOME", ROOT / ".local/serving"))
+    return Path(os.environ.get("SERVING_HOME", ROOT / ".local/serving")).resolve()
 
 
 def show_still_served(name: str, champion: int) -> None:
@@ -188,11 +192,45 @@ def stop_all() -> int:
     home = _home()
     stopped = [folder.name for folder in sorted(home.glob("*/")) if LocalServer(folder).stop()]
     try:
-        stopped += containers.stop(home)
+        stopped += containers.stop(home.with_name("docker"))
     except (subprocess.SubprocessError, OSError) as err:
         print(f"error: Docker does not answer, so servers in containers may go on: {err}", file=sys.stderr)
         return 2
     print(f"stopped the servers of {', '.join(stopped)}" if stopped else "no server of this clone runs")
+    return 0
+
+
+def prune() -> int:
+    """Remove stopped containers, and bentos and images that no champion needs, nor the one before it, nor a server."""
+    import subprocess
+    from functools import cache
+
+    import bentoml
+
+    import registry
+    from serving import containers
+    from serving.local import LocalServer
+
+    home = _home()
+    live = {f"{folder.name}:{LocalServer(folder).live()}" for folder in home.glob("*/")}
+
+    @cache
+    def versions(name: str) -> set[int | None]:
+        return {version for entry in registry.history(name)[-1:] for version in (entry.version, entry.replaces)}
+
+    def keep(tag: str) -> bool:
+        name, _, release = tag.partition(":")
+        return tag in live or release.partition("-")[0] in {f"v{version}" for version in versions(name)}
+
+    old = [str(bento.tag) for bento in bentoml.list() if not keep(str(bento.tag))]
+    for tag in old:
+        bentoml.delete(tag)
+    removed = [f"bento {tag}" for tag in old]
+    try:
+        removed += containers.prune(home.with_name("docker"), keep)
+    except (subprocess.SubprocessError, OSError):
+        print("Docker does not run here; containers and images are as they were")
+    print("\n".join(f"removed {what}" for what in removed) or "nothing to remove")
     return 0
 
 

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +33,34 @@ _LONGEST = 80  # characters of a value, such as a thousand dropped columns
 WAITING = ("·", "dim")
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
+States = dict[str, tuple[str, float | None, float | None]]
+"""Of each step its state, its own seconds, and those with its container."""
 
 
 @contextmanager
-def progress(run_name: str, title: str) -> Iterator[None]:
+def progress(run_name: str, title: str, *, contained: bool = False) -> Iterator[None]:
     """Show each step's state until the block ends: a live table on a terminal, a line a finished step elsewhere.
 
-    It asks ZenML for the steps' states now and then, so it shows a remote run just as a local one.
+    It asks ZenML for the steps' states now and then, so it shows a remote run just as a local one. Where steps are
+    `contained`, one after the other, it also shows what each took together with its container.
     """
     console, done, shown = Console(), threading.Event(), set[str]()
     console.print(title, style="bold", highlight=False)
 
-    def lines(states: dict[str, tuple[str, float | None]]) -> None:
-        for step, (state, seconds) in states.items():
-            if state in ("completed", "cached", "failed") and step not in shown:
+    def lines(states: States) -> None:
+        for step, state in states.items():
+            if state[0] in ("completed", "cached", "failed") and step not in shown:
                 shown.add(step)
-                console.print(_line(step, state, seconds), highlight=False)
+                console.print(_line(step, *state), highlight=False)
 
     def watch(show: Any) -> None:
         with suppress(Exception):  # what keeps a step's state from being shown is told by the run itself
             while not done.wait(POLL_SECONDS):
-                show(_states(run_name))
+                show(_states(run_name, contained))
 
     with Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else _nothing() as live:
 
-        def show(states: dict[str, tuple[str, float | None]]) -> None:
+        def show(states: States) -> None:
             if live is None:
                 lines(states)
             else:
@@ -69,7 +73,7 @@ def progress(run_name: str, title: str) -> Iterator[None]:
         finally:
             done.set()
             watcher.join(PATIENCE_SECONDS)  # a server that was away is asked again at growing intervals, for minutes
-            lines(_states(run_name))
+            lines(_states(run_name, contained))
 
 
 def show_training(run: Any, name: str, folder: Path) -> None:
@@ -359,27 +363,32 @@ def _shown(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if Path.cwd() in folder.parents else folder
 
 
-def _states(run_name: str) -> dict[str, tuple[str, float | None]]:
-    """Return state and seconds of each step that has begun, in order."""
+def _states(run_name: str, contained: bool) -> States:
+    """Return what is known of each step that has begun, in order."""
     from zenml.client import Client
 
     client = Client()
     runs = client.list_pipeline_runs(name=f"equals:{run_name}", size=1).items
     if not runs:
         return {}
-    found = client.list_run_steps(pipeline_run_id=runs[0].id, sort_by="asc:created", size=100).items
-    return {step.name: (step.status.value, _seconds(step)) for step in found}
+    found, states = client.list_run_steps(pipeline_run_id=runs[0].id, sort_by="asc:created", size=100).items, States()
+    before = runs[0].created
+    for step in found:
+        whole = _seconds(before, step.end_time) if contained else None
+        states[step.name] = (step.status.value, _seconds(step.start_time, step.end_time), whole)
+        before = step.end_time or before
+    return states
 
 
-def _seconds(step: Any) -> float | None:
-    if step.start_time is None or step.end_time is None:
-        return None
-    return float((step.end_time - step.start_time).total_seconds())
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return None if start is None or end is None else (end - start).total_seconds()
 
 
-def _line(step: str, state: str, seconds: float | None) -> Text:
+def _line(step: str, state: str, seconds: float | None, whole: float | None) -> Text:
     mark, style = MARKS.get(state, WAITING)
     time = "cached" if state == "cached" else "" if seconds is None else f"{seconds:.1f} s"
+    if state != "cached" and whole is not None:
+        time = f"{time:>8} of {whole:.1f} s with its container"
     return Text.assemble((f"  {mark} ", style), f"{step:<18}", (f"{time:>8}", "dim"))
 
 

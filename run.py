@@ -121,6 +121,8 @@ def parser() -> Parser:
                      help="print the stack file with its variables filled in, for `zenml stack import`")  # fmt: skip
     act.add_argument("--status", action="store_true", help="what is deployed where")
     act.add_argument("--stop", action="store_true", help="stop the server of the config's model")
+    act.add_argument("--prune", action="store_true",
+                     help="remove stopped containers, and bentos and images that no champion needs")  # fmt: skip
     act.add_argument("--simulate", action="store_true",
                      help="replay the config's stream against its server, labels arriving later")  # fmt: skip
     act.add_argument("--labels", type=Path, metavar="FILE",
@@ -233,6 +235,8 @@ def act(given: argparse.Namespace) -> int:
         return commands.show_status()
     if given.labels is not None:
         return commands.take_labels(use_case, given.labels)
+    if given.prune:
+        return commands.prune()
     if given.simulate:
         return commands.simulate(use_case, traffic)
     if given.stop:
@@ -346,15 +350,20 @@ def run_pipeline(
     module = importlib.import_module(f"pipelines.{name}")
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
     holding = unfinished.held(run_name) if stack.runs_here else nullcontext()
-    with holding, console.progress(run_name, f"{name} of {use_case.name} on stack {stack.stack_name}"):
+    title = f"{name} of {use_case.name} on stack {stack.stack_name}"
+    with holding, console.progress(run_name, title, contained=stack.contained):
         tags = [f"after {after}"] if after else []
         options = where(stack, module) | {"run_name": run_name, "enable_cache": None if cache else False, "tags": tags}
+        pipeline = getattr(module, name).with_options(**options)
+        if stack.contained:
+            give_to_containers()
         try:
-            pipeline, elsewhere = getattr(module, name).with_options(**options), None if stack.runs_here else run_name
-            start(pipeline, use_case, elsewhere, **({"dry_run": True} if dry else {}))
+            start(pipeline, use_case, None if stack.runs_here else run_name, **({"dry_run": True} if dry else {}))
             run = finished(run_name)
         except KeyboardInterrupt as err:
             said = "" if stack.runs_here else f"no longer waiting; what has begun of run {run_name} goes on where it is"
+            if stack.contained:
+                said = f"stopped, run {run_name} has failed; the step in a container ends there, and no other starts"
             raise KeyboardInterrupt(said) from err
     if not run.status.is_successful:
         for step in run.steps.values():
@@ -382,6 +391,20 @@ def as_in_production(use_case: Config) -> Config:
             f"{'':<12}to train the config's: {config.command('--pipeline retraining --set retraining.recipe=config')}"
         )
     return settled
+
+
+def give_to_containers() -> None:
+    """Let steps write to the state: a container's user is not root, who may be the one that starts them."""
+    from zenml.client import Client
+    from zenml.config.global_config import GlobalConfiguration
+
+    from serving import containers
+
+    store = Path(Client().active_stack.artifact_store.path)
+    for name in ("logs", "mlflow_artifacts"):  # which this process would make later
+        (store / name).mkdir(parents=True, exist_ok=True)
+    for folder in (LOCAL, Path(GlobalConfiguration().local_stores_path)):
+        containers.give(folder)
 
 
 def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:

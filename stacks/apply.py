@@ -115,10 +115,14 @@ def _apply_component(client: Any, wanted: Component, change: plan.Change) -> UUI
             configuration=wanted.configuration,
             labels=plan.OWNER,
         )
-        return UUID(str(made.id))
+        change = change._replace(id=made.id)
     if change.what == "change":
-        gone = {key: None for key in change.keys if key not in wanted.configuration}  # updates only merge
+        gone = dict.fromkeys({*change.keys} - {*wanted.configuration, plan.CONNECTOR})  # updates only merge
         client.update_stack_component(change.id, kind, configuration={**wanted.configuration, **gone})
+    if wanted.connector and (change.what == "create" or plan.CONNECTOR in change.keys):
+        connector = client.get_service_connector(wanted.connector, allow_name_prefix_match=False)
+        linked = {"connector_id": connector.id, "connector_resource_id": connector.resource_id}
+        client.update_stack_component(change.id, kind, **linked)
     return UUID(str(change.id))
 
 

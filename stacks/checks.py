@@ -133,14 +133,17 @@ def _credentials(stack: Stack) -> Iterator[str]:
             "az login",
         ),
     }
-    clouds = {CLOUDS[c.flavor] for c in stack.all if c.flavor in CLOUDS and not OWN_CREDENTIALS & set(c.configuration)}
+    bare = [component for component in stack.all if component.connector is None]
+    clouds = {CLOUDS[c.flavor] for c in bare if c.flavor in CLOUDS and not OWN_CREDENTIALS & set(c.configuration)}
     for cloud in sorted(clouds):
         variables, files, login = where[cloud]
         if not any(os.environ.get(name) for name in variables) and not any(file.exists() for file in files):
             yield f"no credentials for {cloud}: set {' or '.join(variables[:2])}, or run: {login}"
-    for component in stack.all:
-        if (context := component.configuration.get("kubernetes_context")) and "${" not in context:
+    for component in bare:
+        if context := component.configuration.get("kubernetes_context"):
             yield from _context(component, context)
+        elif component.flavor == "kubernetes" and not component.configuration.get("incluster"):
+            yield f"{component.type} '{component.name}': set KUBE_CONTEXT, or KUBE_CONNECTOR to a service connector"
 
 
 def _context(component: Component, context: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.utils.secret_utils import SecretField
 
 from config import UserError, command
-from serving import container, state
+from serving import container, containers, state
 from serving.deployment import Bento, Status
 from serving.local import START_SECONDS, answers
 from stacks.deployers import BentoDeployer, BentoFlavor
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 RECIPE = "src/serving/Dockerfile"
 INDEX = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 HTTP = f"{container.PORT}/tcp"
-USER = 10001  # of the image; root's containers run as this too
 RELAY_MIB = 256  # it holds 64 KB of a connection each way
 HARDENED: Mapping[str, Any] = {
     "read_only": True,
@@ -171,7 +170,7 @@ def _build(engine: "docker.DockerClient", bento: Bento, base_image: str) -> None
     """Build the bento's image unless the same is there."""
     from docker.errors import BuildError, ImageNotFound
 
-    labels = {"serving.release": bento.sha256, "serving.base": base_image}
+    labels = {"serving.home": str(_home()), "serving.release": bento.sha256, "serving.base": base_image}
     with suppress(ImageNotFound):
         if labels.items() <= engine.images.get(bento.tag).labels.items():
             return
@@ -179,11 +178,14 @@ def _build(engine: "docker.DockerClient", bento: Bento, base_image: str) -> None
     arguments = {name: os.environ[name] for name in INDEX if name in os.environ}
     arguments |= {"BASE_IMAGE": base_image, "PYTHON": ".".join(platform.python_version_tuple()[:2])}
     try:
-        engine.images.build(
-            path=bento.path, dockerfile=RECIPE, tag=bento.tag, labels=labels, buildargs=arguments,
-            network_mode="host",  # an index that this machine reaches is reached from the build too
-            rm=True, forcerm=True,
-        )  # fmt: skip
+        # The first stage, the packages, gets a name: it is there for the next release, and is no nameless leftover.
+        for target, tag in (("packages", f"{bento.name}:packages"), (None, bento.tag)):
+            engine.images.build(
+                path=bento.path, dockerfile=RECIPE, target=target, tag=tag, labels=labels, buildargs=arguments,
+                network_mode="host",  # an index that this machine reaches is reached from the build too
+                rm=True, forcerm=True,
+            )  # fmt: skip
+        engine.images.prune({"dangling": True, "label": f"serving.home={_home()}"})  # what had one of these names
     except BuildError as err:
         lines = [line for part in err.build_log for line in str(part.get("stream", "")).splitlines() if line.strip()]
         errors = [line for line in lines if line.lower().startswith("error: ")]
@@ -227,13 +229,12 @@ def _run(
     from docker.errors import APIError
 
     labels = {"serving.release": bento.release, "serving.role": role, "serving.port": str(port)}
-    user, group = _user()
     made = engine.containers.create(
         bento.tag,
         command,
         name=f"{bento.name}-{role}-{secrets.token_hex(4)}",
         labels=_labels(bento.name) | labels,
-        user=f"{user}:{group}",
+        user="{}:{}".format(*containers.user()),
         network=_network(engine, bento.name),
         ports={HTTP: ("127.0.0.1", port)},
         volumes=dict(volumes),
@@ -313,18 +314,11 @@ def _labels(name: str) -> dict[str, str]:
     return {"serving.home": str(_home()), "serving.name": name}
 
 
-def _user() -> tuple[int, int]:
-    """Return who runs in the containers: whoever deploys, so that the log is theirs, but never root."""
-    return (os.getuid(), os.getgid()) if os.getuid() else (USER, USER)
-
-
 def _log(name: str) -> Path:
     """Return the folder of the prediction log, where the container's user may write."""
     folder = _home().parent / "logs" / name
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.getuid():
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, *_user())
+    containers.give(folder)
     return folder.resolve()
 
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from config import ROOT, UserError, known, names
+from serving.containers import user
 
 STACKS = ROOT / "stacks"
 
@@ -38,6 +39,8 @@ class Component(Part):
     type: str
     flavor: str
     configuration: dict[str, Any] = {}
+    connector: str | None = None
+    """ZenML's service connector whose credentials it uses, in place of this machine's own. ZenML exports none."""
 
 
 class StepRun(Part):
@@ -97,6 +100,11 @@ class Stack(Part):
     def runs_here(self) -> bool:
         """Say whether the steps run in this very process, so that its files and packages are theirs."""
         return any(component.flavor == "local" for component in self.components.get("orchestrator", []))
+
+    @property
+    def contained(self) -> bool:
+        """Say whether the steps run in containers of this machine, which this process starts one by one."""
+        return any(component.flavor == "local_docker" for component in self.components["orchestrator"])
 
     @property
     def tracks_here(self) -> bool:
@@ -164,7 +172,7 @@ def fill(path: Path, name: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     missing: list[str] = []
 
     def value_of(match: re.Match[str]) -> str:
-        value = os.environ.get(match[1]) or (docker_group() if match[1] == "DOCKER_GROUP" else match[2])
+        value = os.environ.get(match[1]) or (OF_THE_MACHINE[match[1]]() if match[1] in OF_THE_MACHINE else match[2])
         if value is None:
             missing.append(match[1])
         return match[0] if value is None else value
@@ -179,13 +187,22 @@ def docker_group() -> str:
     return str(socket.stat().st_gid if socket.exists() else 0)
 
 
+OF_THE_MACHINE: dict[str, Callable[[], str]] = {
+    "DOCKER_GROUP": docker_group,
+    "CONTAINER_USER": lambda: "{}:{}".format(*user()),
+}
+"""Variables that are found out where they are not set."""
+
+
 def _filled(value: Any, value_of: Callable[[re.Match[str]], str]) -> Any:
-    """Fill variables into every string of a file, keys too; a variable that is empty takes its key along."""
+    """Fill variables into every string of a file, keys too.
+
+    A variable that is empty takes its key along, and the last key of a group takes the group.
+    """
     if isinstance(value, dict):
         filled = {_filled(key, value_of): _filled(held, value_of) for key, held in value.items()}
-        return {
-            key: new for (key, new), held in zip(filled.items(), value.values(), strict=True) if new != "" or held == ""
-        }
+        pairs = zip(filled.items(), value.values(), strict=True)
+        return {key: new for (key, new), held in pairs if new not in ("", {}) or held == new}
     if isinstance(value, list):
         return [_filled(held, value_of) for held in value]
     return _VARIABLE.sub(value_of, value) if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 
 from config import UserError
@@ -22,7 +22,46 @@ from stacks.deployers import BentoDeployer, BentoFlavor
 USER = 10001
 RELEASE = "serving/release"
 LEAVE_SECONDS = 5  # between a pod's end being decided and every node sending it no more
+DISKS = ("gp2", "gp3", "ebs-sc", "standard-rwo", "premium-rwo", "managed-csi", "managed-csi-premium")
+"""Storage classes of the clouds' disks, as they are commonly named: one node mounts them."""
 Manifest = dict[str, Any]
+
+
+class Part(BaseModel):
+    """A group of keys of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ingress(Part):
+    """How clients from outside the cluster reach the service; which controller answers, the cluster says."""
+
+    host: str
+    class_name: str | None = None
+    """Default: the cluster's."""
+    tls_secret: str | None = None
+    """Holds the certificate; cert-manager makes it where an annotation asks for that."""
+    annotations: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> "Ingress":
+        if not self.tls_secret and not self.annotations:
+            raise ValueError("needs tls_secret, or annotations that bring a certificate: clients send a token")
+        return self
+
+
+class Autoscaling(Part):
+    """Between how many pods, and at which share of the CPU that they ask for."""
+
+    min_replicas: int = Field(2, ge=1)
+    max_replicas: int = Field(ge=2)
+    cpu_percent: int = Field(70, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Autoscaling":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"needs a max_replicas of {self.min_replicas} (min_replicas) or more")
+        return self
 
 
 class KubernetesConfig(BaseModelDeployerConfig):
@@ -41,11 +80,38 @@ class KubernetesConfig(BaseModelDeployerConfig):
     """Of a pod, with all its workers."""
     log_size: str = "10Gi"
     log_access: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
-    """Pods on several nodes write to one log, each to files of its own; ReadWriteOnce suffices on a single node."""
+    """Pods write to one log, each to files of its own; ReadWriteOnce, all that a disk can, is for one pod."""
     log_class: str | None = None
     """Storage class; default: the cluster's."""
     log: str | None = None
     """Path or URL under which monitoring and feedback find the log, NAME below it: where the claim is mounted."""
+    ingress: Ingress | None = None
+    autoscaling: Autoscaling | None = None
+    """In place of `replicas`."""
+    image_pull_secrets: list[str] = Field([])
+    """Names of the namespace's secrets that log in to the registry."""
+    service_account_annotations: dict[str, str] | None = None
+    """Makes an account of the model's name, with what gives it a role in the cloud; default: the namespace's own."""
+    network_policy: list[str] | None = None
+    """Namespaces whose pods may reach the service, beside its own; the service then reaches nothing. Default: open."""
+    labels: dict[str, str] = Field({})
+    """Of all that is made, pods too: a team, a cost centre."""
+    node_selectors: dict[str, str] = Field({})
+    tolerations: list[dict[str, str]] = Field([])
+
+    @model_validator(mode="after")
+    def _log_fits(self) -> "KubernetesConfig":
+        if self.log_access == "ReadWriteOnce" and (self.replicas > 1 or self.autoscaling):
+            raise ValueError(
+                "log_access ReadWriteOnce is a disk of one node: it needs replicas 1 and no autoscaling, or "
+                "ReadWriteMany with a log_class of shared files, such as EFS, Filestore or Azure Files"
+            )
+        if self.log_access == "ReadWriteMany" and self.log_class in DISKS:
+            raise ValueError(
+                f"log_class {self.log_class} is of disks, which are ReadWriteOnce; set log_access to that, with "
+                "replicas 1, or take a class of shared files, such as EFS, Filestore or Azure Files"
+            )
+        return self
 
 
 class Plain(yaml.SafeDumper):
@@ -140,27 +206,41 @@ class KubernetesFlavor(BentoFlavor):
 def manifests(bento: Bento, port: int, workers: int, config: KubernetesConfig) -> Iterator[Manifest]:
     """Yield the manifests in the order in which they are applied."""
     name = bento.name.replace("_", "-").rstrip("-")  # a DNS label
-    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "bento-kubernetes"}
-    selector = {"matchLabels": labels}
+    ours = {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "bento-kubernetes"}
+    labels = config.labels | ours
+    selector = {"matchLabels": ours}  # of a Deployment it never changes
 
-    def manifest(version: str, kind: str, spec: Manifest, suffix: str = "") -> Manifest:
+    def manifest(version: str, kind: str, suffix: str = "", **content: Any) -> Manifest:
         metadata: Manifest = {"name": name + suffix, "labels": labels, "annotations": {RELEASE: bento.release}}
         if config.namespace:
             metadata["namespace"] = config.namespace
-        return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+        metadata["annotations"] |= content.pop("annotations", {})
+        return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
     if config.namespace:
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": config.namespace}}
-    yield manifest("v1", "PersistentVolumeClaim", _claim(config), "-log")
-    template = {"metadata": {"labels": labels}, "spec": _pod(bento, name, workers, config)}
+    if config.service_account_annotations is not None:
+        yield manifest("v1", "ServiceAccount", annotations=config.service_account_annotations)
+    yield manifest("v1", "PersistentVolumeClaim", "-log", spec=_claim(config))
+    template = {"metadata": {"labels": labels}, "spec": _pod(bento, name, workers, config, selector)}
     # The new pod first, then the old one.
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-    spec = {"replicas": config.replicas, "selector": selector, "strategy": rolling, "template": template}
-    yield manifest("apps/v1", "Deployment", {**spec, "revisionHistoryLimit": 3})
+    spec = {"selector": selector, "strategy": rolling, "template": template, "revisionHistoryLimit": 3}
+    scaling = config.autoscaling  # which an applied number would undo
+    yield manifest("apps/v1", "Deployment", spec=spec if scaling else {"replicas": config.replicas, **spec})
     ports = [{"name": "http", "port": port, "targetPort": "http"}]
-    yield manifest("v1", "Service", {"selector": labels, "ports": ports})
-    if config.replicas > 1:  # with one, it would keep a node from ever being drained
-        yield manifest("policy/v1", "PodDisruptionBudget", {"maxUnavailable": 1, "selector": selector})
+    yield manifest("v1", "Service", spec={"selector": ours, "ports": ports})
+    if (scaling.min_replicas if scaling else config.replicas) > 1:  # else it would keep a node from being drained
+        spec = {"maxUnavailable": 1, "selector": selector}
+        yield manifest("policy/v1", "PodDisruptionBudget", spec=spec)
+    if scaling:
+        yield manifest("autoscaling/v2", "HorizontalPodAutoscaler", spec=_scaling(name, scaling))
+    if config.ingress:
+        spec, annotations = _ingress(name, config.ingress), config.ingress.annotations
+        yield manifest("networking.k8s.io/v1", "Ingress", spec=spec, annotations=annotations)
+    if config.network_policy is not None:
+        spec = {"podSelector": selector, **_policy(config.network_policy)}
+        yield manifest("networking.k8s.io/v1", "NetworkPolicy", spec=spec)
 
 
 def _claim(config: KubernetesConfig) -> Manifest:
@@ -168,8 +248,35 @@ def _claim(config: KubernetesConfig) -> Manifest:
     return spec | ({"storageClassName": config.log_class} if config.log_class else {})
 
 
-def _pod(bento: Bento, name: str, workers: int, config: KubernetesConfig) -> Manifest:
+def _scaling(name: str, scaling: Autoscaling) -> Manifest:
+    target = {"type": "Utilization", "averageUtilization": scaling.cpu_percent}
     return {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        "minReplicas": scaling.min_replicas,
+        "maxReplicas": scaling.max_replicas,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+    }
+
+
+def _ingress(name: str, ingress: Ingress) -> Manifest:
+    backend = {"service": {"name": name, "port": {"name": "http"}}}
+    paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
+    spec: Manifest = {"rules": [{"host": ingress.host, "http": {"paths": paths}}]}
+    if ingress.class_name:
+        spec["ingressClassName"] = ingress.class_name
+    if ingress.tls_secret:
+        spec["tls"] = [{"hosts": [ingress.host], "secretName": ingress.tls_secret}]
+    return spec
+
+
+def _policy(namespaces: list[str]) -> Manifest:
+    others = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": one}}} for one in namespaces]
+    allowed = {"from": [{"podSelector": {}}, *others], "ports": [{"port": "http"}]}
+    return {"policyTypes": ["Ingress", "Egress"], "ingress": [allowed], "egress": []}
+
+
+def _pod(bento: Bento, name: str, workers: int, config: KubernetesConfig, selector: Manifest) -> Manifest:
+    pod = {
         "automountServiceAccountToken": False,  # the service asks the cluster nothing
         "securityContext": {
             "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
@@ -183,6 +290,16 @@ def _pod(bento: Bento, name: str, workers: int, config: KubernetesConfig) -> Man
             {"name": "log", "persistentVolumeClaim": {"claimName": f"{name}-log"}},
         ],
     }  # fmt: skip
+    given: Manifest = {
+        "serviceAccountName": None if config.service_account_annotations is None else name,
+        "imagePullSecrets": [{"name": secret} for secret in config.image_pull_secrets],
+        "nodeSelector": config.node_selectors,
+        "tolerations": config.tolerations,
+    }
+    if config.log_access == "ReadWriteOnce":  # a new pod must begin where the old one holds the disk
+        same_node = {"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}
+        given["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same_node]}}
+    return pod | {key: value for key, value in given.items() if value}
 
 
 def _container(bento: Bento, workers: int, config: KubernetesConfig) -> Manifest:

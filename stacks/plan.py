@@ -22,6 +22,9 @@ FLAVORS = {
 }
 """Source of each flavor of ours; ZenML learns it with the first stack that names it."""
 
+CONNECTOR = "connector"
+"""Key of a component beside its configuration."""
+
 _SECRET = re.compile(r"\{\{\s*([\w-]+)\.([\w-]+)\s*\}\}")
 
 
@@ -76,6 +79,7 @@ def faults(client: Any, stack: Stack, planned: list[Change], *, shared: bool = F
     for name, key in _SECRET.findall(repr([component.configuration for component in stack.all])):
         wanted.setdefault(name, {})[key] = None
     found = [fault for name, keys in wanted.items() if (fault := _secret_fault(client, name, keys))]
+    found += [said for component in stack.all if (said := _connector_fault(client, component))]
     for component, change in zip(stack.all, planned, strict=False):
         if change.what == "change":
             found += _owner_faults(client, stack, component, change, shared)
@@ -108,6 +112,8 @@ def _change(wanted: Component, there: Any) -> Change:
     held = there.configuration
     keys = {key for key in held.keys() | wanted.configuration.keys() if held.get(key) != wanted.configuration.get(key)}
     keys |= {"flavor"} if there.flavor_name != wanted.flavor else set()
+    linked = there.connector and there.connector.name
+    keys |= {CONNECTOR} if wanted.connector not in (None, linked) else set()  # a link by hand stays
     return Change(wanted.type, wanted.name, "change" if keys else "leave", tuple(sorted(keys)), there.id)
 
 
@@ -210,6 +216,16 @@ def _owner_faults(client: Any, stack: Stack, component: Component, change: Chang
             f"{what} is also part of {', '.join(sorted(others))}, which would change with it; "
             "give it another name, or say --change-shared"
         )
+
+
+def _connector_fault(client: Any, component: Component) -> str | None:
+    if component.connector is None or "${" in component.connector:
+        return None
+    names = [held.name for held in client.list_service_connectors(size=1000).items]
+    if component.connector in names:
+        return None
+    what = f"{component.type} '{component.name}': no service connector '{component.connector}'"
+    return f"{what}; {known('zenml service-connector list', names, component.connector)}"
 
 
 def _upload_fault(bucket: str, folder: str, config: Any) -> str:

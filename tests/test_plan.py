@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Cli
+from conftest import Cli, untried
 
 import dashboard
+from serving import containers
 from stacks import files
 
 Write = Callable[..., str]
@@ -197,6 +198,79 @@ def test_variables_and_their_defaults_are_filled_in_and_secrets_stay_references(
     assert "hush" not in result.out + result.err
 
 
+def test_groups_of_keys_are_applied_as_they_are_in_the_file_and_an_empty_one_is_left_out(
+    cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zenml.client import Client
+
+    grouped = {"host": "${SERVING_HOST:-}", "tls_secret": "${TLS_SECRET:-}"}
+    configuration = {"repository": "r", "ingress": grouped, "autoscaling": {"max_replicas": 4}}
+    name = write("grouped", model_deployer={"flavor": "bento_kubernetes", "configuration": configuration})
+
+    def applied() -> dict[str, Any]:
+        result = cli("--stack", name, "--status")
+        assert result.code == 0, result.err
+        assert {line.split()[0] for line in cli("--stack", name, "--plan").out.splitlines()} == {"leave"}
+        (held,) = Client().list_stack_components(name=f"equals:{name}", type="model_deployer", hydrate=True).items
+        return dict(held.configuration)
+
+    assert applied() == {"repository": "r", "autoscaling": {"max_replicas": 4}}
+    monkeypatch.setenv("SERVING_HOST", "models.example.com")
+    monkeypatch.setenv("TLS_SECRET", "models-tls")
+    assert applied()["ingress"] == {"host": "models.example.com", "tls_secret": "models-tls"}
+    monkeypatch.delenv("TLS_SECRET")
+    assert "ingress needs tls_secret" in cli("--stack", name, "--plan").err.replace("'", "")
+    monkeypatch.delenv("SERVING_HOST")
+    assert "ingress" not in applied()
+
+
+def test_a_service_connector_of_the_file_is_linked_and_stands_in_for_this_machines_credentials(
+    cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from zenml.client import Client
+
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    registry = {"flavor": "default", "configuration": {"uri": "registry.example.com"}}
+
+    def refused(**linked: str) -> str:
+        name = write("linked", artifact_store=S3 | {"configuration": {"path": "s3://models"}} | linked)
+        return str(cli("--stack", name, "--plan").err)
+
+    assert "no credentials for aws" in refused()
+    missing = refused(connector="teamm")
+    assert "artifact_store 'linked': no service connector 'teamm'" in missing
+    assert "no credentials for aws" not in missing
+    made = {"auth_method": "password", "configuration": {"username": "me", "password": "hush"}, "verify": False}
+    Client().create_service_connector("team", "docker", resource_id="registry.example.com", **made)
+    assert "did you mean 'team'?" in refused(connector="teamm")
+    store = {"flavor": "local", "configuration": {}}
+
+    def applied(**linked: str) -> tuple[str, str | None]:
+        name = write("linked", artifact_store=store, container_registry=registry | linked)
+        told = cli("--stack", name, "--plan").out.splitlines()[2]
+        assert cli("--stack", name, "--status").code == 2  # applied; it has no deployer to ask
+        (held,) = Client().list_stack_components(name="equals:linked", type="container_registry", hydrate=True).items
+        assert held.configuration == {"uri": "registry.example.com"}
+        return told, held.connector and held.connector.name
+
+    assert applied() == ("create container_registry linked", None)
+    assert applied(connector="team") == ("change container_registry linked: connector", "team")
+    assert applied(connector="team") == ("leave  container_registry linked", "team")
+    assert applied() == ("leave  container_registry linked", "team")  # as one that was linked by hand
+
+
+@pytest.mark.parametrize(
+    ("given", "lacks"),
+    [({}, True), ({"connector": "cluster"}, False), ({"configuration": {"incluster": True}}, False)],
+)
+def test_a_cluster_is_reached_by_a_context_a_connector_or_from_inside(
+    cli: Cli, write: Write, given: dict[str, Any], lacks: bool
+) -> None:
+    told = cli("--stack", write("reached", orchestrator={"flavor": "kubernetes"} | given), "--plan").err
+    assert ("orchestrator 'reached': set KUBE_CONTEXT, or KUBE_CONNECTOR to a service connector" in told) is lacks
+
+
 def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     from zenml.client import Client
     from zenml.enums import StackComponentType
@@ -266,3 +340,36 @@ def test_the_dashboard_of_a_stack_with_a_server_is_the_servers(
     monkeypatch.setenv("ZENML_URL", "https://zenml.example.com")
     assert dashboard.main(["--stack", "server"]) == 0
     assert opened == ["https://zenml.example.com"]
+
+
+BUILT = ("docker", "airflow", "kubernetes", "kubeflow", "aws", "gcp", "azure")
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_build_of_the_steps_image_leaves_no_container(name: str) -> None:
+    options = files.read(name).run.settings["docker"]["build_config"]["build_options"]
+    assert options["rm"] is options["forcerm"] is True  # as Docker's API, unlike its command, does not by itself
+
+
+@pytest.mark.parametrize(("user", "group", "steps"), [(1000, 1001, "1000:1001"), (0, 0, "10001:10001")])
+def test_steps_in_containers_run_as_who_starts_them_and_never_as_root(
+    monkeypatch: pytest.MonkeyPatch, user: int, group: int, steps: str
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: user)
+    monkeypatch.setattr("os.getgid", lambda: group)
+    stack = files.read("docker")
+    places = [stack.run.settings, *(step.settings for step in stack.run.steps.values())]
+    assert {place["orchestrator"]["run_args"]["user"] for place in places} == {steps}
+    assert len(places) == 2
+
+
+def test_what_root_made_is_given_to_who_runs_in_containers(tmp_path: Path) -> None:
+    if os.getuid():
+        untried("only root may give files away")
+    (tmp_path / "made/by").mkdir(parents=True)
+    (tmp_path / "made/by/root").touch()
+    (tmp_path / "made/link").symlink_to("/nowhere")
+    containers.give(tmp_path / "made")
+    for path in (tmp_path / "made", *(tmp_path / "made").rglob("*")):
+        assert (path.lstat().st_uid, path.lstat().st_gid) == containers.user() == (10001, 10001)
+    assert tmp_path.stat().st_uid == 0

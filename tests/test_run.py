@@ -167,17 +167,51 @@ def test_a_python_without_the_packages_is_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("here", "said"), [(True, "the champion is as it was"), (False, "goes on where it is")])
-def test_ctrl_c_says_what_becomes_of_the_run(cli: Cli, monkeypatch: pytest.MonkeyPatch, here: bool, said: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("here", "the champion is as it was"),
+        ("elsewhere", "goes on where it is"),
+        ("containers", "has failed; the step in a container ends there, and no other starts"),
+    ],
+)
+def test_ctrl_c_says_what_becomes_of_the_run(cli: Cli, monkeypatch: pytest.MonkeyPatch, place: str, said: str) -> None:
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "start", interrupted)
-    monkeypatch.setattr(run.files.Stack, "runs_here", here)
+    monkeypatch.setattr(run, "give_to_containers", lambda: None)
+    monkeypatch.setattr(run.files.Stack, "runs_here", place == "here")
+    monkeypatch.setattr(run.files.Stack, "contained", place == "containers")
     result = cli("--pipeline", "training")
     assert result.code == 130
     assert said in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_a_step_in_a_container_shows_its_own_time_and_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import zenml.client
+
+    def step(name: str, start: int, end: int | None) -> SimpleNamespace:
+        status = SimpleNamespace(value="completed" if end else "running")
+        times = [None if second is None else datetime(2026, 1, 1, 0, 0, second) for second in (start, end)]
+        return SimpleNamespace(name=name, status=status, start_time=times[0], end_time=times[1])
+
+    steps = [step("ingest_rows", 9, 10), step("split_rows", 20, 22), step("train_model", 30, None)]
+    begun = SimpleNamespace(id=1, created=datetime(2026, 1, 1))
+    client = SimpleNamespace(
+        list_pipeline_runs=lambda **_: SimpleNamespace(items=[begun]),
+        list_run_steps=lambda **_: SimpleNamespace(items=steps),
+    )
+    monkeypatch.setattr(zenml.client, "Client", lambda: client)
+    lines = [console._line(name, *state).plain for name, state in console._states("a run", True).items()]
+    assert lines == [
+        "  ✓ ingest_rows          1.0 s of 10.0 s with its container",
+        "  ✓ split_rows           2.0 s of 12.0 s with its container",
+        "  › train_model               ",
+    ]
+    lines = [console._line(name, *state).plain for name, state in console._states("a run", False).items()]
+    assert lines[0] == "  ✓ ingest_rows          1.0 s"
 
 
 def test_list_names_pipelines_configs_and_stacks(cli: Cli) -> None:

@@ -5,6 +5,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -199,3 +200,27 @@ def test_the_token_may_stand_in_a_zenml_secret_and_is_needed_off_loopback(
     exposed: Any = StackComponent.from_model(bare)
     with pytest.raises(UserError, match="needs a token"):
         exposed.start(None, 3000, 1)
+
+
+def test_prune_keeps_the_bentos_of_the_champion_the_one_before_and_of_a_server(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import bentoml
+
+    import registry
+
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setenv("SERVING_HOME", str(tmp_path / "serving"))
+    (tmp_path / "serving/pruned").mkdir(parents=True)
+    (tmp_path / "serving/pruned/live").write_text("v2-c")
+    tags = ["pruned:v1-a", "pruned:v2-b", "pruned:v2-c", "pruned:v3-d", "pruned:v13-e", "pruned:v5-f", "other:v5-g"]
+    gone: list[str] = []
+    log = {"pruned": [SimpleNamespace(version=3, replaces=1), SimpleNamespace(version=5, replaces=3)]}
+    monkeypatch.setattr(registry, "history", lambda name: log.get(name, []))
+    monkeypatch.setattr(bentoml, "list", lambda: [SimpleNamespace(tag=tag) for tag in tags])
+    monkeypatch.setattr(bentoml, "delete", gone.append)
+    result = cli("--prune")
+    assert result.code == 0, result.err
+    assert gone == ["pruned:v1-a", "pruned:v2-b", "pruned:v13-e", "other:v5-g"]
+    assert [line for line in result.out.splitlines() if "bento" in line] == [f"removed bento {tag}" for tag in gone]
+    assert "Docker does not run here; containers and images are as they were" in result.out

@@ -122,8 +122,9 @@ def remove(engine: Any, folder: Path, bentos: list[Bento]) -> None:
         found.remove(force=True)
     for network in engine.networks.list(filters=label):
         network.remove()
-    for built in bentos:
-        engine.images.remove(built.tag, force=True)
+    for tag in (f"{NAME}:packages", *(built.tag for built in bentos)):
+        if engine.images.list(name=tag):
+            engine.images.remove(tag, force=True)
 
 
 @pytest.fixture
@@ -242,6 +243,18 @@ def test_missing_base_image_and_taken_port_are_one_sentence_each(place: Place) -
             place.deployer.start(place.bentos[0], port, 1)
 
 
+@pytest.mark.docker
+def test_a_build_leaves_no_container_and_no_nameless_image(place: Place) -> None:
+    ours = [f"serving.home={place.home}"]
+    tags = {tag for image in place.engine.images.list(filters={"label": ours}) for tag in image.tags}
+    assert tags == {f"{NAME}:packages", *(built.tag for built in place.bentos)}
+    assert not place.engine.images.list(filters={"label": ours, "dangling": True})
+    layer = place.engine.images.get(f"{NAME}:packages").history()[1]["Id"]  # below the labels
+    assert layer not in {image.id for image in place.engine.images.list(filters={"dangling": True})}
+    built = [found.attrs["Config"]["Image"] for found in place.engine.containers.list(all=True)]
+    assert not any(image.startswith("sha256:") for image in built)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_docker_that_does_not_run_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
@@ -250,3 +263,36 @@ def test_docker_that_does_not_run_is_one_line(cli: Any, monkeypatch: pytest.Monk
     assert result.code == 2
     assert "Docker does not run, or may not be used by this user; start it, see: docker info\n" in result.err
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.docker
+def test_prune_removes_what_stopped_and_what_is_not_to_be_kept_but_nothing_in_use(in_service: Place) -> None:
+    kept, other = sorted(in_service.bentos[:2], key=lambda b: b.release != in_service.deployer.status(NAME).release)
+    steps, engine = {"steps.home": str(in_service.home.parent)}, in_service.engine
+    engine.containers.run(kept.tag, ["python", "-c", ""], labels=steps, name="interrupted-step", network="none")
+    removed = containers.prune(in_service.home, lambda tag: tag == in_service.bentos[2].tag)
+    assert removed == ["container interrupted-step", f"image {NAME}:packages", f"image {other.tag}"]
+    left = {tag for image in engine.images.list() for tag in image.tags}
+    assert {kept.tag, in_service.bentos[2].tag} <= left  # one serves
+    assert in_service.deployer.status(NAME).state == "running"
+    in_service.deployer.stop(NAME)
+    removed = containers.prune(in_service.home, lambda tag: tag == in_service.bentos[2].tag)
+    assert sorted(what.split("-")[0] for what in removed) == [f"container {NAME}"] * 2 + [
+        f"image {kept.tag.split('-')[0]}"
+    ]
+    assert in_service.deployer.status(NAME) is None
+    assert not engine.networks.list(filters={"label": f"serving.home={in_service.home}"})
+
+
+def test_what_looks_at_all_containers_looks_where_the_deployer_has_them(
+    zenml: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import commands
+    from stacks import docker_deployer
+
+    monkeypatch.setenv("SERVING_HOME", str(tmp_path / "serving"))
+    asked: list[Path] = []
+    monkeypatch.setattr(containers, "_running", lambda home: asked.append(home) or [])
+    assert commands.stop_all() == 0
+    assert commands._elsewhere(set()) == {}
+    assert asked == [docker_deployer._home()] * 2

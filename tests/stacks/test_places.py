@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from clients import Client, ended
 from clouds import ROLE, azureml_environments
 from cluster import Cluster, cluster
@@ -179,3 +180,23 @@ def test_on_kubernetes_a_batch_fans_out_into_pods_with_their_resources_and_reall
         inline = {variable["name"] for variable in container.get("env", []) if variable.get("value")}
         assert "ZENML_STORE_API_TOKEN" not in inline  # by reference to a secret of the cluster
     assert company.key not in json.dumps(kubernetes.submitted("jobs"))
+
+
+def test_the_pages_block_for_a_gpu_becomes_a_pod_that_kubernetes_accepts() -> None:
+    import kubernetes_validate
+    from kubernetes.client import ApiClient
+    from zenml.integrations.kubernetes.manifest_utils import build_pod_manifest
+    from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
+
+    page = (ROOT / "stacks/clusters.md").read_text(encoding="utf-8")
+    block = yaml.safe_load(page.partition("# run of stacks/kubernetes.yaml\n")[2].partition("```")[0])
+    asked = block["steps"]["train_model"]["settings"]["orchestrator"]["pod_settings"]
+    pod = build_pod_manifest("step", "image", ["python"], [], False, KubernetesPodSettings(**asked))
+    manifest = ApiClient().sanitize_for_serialization(pod)
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    spec = manifest["spec"]
+    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert manifest["metadata"]["labels"] == {"project": "zenml-loop", "team": "claims"}
