@@ -94,11 +94,8 @@ def _elsewhere(shown: Container[str]) -> dict[str, str]:
     from serving import containers
 
     with suppress(subprocess.SubprocessError, OSError):
-        return {
-            name: address
-            for name, address in containers.relays(_home().with_name("docker")).items()
-            if name not in shown
-        }
+        found = containers.relays(_home().with_name("docker"))
+        return {name: address for name, address in found.items() if name not in shown}
     return {}
 
 

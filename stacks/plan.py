@@ -22,6 +22,10 @@ FLAVORS = {
 }
 """Source of each flavor of ours; ZenML learns it with the first stack that names it."""
 
+OWN_RESOURCES = {"kubernetes": "pod_settings.resources", "sagemaker": "instance_type", "azureml": "size",
+                 "local_docker": "run_args"}  # fmt: skip
+"""Orchestrators that pass over `resources`, and where among their own settings it is said."""
+
 CONNECTOR = "connector"
 """Key of a component beside its configuration."""
 
@@ -188,6 +192,9 @@ def _setting_faults(stack: Stack) -> Iterator[str]:
         for key, values in settings.items():
             if key not in kinds:
                 yield f"{place}.settings: no '{key}'; {known('settings', kinds, key)}"
+            elif key == "resources" and orchestrator and orchestrator.flavor in OWN_RESOURCES:
+                where = OWN_RESOURCES[orchestrator.flavor]
+                yield f"{place}.settings: {orchestrator.flavor} does not read 'resources'; set orchestrator.{where}"
             elif kinds[key] is not None:
                 yield from _config_faults(f"{place}.settings.{key}", kinds[key], values)
 

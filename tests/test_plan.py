@@ -271,6 +271,22 @@ def test_a_cluster_is_reached_by_a_context_a_connector_or_from_inside(
     assert ("orchestrator 'reached': set KUBE_CONTEXT, or KUBE_CONNECTOR to a service connector" in told) is lacks
 
 
+@pytest.mark.parametrize(
+    ("flavor", "where"),
+    [("kubernetes", "pod_settings.resources"), ("sagemaker", "instance_type"), ("azureml", "size"),
+     ("local_docker", "run_args"), ("vertex", None)],
+)  # fmt: skip
+def test_resources_where_the_orchestrator_does_not_read_them_are_refused(
+    zenml: None, write: Write, flavor: str, where: str | None
+) -> None:
+    from stacks.plan import _setting_faults
+
+    steps = {"train_model": {"settings": {"resources": {"gpu_count": 1}}}}
+    stack = files.read(write("asks", orchestrator={"flavor": flavor}, run={"steps": steps}))
+    told = f"run.steps.train_model.settings: {flavor} does not read 'resources'; set orchestrator.{where}"
+    assert list(_setting_faults(stack)) == ([told] if where else [])
+
+
 def test_what_others_use_or_made_is_not_changed(cli: Cli, write: Write) -> None:
     from zenml.client import Client
     from zenml.enums import StackComponentType
