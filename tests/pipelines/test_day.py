@@ -26,7 +26,7 @@ def customers(rows: int, seed: int) -> pd.DataFrame:
     odds = 0.8 * tickets - 0.02 * spend + np.where(plan == "basic", 0.5, -0.5)
     return pd.DataFrame(
         {
-            "customer": [f"C{seed}{number:05}" for number in range(rows)],
+            "customer_id": [f"C{seed}{number:05}" for number in range(rows)],
             "plan": plan,
             "spend": spend,
             "tickets": tickets,
@@ -85,7 +85,7 @@ def test_a_day_from_experiments_to_a_champion_that_learns(cli: Cli, config: Path
     rows = new.drop(columns="churned").to_dict("records")
     assert len(httpx.post(f"{url}/predict", json=rows, timeout=60).raise_for_status().json()["ids"]) == 400
     labels = tmp_path / "labels.csv"
-    new[["customer", "churned"]].to_csv(labels, index=False)
+    new[["customer_id", "churned"]].to_csv(labels, index=False)
     result = cli("--labels", str(labels), *given)
     assert result.code == 0, result.err
     assert "400 of 400 are on record" in result.out

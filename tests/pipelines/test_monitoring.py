@@ -192,7 +192,7 @@ def test_a_person_retrains_from_feedback_and_the_version_can_be_reproduced(loop:
     assert "2,000 of 2,100 predictions are labelled (95%)" in result.out
     assert "windows that alarm: 0" in result.out
     assert registry.champion("taught").version == 1  # type: ignore[union-attr]
-    before, served = call("--history").out, call("--status").out
+    before, served = registry.history("taught"), call("--status").out
     other = ("--set", "model.params.max_iter=30", "--set", f"serving.port={free_port()}")
     result = call("--pipeline", "retraining", "--set", "feedback.history=keep", *other)
     assert result.code == 0, result.err
@@ -215,7 +215,7 @@ def test_a_person_retrains_from_feedback_and_the_version_can_be_reproduced(loop:
     assert call("--reproduce", "2").code == 0
     assert call("--reproduce", "1").code == 0
     promoted = verdict.decision == "promote"
-    assert (call("--history").out != before) == promoted
+    assert (registry.history("taught") != before) == promoted
     again = call("--pipeline", "feedback")
     assert "24 h between retrainings" in again.out
 
