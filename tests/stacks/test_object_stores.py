@@ -28,7 +28,7 @@ READ = """
 import json, sys
 import run
 from config import ROOT
-run.start_zenml(run.files.Stack(stack_name="any", zenml_version="any", components={"any": []}))
+run.start_zenml(run.files.read("local"))
 from zenml.client import Client
 from zenml.utils.source_utils import set_custom_source_root
 set_custom_source_root(str(ROOT))
