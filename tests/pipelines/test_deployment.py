@@ -40,8 +40,7 @@ def deploy(cli: Cli) -> Iterator[Callable[..., Result]]:
 
 def asked(result: Result) -> dict[str, Any]:
     """Return what the server that a deployment printed says of its model."""
-    url = output("deployment").url
-    assert url in result.out
+    (url,) = re.findall(r"^url +(http://\S+)", result.out, re.M)
     answer: dict[str, Any] = httpx.get(f"{url}/model", timeout=30).json()
     return answer
 
