@@ -176,18 +176,21 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
     recent = known if first is None else known[known["prediction_time"] >= first]
     ours = recent[recent["prediction_version"] == version]
     rows = ours.tail(settings.window_rows or len(ours)).reset_index(drop=True)
+    since = first
     if len(rows):
         times, start, end = known["prediction_time"], rows["prediction_time"].iloc[0], rows["prediction_time"].iloc[-1]
         first = start.to_pydatetime()
+        since = first if len(rows) < len(ours) else since  # nobody asks what was refused before the rows that count
         inside = (times >= start - delay) & (times <= end - delay) & (known["prediction_version"] == version)
         judged = known[inside] if delay else rows
     else:
         judged = rows
     labels = read_labels(f"{log}/labels", first and first - delay).set_index("prediction_id")["label"].rename(TRUTH)
+    refusals = read_refusals(f"{log}/refusals", since, now)
     return Window(
         rows=rows,
         judged=judged.join(plain(labels), on="prediction_id"),
-        refusals=read_refusals(f"{log}/refusals", first, now),
+        refusals=refusals[refusals["version"].isin((0, version))].reset_index(drop=True),
         other_versions=len(recent) - len(ours),
         from_future=len(found) - len(known),
     )
@@ -302,7 +305,8 @@ def _notes(window: Window, settings: Monitoring) -> list[str]:
     elif n < settings.min_rows:
         notes.append(f"too few rows: {n:,} since the last window, judging needs {settings.min_rows:,}")
     if window.other_versions:
-        fix = "" if n else f"; deploy the champion to have it watched: {command('--pipeline deployment')}"
+        then = f"; deploy the champion to have it watched: {command('--pipeline deployment')}"
+        fix = "" if n or len(window.refusals) else then
         notes.append(f"{window.other_versions:,} rows that another version answered are left out{fix}")
     if window.from_future:
         fix = "look at the clocks of the servers"

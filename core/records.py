@@ -279,12 +279,13 @@ def read_refusals(source: str | Path, start: datetime | None = None, end: dateti
     """Return the requests refused with start <= time < end (UTC where no zone is given), by time.
 
     Columns: `time` (datetime64[us], UTC without zone), `path`, `field` (object, None where no column is to blame),
-    `rule` (one of `Rule`), `rows` (how many were refused with it) and `answered` (how many others of their request were
-    not, 0 where it was refused whole). In a log of an earlier version each refusal counts as one row. A refusal has no
-    id, so those of a copied segment count twice. Empty folders, unfinished lines and faults are as in
-    `read_predictions`.
+    `rule` (one of `Rule`), `rows` (how many were refused with it) and `answered` (how many others of their request
+    were not, 0 where it was refused whole), `version` (of the model that refused, 0 where the log does not say). In
+    a log of an earlier version each refusal counts as one row. A refusal has no id, so those of a copied segment
+    count twice. Empty folders, unfinished lines and faults are as in `read_predictions`.
     """
-    found = [refusal for _, refusals in _read(source, "refusals", _window(start, end)) for refusal in refusals]
+    parts = list(_read(source, "refusals", _window(start, end)))
+    found = [refusal for _, refusals in parts for refusal in refusals]
     table = pd.DataFrame(
         {
             "time": _times(found),
@@ -293,6 +294,7 @@ def read_refusals(source: str | Path, start: datetime | None = None, end: dateti
             "rule": pd.Series([refusal.rule for refusal in found], dtype="str"),
             "rows": pd.Series([refusal.rows for refusal in found], dtype="int64"),
             "answered": pd.Series([refusal.answered for refusal in found], dtype="int64"),
+            "version": pd.Series([head.version for head, of in parts for _ in of], dtype="int64"),
         }
     )
     return table.sort_values("time", kind="stable", ignore_index=True)

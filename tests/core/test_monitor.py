@@ -143,8 +143,8 @@ def test_what_is_refused_tells_of_its_own_kind(tmp_path, change, kind):
     assert "were refused" in report.alarms[0].sentence
 
 
-def refused(log, requests, *, rows, answered, field="hour", rule="out_of_range"):
-    writer = RecordWriter(log / "refusals", {"model": "fraud", "kind": "refusals"})
+def refused(log, requests, *, rows, answered, field="hour", rule="out_of_range", version=1):
+    writer = RecordWriter(log / "refusals", {"model": "fraud", "kind": "refusals", "version": version})
     for second in range(requests):
         at = NOON + timedelta(seconds=second)
         writer.append(refusal_line(at, "/predict", field, rule, rows, answered), at)
@@ -284,14 +284,17 @@ def test_a_window_begins_after_the_last_one(tmp_path):
     assert len(collect(tmp_path, after=end).rows) == 0
 
 
-def test_refusals_are_those_of_the_windows_time(tmp_path):
+def test_refusals_are_those_of_the_version_since_the_last_window(tmp_path):
     def broken(rows):
         return rows.assign(amount=np.where(np.arange(len(rows)) < 100, 1e9, rows["amount"]))
 
     serve(tmp_path, rows=200, change=broken)
-    assert len(collect(tmp_path).refusals) == 0  # the window begins with the first row that was answered
-    serve(tmp_path, rows=100, seed=1, begin=NOON - timedelta(hours=1))
-    assert len(collect(tmp_path).refusals) == 110
+    assert len(collect(tmp_path).refusals) == 110  # also those before the first row that was answered
+    refused(tmp_path, 9, rows=1, answered=0, version=9)
+    assert len(collect(tmp_path).refusals) == 110  # another version's are its own
+    assert len(collect(tmp_path, Monitoring(window_rows=50)).refusals) == 0  # nor those before the rows looked at
+    end = collect(tmp_path).rows["prediction_time"].iloc[-1].to_pydatetime()
+    assert len(collect(tmp_path, after=end).refusals) == 0
 
 
 def test_where_labels_take_time_older_rows_are_judged(tmp_path):

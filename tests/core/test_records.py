@@ -294,13 +294,13 @@ def test_a_refusal_of_an_earlier_version_counts_as_one_row(tmp_path: Path) -> No
 
 
 def test_reads_back_what_was_refused_and_what_for(tmp_path: Path) -> None:
-    writer = RecordWriter(tmp_path, {"kind": "refusals", "model": "m"})
+    writer = RecordWriter(tmp_path, {"kind": "refusals", "model": "m", "version": 7})
     refused = [(9, "/predict", "amount", "out_of_range", 20, 180), (1, "/predict_csv", None, "extra_column", 20, 0)]
     for seconds, *what in refused:
         writer.append(refusal_line(at(seconds), *what), at(seconds))
     found = read_refusals(tmp_path)
-    assert found.dtypes.astype(str).tolist() == ["datetime64[us]", "str", "object", "str", "int64", "int64"]
-    naive = [(at(seconds).replace(tzinfo=None), *what) for seconds, *what in refused]
+    assert found.dtypes.astype(str).tolist() == ["datetime64[us]", "str", "object", "str", *["int64"] * 3]
+    naive = [(at(seconds).replace(tzinfo=None), *what, 7) for seconds, *what in refused]
     assert list(found.itertuples(index=False, name=None)) == naive[::-1]
     assert read_refusals(tmp_path, at(1), at(9))["rule"].tolist() == ["extra_column"]
     path = segments(tmp_path)[0]
@@ -386,7 +386,7 @@ def test_a_folder_with_nothing_in_it_has_no_records(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "missing", "memory://missing"):
         log, labels, refusals = read_predictions(source), read_labels(source), read_refusals(source)
         assert len(log) == len(labels) == len(refusals) == 0
-        assert refusals.dtypes.astype(str).tolist() == ["datetime64[us]", "str", "object", "str", "int64", "int64"]
+        assert refusals.dtypes.astype(str).tolist() == ["datetime64[us]", "str", "object", "str", *["int64"] * 3]
         assert log.dtypes.astype(str).tolist() == ["str", "datetime64[us]", "int64", "float64", "object"]
         assert labels.dtypes.astype(str).tolist() == ["str", "object", "datetime64[us]"]
 

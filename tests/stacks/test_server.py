@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
 import httpx
 import pytest
 from clients import Client, ended
@@ -46,6 +45,8 @@ def test_plan_names_what_is_missing_on_a_server_and_apply_changes_nothing_twice(
 def test_plan_looks_whether_the_bucket_is_there_and_may_be_written_and_makes_nothing(
     company: Company, tmp_path: Path
 ) -> None:
+    import boto3
+
     with s3(tmp_path / "s3") as endpoint:
         anybody = {"aws_access_key_id": "any", "aws_secret_access_key": "any", "region_name": "us-east-1"}
         iam = boto3.client("iam", endpoint_url=endpoint, **anybody)
