@@ -78,14 +78,14 @@ def number_notes(columns: Mapping[str, Sequence[str]], options: Mapping[str, Any
     styles = [used, *(style for style in _STYLES if "decimal" not in options or style.decimal == used.decimal)]
     best = number_style(columns.values(), styles)
     found = [note for name, texts in columns.items() for note in _notes(name, texts, styles, best, options)]
-    return found + [note for name, texts in columns.items() for note in _signed(name, texts, styles)]
+    return found + [note for name, texts in columns.items() for note in _signed(name, texts)]
 
 
-def _signed(name: str, texts: Sequence[str], styles: Sequence[Style]) -> list[Note]:
+def _signed(name: str, texts: Sequence[str]) -> list[Note]:
     """Warn of numbers that stand beside a sign, such as 12% and $5: they are read as words."""
     parts = [found for text in texts if (found := _SIGNED.fullmatch(text.strip()))]
     numbers = [found[3] or found[4] for found in parts]
-    if len(numbers) < _SHARE * len(texts) or not numbers or max(_share(numbers, style) for style in styles) < _SHARE:
+    if len(numbers) < _SHARE * len(texts) or not numbers or max(_share(numbers, style) for style in _STYLES) < _SHARE:
         return []
     signs = " and ".join(sorted({found[2] or found[5] for found in parts}))
     sentence = f"'{name}' has values such as {parts[0][0]!r}, which are words; write the numbers without {signs} there"

@@ -57,6 +57,8 @@ def test_how_the_numbers_of_a_table_are_spelt(columns: list[list[str]], style: S
          "set data.options.decimal: ',' and data.options.thousands: \"\\u00a0\""),
         (["12%", "3.5 %", "100%"], {}, "'x' has values such as '12%', which are words; "
          "write the numbers without % there"),
+        (["22.5%", "3%"], {"decimal": ","}, "'x' has values such as '22.5%', which are words; "
+         "write the numbers without % there"),
         (["-$5", "€1,234.50"], {}, "'x' has values such as '-$5', which are words; "
          "write the numbers without $ and € there"),
     ],
