@@ -78,7 +78,8 @@ def test_a_step_that_fails_in_a_container_is_told_as_it_is_here(contained: Any) 
     result, _ = contained("deployment", "nobody")
     assert result.code == 2
     assert result.err == (
-        "error: 'nobody' has no champion to deploy; train one first: python run.py --pipeline training\n"
+        "error: 'nobody' has no champion to deploy; train one first: python run.py --pipeline training --stack docker "
+        f"--set name=nobody {' '.join(QUICK)}\n"
     )
 
 
