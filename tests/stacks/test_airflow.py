@@ -1,10 +1,9 @@
 """Stack `airflow`: a real scheduler runs the training, each step a task in a container, on remote parts alone."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import re
 
 import base_image
 import pytest
