@@ -1,6 +1,7 @@
 """Answer what is asked besides running a pipeline; each function is one action of the command line."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Container, Sequence
 from contextlib import suppress
@@ -89,8 +90,6 @@ def show_status() -> int:
 
 def _elsewhere(shown: Container[str]) -> dict[str, str]:
     """Return the addresses of this clone's servers in containers, by name, but for those that were shown."""
-    import subprocess
-
     from serving import containers
 
     with suppress(subprocess.SubprocessError, OSError):
@@ -181,8 +180,6 @@ def stop_server(name: str) -> int:
 
 def stop_all() -> int:
     """Stop every server of this clone, as processes and in containers."""
-    import subprocess
-
     from serving import containers
     from serving.local import LocalServer
 
@@ -199,7 +196,6 @@ def stop_all() -> int:
 
 def prune() -> int:
     """Remove stopped containers, and bentos and images that no champion needs, nor the one before it, nor a server."""
-    import subprocess
     from functools import cache
 
     import bentoml

@@ -180,7 +180,8 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
     if len(rows):
         times, start, end = known["prediction_time"], rows["prediction_time"].iloc[0], rows["prediction_time"].iloc[-1]
         first = start.to_pydatetime()
-        since = first if len(rows) < len(ours) else since  # nobody asks what was refused before the rows that count
+        if len(rows) < len(ours):  # nobody asks what was refused before the rows that count
+            since = first
         inside = (times >= start - delay) & (times <= end - delay) & (known["prediction_version"] == version)
         judged = known[inside] if delay else rows
     else:
