@@ -155,6 +155,9 @@ def test_a_change_alarms_once_at_webhook_or_alerter_and_an_alert_that_cannot_be_
     assert "s3cret-path" not in caplog.text + result.out + result.err
     assert {e.action for e in decisions.history("broken")} == {"wait"}  # a sender is not mended by training
 
+    call("--simulate", "--rows", "2000")
+    assert "600 of 2,600 rows were refused" in call("--pipeline", "monitoring").out  # no window was judged before
+    assert len(webhook) == 1
     monkeypatch.setenv("ALERT_WEBHOOK", f"http://127.0.0.1:{free_port()}/s3cret-path")  # where nobody listens
     call("--simulate", "--rows", "2000")
     result = call("--pipeline", "monitoring")
