@@ -74,14 +74,12 @@ def nothing(port: int, model: Subject, until: float) -> None:
 
 
 def heads(port: int, model: Subject, until: float) -> None:
-    """Send 150 MB of heads: endless headers, endless URLs, many headers."""
-    left = 150 * MB
-    while left > 0 and time.monotonic() < until:
+    """Send heads as fast as they go, which is 150 MB in less than a second: endless headers, endless URLs, many headers."""
+    while time.monotonic() < until:
         for begin, more in ((b"GET / HTTP/1.1\r\nX: ", b"a" * MB), (b"GET /", b"a" * MB), (HEAD, b"X: 1\r\n" * 2**17)):
             with connection(port, begin) as stranger, suppress(OSError):
-                while left > 0:
+                while time.monotonic() < until:
                     stranger.sendall(more)
-                    left -= len(more)
 
 
 def csv_headers(port: int, model: Subject, until: float) -> None:
@@ -129,7 +127,7 @@ def large_bodies(port: int, model: Subject, until: float) -> None:
 
 ATTACKS: dict[str, Attack] = {
     "alone": nothing,
-    "150 MB of heads": heads,
+    "heads without end": heads,
     "CSV headers of 16 MB": csv_headers,
     "1,000 half-open connections": half_open,
     "64 slow bodies": slow_bodies,

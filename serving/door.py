@@ -81,19 +81,24 @@ class Protocol(HttpToolsProtocol):
         if self._fruitless > HEAD_BYTES and not self.transport.is_closing():
             self.refuse(431, f"the head of a request may have {HEAD_BYTES:,} bytes at most")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, unless there are too many: 64 KB hold 10,000, which would hold up the others for 15 ms."""
+        if len(self.headers) >= HEADERS:
+            self._refusal = (431, f"a request may have {HEADERS} headers at most")
+            raise ValueError(self._refusal[1])  # the parser stops, and `data_received` refuses
+        HttpToolsProtocol.on_header(self, name, value)
+
     def on_headers_complete(self) -> None:
         """Begin a request, unless its head is too large."""
         self._fruitless = self._parts = self._size = 0
         if len(self.url) > URL_BYTES:
             self._refusal = (414, f"a URL may have {URL_BYTES:,} bytes at most")
-        elif len(self.headers) > HEADERS:
-            self._refusal = (431, f"a request may have {HEADERS} headers at most")
         elif len(self.pipeline) >= PIPELINED:
             self._refusal = (503, f"{PIPELINED} requests of this connection wait for their answers; read those first")
         else:
             HttpToolsProtocol.on_headers_complete(self)
             return
-        raise ValueError(self._refusal[1])  # the parser stops, and `data_received` refuses
+        raise ValueError(self._refusal[1])
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, unless it came in too many."""
