@@ -19,7 +19,7 @@ from rich.text import Text
 from config import Recipe, command, printable
 from core.compare import differences, settings
 from core.metrics import default_metric
-from core.report import number, verdict_page
+from core.report import number
 
 MARKS = {
     "completed": ("✓", "green"),
@@ -89,19 +89,15 @@ def show_training(run: Any, name: str, folder: Path) -> None:
 def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, str]]:
     outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
     scorecard, report = outputs["scorecard"].load(), outputs["contract_report"].load()
-    dry = "registration" not in outputs
-    verdict = outputs["judgement" if dry else "verdict"].load()
-    pages = {"evaluation": scorecard.page, "contract": report.page}
+    verdict, dry = outputs["verdict"].load(), "registration" not in outputs
     if dry:
-        said, champion = "in a dry run", verdict.champion_version
-        verdict = verdict.because("dry run: nothing was registered")
-        pages["verdict"] = verdict_page(name, verdict)
-        place = keep_pages(pages, folder, "dry-run", champion)
+        said, champion, own = "in a dry run", verdict.champion_version, "dry-run"
     else:
         registration = outputs["registration"].load()
         said, champion = f"version {registration.version} of {name}", registration.champion
-        pages["verdict"] = verdict.page
-        place = keep_pages(pages, folder, f"v{registration.version}", champion)
+        own = f"v{registration.version}"
+    pages = {"evaluation": scorecard.page, "contract": report.page, "verdict": verdict.page}
+    place = keep_pages(pages, folder, own, champion)
     promoted, shown = verdict.decision == "promote" and not dry, _shown(folder)
     pairs = [("verdict", f"{verdict.decision}, {said}")]
     pairs += [("", reason) for reason in verdict.reasons]
@@ -262,7 +258,7 @@ def show_versions(versions: list[Any], champion: int | None, metric: str | None)
             other = Recipe(name="default", data=card.recipe.data) if best in (None, card) else best.recipe
             changed = differences(settings(other), settings(card.recipe))
             lines = [
-                f"{d.what}: {_cut(d.second)}" + ("" if best in (None, card) else f", not {_cut(d.first)}")
+                f"{d.what}: {_cut(d.second)}" + ("" if best in (None, card) else f" (the champion: {_cut(d.first)})")
                 for d in changed
             ]
             pairs += [("" if n else "recipe", line) for n, line in enumerate(lines or ["as the champion's"])]
@@ -335,12 +331,13 @@ def show_replay(replayed: Any) -> None:
 def fields(pairs: list[tuple[str, str]]) -> None:
     """Print names and values in two columns; a name that is empty continues the value above it.
 
-    What holds a command is one line however long, so that it can be copied.
+    What holds a command, or a path longer than a line, is one line however long, so that it can be copied.
     """
     console, width = Console(), max(len(printable(name)) for name, _ in pairs)
+    room = console.width - width - 2
     for name, value in pairs:
         name = printable(name).ljust(width)
-        if COMMAND.search(value):
+        if COMMAND.search(value) or any(len(word) > room for word in value.split()):
             console.print(Text.assemble((name, "bold"), "  ", printable(value)), soft_wrap=True)
             continue
         table = Table.grid(padding=(0, 2))

@@ -311,17 +311,9 @@ def decide(
     name: str, version: int, fingerprint: str, judgement: Verdict, promote_it: Literal["auto", "off"], run: str
 ) -> Verdict:
     """Promote the version where its judgement, its past and the config allow it; return what was decided, and why."""
+    judgement = foresee(name, version, judgement, promote_it)
     if judgement.decision != "promote":
         return judgement
-    if version == judgement.champion_version:  # it was lost, record and card and all
-        return judgement.held(f"it is the same model as champion v{version}")
-    if (withdrawn := rolled_back(name, version)) is not None:
-        return judgement.held(
-            f"version {version} was rolled back on {withdrawn.time:%Y-%m-%d} ({withdrawn.reasons[0]}); "
-            f"only a person brings it back: {command(f'--rollback {version}')}"
-        )
-    if promote_it == "off":
-        return judgement.held("it would be promoted, but gate.promote is off")
     replaces = judgement.champion_version
     try:
         promote(name, version, fingerprint, replaces=replaces, reasons=judgement.reasons, run=run)
@@ -330,6 +322,33 @@ def decide(
             "another run promoted its model while this one was judged; run again to be compared with it"
         )
     return judgement
+
+
+def foresee(name: str, version: int | None, judgement: Verdict, promote_it: Literal["auto", "off"]) -> Verdict:
+    """Return a judgement as the config and the log of promotions change it; a person alone undoes a rollback.
+
+    `version` is the one that holds the judged model, if there is one.
+    """
+    if judgement.decision != "promote":
+        return judgement
+    if version is not None and version == judgement.champion_version:  # it was lost, record and card and all
+        return judgement.held(f"it is the same model as champion v{version}")
+    if version is not None and (withdrawn := rolled_back(name, version)) is not None:
+        return judgement.held(
+            f"version {version} was {_withdrawn(withdrawn)}; "
+            f"only a person brings it back: {command(f'--rollback {version}')}"
+        )
+    if promote_it == "off":
+        return judgement.held("it would be promoted, but gate.promote is off")
+    last = champion(name)
+    if last is not None and last.kind == "rollback":
+        fault = "none was promoted since: see that this one has not the same fault"
+        return judgement.because(f"version {last.replaces} was {_withdrawn(last)}, and {fault}")
+    return judgement
+
+
+def _withdrawn(entry: Promotion) -> str:
+    return f"rolled back on {entry.time:%Y-%m-%d} ({entry.reasons[0]})"
 
 
 def keep_verdict(name: str, version: int, verdict: UUID, decision: str) -> None:

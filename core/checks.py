@@ -134,7 +134,7 @@ def check_training_rows(
         elif name in now and now[name] != before[name]:
             words = f"was {before[name]} and is {now[name]} now, which is accepted"
         elif name not in rows.columns and name not in reference.names:
-            there = names_of("they", sorted({*map(str, rows.columns), *before}), name)
+            there = names_of("the table", map(str, rows.columns), name)
             words = f"is in contract.accept, and neither the rows nor the champion have it; {there}"
         else:
             continue

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from pandas.api import types
 from pydantic import ValidationError
 
 from config import Contract, Data, UserError, apply_change
@@ -45,13 +46,16 @@ def draft_config(path: str, target: str, changes: Sequence[str] = ()) -> str:
     rows = read_rows(data)
     task = infer_task(rows[target], data.task)
     free = [name for name in rows.columns if name not in (target, data.time, *data.id, *data.drop)]
+    empty = [name for name in free if rows[name].isna().all()]
     ids = data.id or tuple(name for name in free if is_called_an_id(rows[name]))
+    ids = ids or tuple(name for name in free if _are_codes(rows[name]))[:1]
     times = [name for name in free if name not in ids and _is_time(rows[name])]
     time = data.time or (times[0] if len(times) == 1 else None)
-    data = data.model_copy(update={"id": ids, "time": time})
+    data = data.model_copy(update={"id": ids, "time": time, "drop": (*data.drop, *empty)})
     kinds = infer_kinds(rows, data, Contract.model_validate({}).max_categories)
 
     given |= ({"id": list(ids)} if ids else {}) | ({"time": time} if time else {})
+    given |= {"drop": list(data.drop)} if empty else {}
     lines = ["# yaml-language-server: $schema=schema.json", f"name: {_name(path)}", "", "data:"]
     lines += [f"  {key}: {_scalar(value)}" for key, value in given.items()]
     if task == "binary":
@@ -84,6 +88,7 @@ def _findings(rows: pd.DataFrame, data: Data, task: str, kinds: dict[str, Any]) 
         ]
     left_out: dict[str, str] = dict.fromkeys(data.id, "identifies a row (id)")
     left_out |= {data.time: "tomorrow is always new (time)"} if data.time else {}
+    left_out |= {name: "holds no value (drop)" for name in data.drop if rows[name].isna().all()}
     left_out |= {name: "free text" for name, kind in kinds.items() if kind == "text"}
     lines += [f"# left out: {_scalar(name)}, {reason}" for name, reason in left_out.items()]
     constant = [name for name in kinds if rows[name].nunique() < 2]
@@ -113,6 +118,13 @@ def _scalar(value: Any) -> str:
 
 def _native(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
+
+
+def _are_codes(values: pd.Series) -> bool:
+    """Say whether each value is another string without a blank: such a column teaches nothing, and tells rows apart."""
+    if types.infer_dtype(values) != "string" or not values.is_unique or values.isna().any():
+        return False
+    return not values.str.contains(r"\s").any()
 
 
 def _is_time(values: pd.Series) -> bool:

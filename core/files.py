@@ -256,7 +256,7 @@ def _list(data: Data, source: str) -> tuple[Any, str, list[str]]:
         return system, folder, [file for match in system.glob(path) for file in system.find(match)]
     items = system.ls(folder, detail=False) if system.isdir(folder) else []
     there = [item.rpartition("/")[2] for item in items if _ENDING.search(item) or system.isdir(item)]
-    there = [name for name in there if not name.startswith(".")]
+    there = [name for name in there if not name.startswith((".", "__"))]
     what = known(f"{folder}/", there, path.rpartition("/")[2]) if items else f"there is no folder {folder}/"
     raise UserError(f"no file '{data.shown_source}'; {what}")
 

@@ -175,6 +175,11 @@ def judge_models(
     rows = holdout_rows if champion is None else holdout_rows[champion.unseen(holdout_rows)]
     known, n = champion, len(rows)
     notes: tuple[str, ...] = ()
+    if isinstance(champion, Bundle) and n < len(holdout_rows):
+        notes = (
+            f"judged on {n:,} of {len(holdout_rows):,} holdout rows: champion v{champion_version} learned from the "
+            "others, since data.id or split was another for it",
+        )
     if isinstance(champion, StandIn):
         lost = f"champion v{champion_version} cannot be loaded ({champion.fault})"
         notes = (f"{lost}: compared with its recorded predictions on {n:,} common rows",)

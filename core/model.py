@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import logging
+import re
 import warnings
 from typing import Any
 
@@ -24,6 +25,9 @@ from core.split import SplitRule, folds
 from core.table import as_features, fingerprint
 
 log = logging.getLogger(__name__)
+
+_PARAMETER = re.compile(r"The '(\w+)' parameter of \w+ must be (.+)\. Got (.+) instead\.")
+"""What scikit-learn says of a parameter that it does not take, in the name of whatever function was called first."""
 
 
 def make_estimator(model: Model, task: Task) -> BaseEstimator:
@@ -130,7 +134,11 @@ def _fit(
             scores = cross_val_predict(pipeline, features, truth, cv=PredefinedSplit(fold), method=method)
             pipeline.fit(features, truth)
     except (ValueError, TypeError) as err:
-        raise UserError(f"{_name(pipeline)} cannot be fitted: {' '.join(str(err).split())[:300]}") from err
+        said = " ".join(str(err).split())[:300]
+        if unfit := _PARAMETER.fullmatch(said):
+            name, needed, given = unfit.groups()
+            raise UserError(f"model.params.{name} of {_name(pipeline)} must be {needed}, it is {given}") from err
+        raise UserError(f"{_name(pipeline)} cannot be fitted: {said}") from err
     for words in dict.fromkeys(map(_words, caught)):
         log.warning("%s %s", _name(pipeline), words)
     return np.asarray(scores[:, 1] if task == "binary" else scores, np.float64)

@@ -54,7 +54,7 @@ KINDS: dict[Kind, str] = {
 SCHEMA_RULES = ("missing_column", "renamed_column", "extra_column", "wrong_type")
 MEASURED_ROWS = 10_000
 """Labelled rows from which the intervals of the metrics are taken, at most, drawn with a fixed seed."""
-_FEW_REQUESTS = 30  # refusals of fewer requests in all say nothing
+_FEW = 30  # refused rows; fewer say nothing
 
 
 @dataclass(frozen=True)
@@ -337,9 +337,9 @@ def _refused_where(refusals: pd.DataFrame) -> dict[str, int]:
 def _refusal_alarms(report: WindowReport, refusals: pd.DataFrame, settings: Monitoring) -> list[Alarm]:
     """Alarm where a sender has changed, or where many rows lie outside the contract.
 
-    A sender that has changed breaks all its rows, so its requests are counted. A value out of bounds makes a request be
-    refused for one row among many, so what is known of it, one row, is held against the rows answered; all of them are
-    known where the others were answered.
+    A sender that has changed breaks all its rows, so their share is that of its requests. A value out of bounds makes a
+    request be refused for one row among many, so what is known of it, one row, is held against the rows answered; all
+    of them are known where the others were answered.
     """
     shown = report.refusals or ""
     is_broken = refusals["rule"].isin(SCHEMA_RULES)
@@ -348,10 +348,10 @@ def _refusal_alarms(report: WindowReport, refusals: pd.DataFrame, settings: Moni
     values, gaps = int(faulty[~is_broken].sum()), int(faulty[refusals["rule"] == "new_nulls"].sum())
     share = report.refused_share * broken / max(total, 1)
     alarms = []
-    if broken >= _FEW_REQUESTS and share >= settings.min_refused:
+    if refusals["rows"][is_broken].sum() >= _FEW and share >= settings.min_refused:
         alarms.append(_alarm("schema", f"{share:.0%} of the requests were refused for their columns; {shown}"))
     share = values / max(values + report.rows, 1)
-    if values >= _FEW_REQUESTS and share >= settings.min_refused:
+    if values >= _FEW and share >= settings.min_refused:
         kind: Kind = "missing" if gaps >= values / 2 else "covariate"
         alarms.append(_alarm(kind, f"values outside the contract; {shown}"))
     return alarms

@@ -11,6 +11,7 @@ from steps.accept_rows import accept_rows
 from steps.compare_models import compare_models
 from steps.evaluate_model import evaluate_model
 from steps.fetch_champion import fetch_champion
+from steps.foresee_decision import foresee_decision
 from steps.ingest_rows import ingest_rows
 from steps.register_model import register_model
 from steps.split_rows import split_rows
@@ -45,6 +46,7 @@ def training(config: Config, dry_run: bool = False) -> None:
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
     judgement = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation, config.serving)
     if dry_run:
+        foresee_decision(model, judgement, config.gate.promote)
         return
     register_model.with_options(**tracking.options(config.name))(
         model,

@@ -31,6 +31,7 @@ from core.records import (
     FORMAT,
     LogUnavailable,
     RecordWriter,
+    Rule,
     label_lines,
     prediction_ids,
     prediction_line,
@@ -46,7 +47,7 @@ from serving.metrics import Constant, Counter, Histogram, Metrics
 from serving.openapi import cell, page
 from serving.published import Monitored
 from serving.release import Served, check_secret
-from serving.schema import ARRAYS, Refused, Row, Rows, Schema, check_personal
+from serving.schema import ARRAYS, Body, Refused, Row, Rows, Schema, check_personal
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class Handler(Protocol):
     """Answer a body; a check before deployment is no traffic, and not on record."""
 
-    def __call__(self, body: bytes, check: bool) -> bytes:
+    def __call__(self, body: Body, check: bool) -> bytes:
         """Return the answer's content."""
 
 
@@ -221,7 +222,7 @@ class App:
                 self._busy -= 1
         except Refused as err:
             if err.status == 422 and path in PREDICTS and not check:
-                self._keep(path, err)
+                self._keep(path, [(err.field, err.rule, err.rows)])
             raise
         finally:
             self._bodies.free(body)
@@ -232,11 +233,11 @@ class App:
                 503, f"{self._busy} requests are under way, which is the limit (serving.max_concurrency); try again"
             )
 
-    def _keep(self, path: str, refused: Refused) -> None:
-        """Put a refusal on record; where that fails the client is told of its fault all the same."""
+    def _keep(self, path: str, refused: Sequence[tuple[str | None, Rule, int]], answered: int = 0) -> None:
+        """Put refusals of a request on record; where that fails the client is told of its faults all the same."""
         now = datetime.now(UTC)
         try:
-            self._refusals.append(refusal_line(now, path, refused.field, refused.rule, refused.rows), now)
+            self._refusals.append(b"\n".join(refusal_line(now, path, *what, answered) for what in refused), now)
         except LogUnavailable as err:
             self._lost(err)
 
@@ -250,7 +251,7 @@ class App:
     def _authorised(self, headers: dict[bytes, bytes]) -> bool:
         return self._token is None or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
 
-    async def _in_turn(self, handler: Callable[[bytes], bytes], body: bytes, compressed: bool, slow: bool) -> bytes:
+    async def _in_turn(self, handler: Callable[[Body], bytes], body: Body, compressed: bool, slow: bool) -> bytes:
         """Answer at once what holds few rows, and the rest one by one in a thread."""
         if not compressed and not slow and (len(body) < self._few or _holds_few_rows(body)):
             return handler(body)
@@ -260,19 +261,21 @@ class App:
         try:
             await asyncio.wait([answer], timeout=seconds)
             if turn.cancel():  # what has begun is answered, however late, since it goes on record
-                raise Refused(503, f"larger requests were before this one for {seconds:g} s; try again")
+                raise Refused(
+                    503, f"larger requests were before this one for {seconds:g} s (serving.timeout_seconds); try again"
+                )
             return await answer
         finally:
             del turn, answer  # an error would hold this frame, and so itself and the body
 
-    def _predict(self, body: bytes, check: bool) -> bytes:
+    def _predict(self, body: Body, check: bool) -> bytes:
         rows, as_they_are = self.schema.read(body)
         as_sent = msgspec.Raw(body) if as_they_are and self._verbatim and ARRAYS.match(body) else None
         ids, scores, labels = self._answer(rows, check, as_sent)
         said = {"version": self.release.version, "ids": ids, "scores": scores, "labels": labels}
         return self._noted(encode(self._spread(said, rows, "/predict", check)), rows)
 
-    def _predict_csv(self, body: bytes, check: bool) -> bytes:
+    def _predict_csv(self, body: Body, check: bool) -> bytes:
         rows = self.schema.csv_rows(body)
         ids, scores, labels = self._answer(rows, check)
         lines = ["id,score,label" if self.contract.classes else "id,score"]
@@ -286,10 +289,10 @@ class App:
             lines = [f"{lines[0]},error", *(f"{nothing},{cell(e)}" if e else f"{line}," for line, e in pairs)]
         return self._noted(("\n".join(lines) + "\n").encode(), rows)
 
-    def _invocations(self, body: bytes, check: bool) -> bytes:
+    def _invocations(self, body: Body, check: bool) -> bytes:
         return self._invoked(invoked_rows(self.schema, body), check)
 
-    def _invocations_csv(self, body: bytes, check: bool) -> bytes:
+    def _invocations_csv(self, body: Body, check: bool) -> bytes:
         return self._invoked(self.schema.csv_rows(body), check)
 
     def _invoked(self, rows: list[Row], check: bool) -> bytes:
@@ -306,9 +309,8 @@ class App:
         for fault in rows.faults.values():
             self.metrics.count("serving_out_of_contract", fault.field or BODY)
         if not check:
-            now, faults = datetime.now(UTC), collections.Counter((f.field, f.rule) for f in rows.faults.values())
-            lines = [refusal_line(now, path, *what, count, len(rows)) for what, count in faults.items()]
-            self._refusals.append(b"\n".join(lines), now)
+            faults = collections.Counter((fault.field, fault.rule) for fault in rows.faults.values())
+            self._keep(path, [(*what, count) for what, count in faults.items()], len(rows))
         spread = {name: rows.spread(of) if isinstance(of, list) else of for name, of in said.items()}
         faulty = [rows.faults.get(place) for place in range(len(rows) + len(rows.faults))]
         return {**spread, "errors": [fault and fault.sentence for fault in faulty]}
@@ -399,7 +401,7 @@ class App:
         for field, count in self.schema.outside(rows):
             metrics.count("serving_out_of_contract", field, by=count)
 
-    def _feedback(self, body: bytes, check: bool) -> bytes:
+    def _feedback(self, body: Body, check: bool) -> bytes:
         labels = self.schema.labels(body)
         with self._lock:
             now = datetime.now(UTC)
@@ -407,7 +409,7 @@ class App:
             self.metrics.count("serving_labels", by=len(labels))
         return encode({"accepted": len(labels)})
 
-    def _feedback_csv(self, body: bytes, check: bool) -> bytes:
+    def _feedback_csv(self, body: Body, check: bool) -> bytes:
         names, labels = self.schema.label_rows(body)
         pairs, unknown, taken_for = [(key[0], label) for key, label, _ in labels], 0, "the prediction of each id"
         if names:
@@ -425,7 +427,7 @@ class App:
                 self.metrics.count("serving_labels", by=len(pairs))
         return f"accepted,unknown,taken_for\n{len(pairs)},{unknown},{cell(taken_for)}\n".encode()
 
-    def _explain(self, body: bytes, check: bool) -> bytes:
+    def _explain(self, body: Body, check: bool) -> bytes:
         compiled = self.served.compiled
         if compiled is None or not compiled.explainable:
             raise Refused(404, "this model has no explainer; linear models have one")
@@ -501,7 +503,7 @@ class App:
         ]  # fmt: skip
 
 
-def _holds_few_rows(body: bytes) -> bool:
+def _holds_few_rows(body: Body) -> bool:
     return len(body) < 100 * INLINE_ROWS and sum(map(body.count, ROW_MARKS)) <= INLINE_ROWS
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from config import Serving
-from serving.schema import Refused
+from serving.schema import Body, Refused
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -22,7 +22,7 @@ class Bodies:
         self._room = LARGEST * serving.max_bytes
         self._arriving: dict[asyncio.Timeout, None] = {}
 
-    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | bytearray:
+    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> Body:
         """Return a complete body, to be given back to `free`; the client's faults are Refused."""
         length = headers.get(b"content-length", b"").lstrip(b"0")
         if len(length) > 19 or int(length or b"0") > self._most:  # int() takes no more than 4,300 digits
@@ -37,17 +37,18 @@ class Bodies:
         except TimeoutError:
             if deadline not in self._arriving:
                 raise Refused(503, "too many bodies arrive slowly, this one for the longest time; try again") from None
-            raise Refused(408, f"the body did not arrive within {self._seconds:g} s") from None
+            sentence = f"the body did not arrive within {self._seconds:g} s (serving.timeout_seconds)"
+            raise Refused(408, sentence) from None
         finally:
             self._arriving.pop(deadline, None)
 
-    def free(self, body: bytes | bytearray) -> None:
+    def free(self, body: Body) -> None:
         """Give back the room of a body that is done with."""
         self._room += max(len(body) - SMALL, 0)
 
-    async def _whole(self, receive: Receive) -> bytes | bytearray:
+    async def _whole(self, receive: Receive) -> Body:
         """Return the parts as one, which grows with each: to join 16 MB in the end would hold up the loop for 17 ms."""
-        body: bytes | bytearray = b""
+        body: Body = b""
         counted, more = 0, True
         try:
             while more:

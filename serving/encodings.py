@@ -2,7 +2,7 @@
 
 import zlib
 
-from serving.schema import Refused
+from serving.schema import Body, Refused
 from serving.values import shown
 
 _GZIP = 16 + zlib.MAX_WBITS  # with the header and checksum of RFC 1952
@@ -23,7 +23,7 @@ def is_compressed(said: bytes) -> bool:
     return bool(codings)
 
 
-def inflated(body: bytes, limit: int) -> bytes:
+def inflated(body: Body, limit: int) -> bytes:
     """Return what one gzip member of a body holds; no more than one byte beyond the limit is ever made of it."""
     reader = zlib.decompressobj(_GZIP)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from serving.openapi import FORMATS
-from serving.schema import Refused, Row, Schema, not_json, plain
+from serving.schema import Body, Refused, Row, Schema, not_json, plain
 
 VERSION = "3.17.2"
 """The MLflow whose scoring server this follows."""
@@ -32,7 +32,7 @@ _lines = msgspec.json.Decoder(list[list[msgspec.Raw]]).decode
 _columns = msgspec.json.Decoder(dict[str, list[msgspec.Raw]]).decode
 
 
-def invoked_rows(schema: Schema, body: bytes) -> list[Row]:
+def invoked_rows(schema: Schema, body: Body) -> list[Row]:
     """Return the rows of a JSON body in one of MLflow's four formats."""
     schema.check_size(body, b",", "row", len(schema.columns))
     if b"NaN" in body or b"Infinity" in body:
@@ -45,7 +45,7 @@ def invoked_rows(schema: Schema, body: bytes) -> list[Row]:
         raise not_json(err) from None
 
 
-def _rows(schema: Schema, body: bytes) -> bytes:
+def _rows(schema: Schema, body: Body) -> bytes:
     """Return the same rows as /predict takes them."""
     found = _envelope(body)
     given = [name for name in FORMATS if name in found]

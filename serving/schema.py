@@ -28,6 +28,8 @@ from serving.openapi import EXAMPLE_ID, describe
 from serving.values import UNFIT, Field, Moment, Whole, companion, feature, floats, listed, parse, shown
 
 Row = tuple[Any, ...]
+Body = bytes | bytearray
+"""Of a request; one that came in several parts is a bytearray."""
 
 MOST = "serving.max_rows"
 LABEL_COLUMNS = ("prediction_id", "id", "label", "date")
@@ -39,8 +41,14 @@ _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
 # Marks of JSON, or a text that may hold some; nothing in it backtracks, whatever a client sends.
 _MARK = re.compile(rb'[][{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _MISSES = msgspec.ValidationError("a number that stands for a missing value")
-_GOVERNS: dict[Rule, str] = {rule: f" (serving.{rule} governs this)" for rule in ("out_of_range", "unseen_category")}
-"""Settings that let in what is refused."""
+_GOVERNS: dict[Rule, str] = {
+    "out_of_range": "serving.out_of_range governs this",
+    "unseen_category": "serving.unseen_category governs this",
+    "wrong_type": "data.kinds governs this",
+    "new_nulls": "no row of training lacked it",
+    "missing_column": "contract.accept lets a next version do without",
+}
+"""What lets in, here or in a next version, what is refused."""
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 
 
@@ -113,11 +121,11 @@ class Schema:
         self._decode_labels = msgspec.json.Decoder(list[self.label])  # type: ignore[name-defined]
         self._decode_label = msgspec.json.Decoder(self.label)
 
-    def rows(self, body: bytes) -> list[Row]:
+    def rows(self, body: Body) -> list[Row]:
         """Return the rows of a JSON body: one object, an array of objects, or an array of arrays of values."""
         return self.read(body)[0]
 
-    def read(self, body: bytes) -> tuple[list[Row], bool]:
+    def read(self, body: Body) -> tuple[list[Row], bool]:
         """Return the rows of a JSON body, and whether they are spelt there as they are here."""
         place = 0 if _OBJECT.match(body) else 2 if ARRAYS.match(body) else 1
         self.check_size(body, b"[" if place == 2 else b"{", "row", len(self.columns))
@@ -132,7 +140,7 @@ class Schema:
             return self._second_look(body, _MISSES), False
         return rows, True
 
-    def csv_rows(self, body: bytes) -> list[Row]:
+    def csv_rows(self, body: Body) -> list[Row]:
         """Return the rows of a CSV with a header; an empty cell is a missing value.
 
         Its separator is a comma, or a semicolon or tab where only that makes columns of the model of its header.
@@ -180,7 +188,7 @@ class Schema:
         gone = [name for place, name in self._gone.items() if any(row[place] is not None for row in rows)]
         return gone, [*rows.ignored] if isinstance(rows, Rows) else []
 
-    def labels(self, body: bytes) -> list[tuple[str, Any]]:
+    def labels(self, body: Body) -> list[tuple[str, Any]]:
         """Return prediction ids and labels, spelt as the contract does, of one object or an array of them."""
         self.check_size(body, b"{", "label", 2)
         try:
@@ -225,7 +233,7 @@ class Schema:
         named = [(f"c{place}", field.type) for place, field in enumerate(self.fields)]
         return [*named[: len(self.features)], *((*field, None) for field in named[len(self.features) :])]
 
-    def _readers(self) -> tuple[Callable[[bytes], Any], ...]:
+    def _readers(self) -> tuple[Callable[[Body], Any], ...]:
         """Return what reads one object, an array of objects, and an array of arrays.
 
         Names that msgspec does not take, with quotes or line breaks, are left to the second look.
@@ -244,7 +252,7 @@ class Schema:
         if count > self.serving.max_rows:
             raise Refused(413, f"one request takes at most {self.serving.max_rows:,} {of}s, this one has more ({MOST})")
 
-    def check_size(self, body: bytes, mark: bytes, of: str, values: int) -> None:
+    def check_size(self, body: Body, mark: bytes, of: str, values: int) -> None:
         """Refuse a JSON body of too many items before it is read, if it has that many of a mark.
 
         Around each value stand at most three marks (its name, itself where it is a text, a comma), two around an item.
@@ -258,7 +266,7 @@ class Schema:
             sentence = f"one request takes at most {most:,} {of}s of {values} values, this one has more ({MOST})"
             raise Refused(413, sentence)
 
-    def label_rows(self, body: bytes) -> "Labels":
+    def label_rows(self, body: Body) -> "Labels":
         """Return what a CSV of labels says, see `label_table`."""
         names = {*self.contract.id, self.contract.target, *LABEL_COLUMNS}
         marks = dict.fromkeys((*self._separator, *",;\t"))
@@ -319,7 +327,7 @@ class Schema:
             raise Refused(422, f"label {number}: {needs}, it is {shown(label)}")
         return contract.classes[code]
 
-    def _second_look(self, body: bytes, err: Exception) -> list[Row]:
+    def _second_look(self, body: Body, err: Exception) -> list[Row]:
         """Read value by value what could not be read at once: other spellings are taken, the first fault is refused."""
         self.check_size(body, b",", "row", len(self.columns))
         try:
@@ -391,7 +399,7 @@ class Schema:
         for field in self.fields[: len(self.features)]:
             if field.name not in names:
                 sentence = f"row {number}: field {quoted(field.name)} is missing; it needs {field.needs}"
-                raise Refused(422, sentence, field.name, "missing_column")
+                raise Refused(422, sentence + _governed("missing_column"), field.name, "missing_column")
         return unknown
 
     def _row(self, number: int, values: Sequence[Any], said: Sequence[Any]) -> Row:
@@ -404,10 +412,10 @@ class Schema:
                 it = shown(None if value is None else sent)
                 rule = field.rule(value)
                 sentence = f"row {number}: {quoted(field.name)} needs {field.needs}, it is {it}"
-                raise Refused(422, sentence + _GOVERNS.get(rule, ""), field.name, rule) from None
+                raise Refused(422, sentence + _governed(rule), field.name, rule) from None
         return tuple(row)
 
-    def _table(self, body: bytes) -> tuple[list[str], list[list[str]], str]:
+    def _table(self, body: Body) -> tuple[list[str], list[list[str]], str]:
         """Return the header of a CSV, its other lines that are not empty, and its separator.
 
         Reading ends behind a line that cannot be taken.
@@ -425,10 +433,10 @@ class Schema:
                     break
         return header, lines, separator
 
-    def _header(self, body: bytes, separator: str) -> list[str]:
+    def _header(self, body: Body, separator: str) -> list[str]:
         return next(self._records(body, separator, strict=False), [])
 
-    def _records(self, body: bytes, separator: str, *, strict: bool = True) -> Iterator[list[str]]:
+    def _records(self, body: Body, separator: str, *, strict: bool = True) -> Iterator[list[str]]:
         """Yield the records of a CSV; one that is too long is refused before it is taken apart."""
         text = io.TextIOWrapper(io.BufferedReader(_Reading(body)), "utf-8-sig", newline="")
         length = 0
@@ -446,10 +454,14 @@ class Schema:
             yield record
 
 
+def _governed(rule: Rule) -> str:
+    return f" ({_GOVERNS[rule]})" if rule in _GOVERNS else ""
+
+
 class _Reading(io.RawIOBase):
     """A body as a file; BytesIO would copy it, and hold up all others for 17 ms where it has 16 MB."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: Body) -> None:
         self._left = memoryview(body)
 
     def readable(self) -> bool:
@@ -486,7 +498,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return twice
 
 
-def _is_too_much(body: bytes, items: int, marks: int) -> bool:
+def _is_too_much(body: Body, items: int, marks: int) -> bool:
     """Say whether a JSON array has more objects and arrays in it, or more marks in all, than it may have."""
     depth = 0
     for mark in _MARK.finditer(body):
@@ -503,7 +515,7 @@ def _is_too_much(body: bytes, items: int, marks: int) -> bool:
     return False
 
 
-def _not_at_once(body: bytes) -> Any:
+def _not_at_once(body: Body) -> Any:
     raise msgspec.ValidationError("a name that msgspec does not take")
 
 

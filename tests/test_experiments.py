@@ -52,6 +52,7 @@ def test_a_dry_run_judges_and_registers_nothing(tried: Tried) -> None:
 
     said, runs = tried
     assert "promote, in a dry run" in said[1]
+    assert output("verdict", runs[1]).reasons[0] == "dry run: nothing was registered"
     assert all(f"/projects/default/runs/{each.id}" in out for out, each in zip(said, runs, strict=True))
     assert output("judgement", runs[1]).decision == "promote"
     assert "register_model" not in runs[1].steps
@@ -119,12 +120,12 @@ def test_history_lists_every_version_with_verdict_metric_who_and_what_differs(cl
         "hold",
         f"roc_auc {100 * estimate.confidence:g} %",
         f"({estimate.low:#.4g} – {estimate.high:#.4g})",
-        "model.params.C: 1, not 1e-05",
+        "model.params.C: 1 (the champion: 1e-05)",
         f"by {Client().active_user.name}",
     ):
         assert shown in two
     assert "reject" in three
-    assert "model.estimator: sklearn.dummy.DummyClassifier, not sklearn.linear_model" in three
+    assert "model.estimator: sklearn.dummy.DummyClassifier (the champion: sklearn.linear_model" in three
     assert result.out.count("UTC  version 1 (promotion by ") == 1
 
 

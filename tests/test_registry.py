@@ -61,6 +61,9 @@ def test_a_rolled_back_model_does_not_come_back_by_training_again(
 ) -> None:
     two_champions("gone")
     cli("--rollback", "--reason", "unfair to group B", "--set", "name=gone")
+    dry = train("gone", options=("--dry-run",))
+    assert "hold, in a dry run" in dry.out
+    assert "unfair to group B" in " ".join(dry.out.split())
     train("gone")
     registration = output("registration")
     assert (registration.decision, registration.version, registration.champion) == ("hold", 2, 1)
@@ -70,6 +73,13 @@ def test_a_rolled_back_model_does_not_come_back_by_training_again(
     page = (run.LOCAL / "reports/gone/verdict.html").read_text(encoding="utf-8")
     assert '<span class="hold">hold</span>' in page
     assert "unfair to group B" in page
+    train("gone", "model.params={C: 0.9, max_iter: 1000}")  # another model: promoted, and not without a word
+    registration = output("registration")
+    assert (registration.decision, registration.champion) == ("promote", 3)
+    assert registration.reasons[0].startswith("version 2 was rolled back on ")
+    assert registration.reasons[0].endswith("none was promoted since: see that this one has not the same fault")
+    train("gone", "model.params={C: 1.1, max_iter: 1000}", "gate.margin=0.5")
+    assert "rolled back" not in output("registration").reasons[0]
 
 
 @pytest.mark.parametrize(

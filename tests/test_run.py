@@ -320,6 +320,9 @@ def test_a_command_that_is_printed_acts_on_what_this_one_did_and_can_be_pasted(
     first, *_, last = capsys.readouterr().out.splitlines()
     assert last == f"next     {long}"
     assert len(first) < 100
+    path = "/a/path/" + "folder/" * 20
+    console.fields([("report", f"{path}verdict.html, also evaluation.html")])
+    assert capsys.readouterr().out.rstrip("\n") == f"report  {path}verdict.html, also evaluation.html"
 
 
 def test_a_server_that_is_watched_is_named_by_its_config() -> None:

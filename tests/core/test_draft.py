@@ -11,6 +11,7 @@ import run
 from config import Config, UserError, load
 from core.draft import draft_config
 from core.fraud import card_transactions
+from core.preflight import check_rows_here
 from core.sources import read_rows
 
 
@@ -49,6 +50,26 @@ def test_a_draft_warns_of_a_date_and_proposes_an_age() -> None:
     assert config.data.time == "time"
     assert "# card_since is a date, and dates move on" in text
     assert "such as the days from it to time, as a column of the source, and data.drop for the date" in text
+
+
+def test_a_draft_drops_what_is_empty_and_names_codes_that_tell_rows_apart(tmp_path: Path) -> None:
+    table = pd.DataFrame({"age": range(400), "y": ["no", "yes"] * 200, "nothing": None})
+    words = table.assign(note="a b", kunde=[f"K-{n:x}" for n in range(400)])
+    text, config = drafted(str(_written(words, tmp_path)), "y", "data.drop=[note]")
+    assert (config.data.id, config.data.drop) == (("kunde",), ("note", "nothing"))
+    assert "# left out: nothing, holds no value (drop)" in text
+    check_rows_here(config)  # a training takes it as it is
+    for none in (
+        {"kunde": [f"he said {n}" for n in range(400)]},  # free text
+        {"kunde": ["K-1", *words["kunde"][1:-1], "K-1"]},  # one twice
+        {"kunde": [None, *words["kunde"][1:]]},
+    ):
+        assert drafted(str(_written(words.assign(**none), tmp_path)), "y")[1].data.id == ()
+
+
+def _written(rows: pd.DataFrame, folder: Path) -> Path:
+    rows.to_csv(folder / "rows.csv", index=False)
+    return folder / "rows.csv"
 
 
 def test_its_knobs_hold_when_they_are_switched_on() -> None:

@@ -120,7 +120,8 @@ def test_params_win_over_the_seed() -> None:
 
 
 def test_says_what_the_estimator_says_of_bad_values(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UserError, match="DecisionTreeClassifier cannot be fitted: The 'max_depth'"):
+    needed = r"^model.params.max_depth of DecisionTreeClassifier must be an int .* or None, it is -1$"
+    with pytest.raises(UserError, match=needed):
         trained(mixed(200), recipe(params={"max_depth": -1}))
     trained(mixed(200), recipe(estimator="sklearn.linear_model.LogisticRegression", params={"max_iter": 2}))
     assert caplog.messages == ["LogisticRegression did not converge; raise model.params.max_iter"]

@@ -162,6 +162,13 @@ def test_refusals_are_told_as_they_are_by_column_and_rule(tmp_path):
     assert WindowReport.model_validate_json(report.model_dump_json()) == report
 
 
+def test_one_large_request_with_other_columns_is_a_changed_schema_and_a_small_one_is_not(tmp_path):
+    refused(tmp_path, 1, rows=29, answered=0, field=None, rule="extra_column")
+    assert look(tmp_path).kinds == ()
+    refused(tmp_path, 1, rows=600, answered=0, field=None, rule="extra_column")
+    assert look(tmp_path).kinds == ("schema",)
+
+
 def test_rows_refused_beside_answered_ones_count_each(tmp_path):
     """Where whole requests are refused one bad row of each is known; where the others are answered, all are."""
     serve(tmp_path, rows=1000, labelled=0)

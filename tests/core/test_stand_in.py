@@ -42,6 +42,17 @@ def test_only_rows_on_record_count_and_a_row_that_has_changed_is_another():
     np.testing.assert_array_equal(twice.predictions(holdout[:2]).scores, champion.scores(holdout[:2]))
 
 
+def test_what_the_champion_learned_from_by_another_split_is_left_out_and_said_so():
+    champion, holdout = trained(mixed(), recipe())
+    challenger, others = trained(mixed().assign(nummer=lambda rows: rows["nummer"] + 10_000), recipe())
+    rows = others.assign(nummer=others["nummer"] - 10_000)
+    verdict = judge_models(challenger, champion, 4, rows, Gate(min_rows=30), QUICK)
+    assert 0 < verdict.rows < len(rows)
+    said = f"judged on {verdict.rows} of {len(rows)} holdout rows: champion v4 learned from the others, since data.id"
+    assert any(reason.startswith(said) for reason in verdict.reasons)
+    assert not any("learned from" in s for s in judge_models(challenger, champion, 4, holdout, Gate(), QUICK).reasons)
+
+
 def test_too_few_common_rows_hold_and_the_advice_has_them_compared():
     champion, holdout = trained(mixed(), recipe())
     record = replace(StandIn.of(champion, holdout[:20], champion.scores(holdout[:20])), fault=FAULT)

@@ -11,7 +11,7 @@ import pytest
 from servers import Model, breast_cancer, in_process, request_rows
 
 from core.bundle import Bundle
-from core.records import read_predictions, read_refusals
+from core.records import LogUnavailable, read_predictions, read_refusals
 
 JSON, CSV = {"content-type": "application/json"}, {"content-type": "text/csv"}
 
@@ -65,6 +65,19 @@ def test_the_good_rows_are_answered_where_the_config_says_so(path: str, tmp_path
         [path, names[0], "out_of_range", 1, 18],
         [path, names[1], "wrong_type", 1, 18],
     ]
+
+
+def test_a_log_that_takes_no_refusals_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_process(tmp_path, breast_cancer(), bad_rows="answer_others") as (app, client):
+
+        def full(*_: Any) -> None:
+            raise LogUnavailable("no space")
+
+        monkeypatch.setattr(app._refusals, "append", full)
+        answer = asked(client, "/predict", twenty()[0])
+        assert answer.status_code == 200, answer.text
+        assert len([error for error in answer.json()["errors"] if error]) == 2
+        assert "serving_log_errors_total 1" in client.get("/metrics").text
 
 
 def test_by_default_one_bad_row_refuses_its_request_and_all_its_rows_are_counted(tmp_path: Path) -> None:

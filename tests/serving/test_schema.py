@@ -265,6 +265,17 @@ def test_names_the_rule_that_was_broken_alike_in_json_and_csv(
     for found in (refusal(SCHEMA.rows, body(**changes)), refusal(SCHEMA.csv_rows, table(changed))):
         assert found is not None
         assert (found.field, found.rule) == (field, rule)
+        assert GOVERNS[rule] in found.sentence
+
+
+GOVERNS = {
+    "missing_column": "(contract.accept lets a next version do without)",
+    "extra_column": "(serving.extra_columns governs this)",
+    "new_nulls": "(no row of training lacked it)",
+    "out_of_range": "(serving.out_of_range governs this)",
+    "unseen_category": "(serving.unseen_category governs this)",
+    "wrong_type": "(data.kinds governs this)",
+}
 
 
 def test_names_the_rule_that_only_json_can_break() -> None:

@@ -316,7 +316,7 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(tight: Running) -> None
         answer = last_words(slow)
     assert answer.startswith("HTTP/1.1 408 ")
     assert "connection: close" in answer
-    assert answer.endswith('{"error":"the body did not arrive within 2 s"}')
+    assert answer.endswith('{"error":"the body did not arrive within 2 s (serving.timeout_seconds)"}')
     assert 1.5 < time.monotonic() - start < 10
 
 

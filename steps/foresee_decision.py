@@ -1,0 +1,21 @@
+"""Say what would be decided about a model, and leave everything as it is."""
+
+from typing import Annotated, Literal
+
+from zenml import step
+
+import registry
+from core.bundle import Bundle
+from core.gate import Verdict
+from core.report import verdict_page
+
+
+@step(enable_cache=False)
+def foresee_decision(
+    model: Bundle, judgement: Verdict, promote: Literal["auto", "off"]
+) -> Annotated[Verdict, "verdict"]:
+    """Return the verdict that a run which is not dry would come to, with its page."""
+    name = model.card.recipe.name
+    verdict = registry.foresee(name, registry.find(name, model.fingerprint), judgement, promote)
+    verdict = verdict.because("dry run: nothing was registered")
+    return verdict.with_page(verdict_page(name, verdict))
