@@ -74,7 +74,7 @@ def nothing(port: int, model: Subject, until: float) -> None:
 
 
 def heads(port: int, model: Subject, until: float) -> None:
-    """Send heads as fast as they go, which is 150 MB in less than a second: endless headers, endless URLs, many headers."""
+    """Send heads as fast as they go, 150 MB in less than a second: endless headers, endless URLs, many headers."""
     while time.monotonic() < until:
         for begin, more in ((b"GET / HTTP/1.1\r\nX: ", b"a" * MB), (b"GET /", b"a" * MB), (HEAD, b"X: 1\r\n" * 2**17)):
             with connection(port, begin) as stranger, suppress(OSError):
