@@ -12,10 +12,12 @@ from urllib.parse import unquote_plus
 _EARLY = re.compile(r"\$\{(\w+)\}")
 _LATE = re.compile(r"(?:(?:bearer|basic|token|apikey) )?(?:\$\(\w+\))*", re.I)
 _SECRET = re.compile(
-    r"(pass(word|wd|phrase)|secret|token|apikey|(access|account|private|secret)_?key|signature|credentials?|"
+    r"(pass_?(word|wd|phrase)|secret|token|apikey|(access|account|private|secret)_?key|signature|credentials?|"
     r"authorization|connection_?string)$|(?<![a-z])(key|pass|pwd|pw|sig|sas|jwt|auth|cookies?|headers)$"
 )
 _HARMLESS = re.compile(r"(ssl|primary|foreign|public|partition|group|sort)_key|accept(-\w+)?|user-agent")
+_PAIR = re.compile(r"(?:^|(?<=[\s;,?&]))([\w-]+)\s*=\s*('[^']*'|\"[^\"]*\"|\{[^}]*\}|[^\s;,&]*)")
+"""Of a connection string, as libpq, ODBC and Azure have them: `host=h password='…'`, `UID=ann;PWD={…}`."""
 _PUBLIC = ("anon", "cloud", "google_default", "browser", "cache")  # what gcsfs takes for a token
 _TOKEN_ALONE = re.compile(r"https?|git|s3a?|gs|gcs")
 """Schemes where a user without a password is a token; elsewhere it is a name, or a container of Azure."""
@@ -40,7 +42,7 @@ def secrets(value: Any, name: str) -> Iterator[str]:
         if is_secret and found is not None and not isinstance(found, bool):
             if not (isinstance(found, str) and (_is_late(found) or (key.endswith("token") and found in _PUBLIC))):
                 yield key
-        elif isinstance(found, str) and secret_in(found):
+        elif isinstance(found, str) and (secret_in(found) or _has_secret_pair(found)):
             yield key
 
 
@@ -81,6 +83,12 @@ def _secret_key(rest: str) -> str | None:
         if _is_called_secret(key) and not _is_late(value):
             return f"a secret ({key})"
     return None
+
+
+def _has_secret_pair(text: str) -> bool:
+    """Look at a text that is no URL; a `key=` alone says nothing."""
+    pairs = [(key, value.strip("'\"{}")) for key, value in _PAIR.findall(text) if key.lower() != "key"]
+    return any(_is_called_secret(key) and not _is_late(value) for key, value in pairs)
 
 
 def _strings(value: Any, name: str, is_secret: bool = False) -> Iterator[tuple[str, bool, Any]]:

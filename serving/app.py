@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -122,7 +122,7 @@ class App:
         self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
         self._refusals = RecordWriter(log_folder / "refusals", {**header, "kind": "refusals"})
         answers = (
-            self._livez, self._readyz, self._metrics, self._model, self._openapi, self._page,
+            self._livez, self._readyz, self._metrics, cache(self._model), cache(self._openapi), self._page,
             self._ping, self._ping, VERSION.encode,
         )  # fmt: skip
         self._gets = dict(zip(GETS, answers, strict=True))

@@ -36,12 +36,14 @@ class Protocol(HttpToolsProtocol):
     """What is said when the parser gives up."""
     _fruitless = 0
     """Bytes since a head was complete or a part of a body came."""
-    _parts = _size = 0
-    """Of the body."""
+    _parts = _size = _trailers = 0
+    """Of the body, and of what follows its last chunk."""
     _debt: tuple[Any, ...] | None = None
     """What the client owes: the rest of a head or of a body that was answered, or to take an answer."""
     _since = 0.0
     _refused = False
+    _last = b""
+    """A refusal that waits for the answers to earlier requests of its connection."""
     _declined = False
     """Whether the client asked for another protocol, which ends the connection."""
 
@@ -52,6 +54,8 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """Answer a client that has said all and only listens, as `nc -N` does; then close."""
         self.transport.flush()
+        if self._last:
+            return True
         cycle = self.cycle
         waits = cycle is not None and not cycle.response_complete and not cycle.more_body
         if waits:
@@ -60,7 +64,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, in pieces of limited size, unless a head grows too large."""
-        if self.transport.lingers:
+        if self.transport.lingers or self._last:
             self._fruitless += len(data)
             if self._fruitless > (REFUSED_BYTES if self._refused else DROPPED_BYTES):
                 self.transport.abort()
@@ -83,14 +87,17 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, unless there are too many: 64 KB hold 10,000, which would hold up the others for 15 ms."""
-        if len(self.headers) >= HEADERS:
+        if len(self.headers) + self._trailers >= HEADERS:
             self._refusal = (431, f"a request may have {HEADERS} headers at most")
             raise ValueError(self._refusal[1])  # the parser stops, and `data_received` refuses
-        HttpToolsProtocol.on_header(self, name, value)
+        if "method" in self.scope:  # behind the body: a head is what came as one (RFC 9110, 6.5.1)
+            self._trailers += 1
+        else:
+            HttpToolsProtocol.on_header(self, name, value)
 
     def on_headers_complete(self) -> None:
         """Begin a request, unless its head is too large."""
-        self._fruitless = self._parts = self._size = 0
+        self._fruitless = self._parts = self._size = self._trailers = 0
         if len(self.url) > URL_BYTES:
             self._refusal = (414, f"a URL may have {URL_BYTES:,} bytes at most")
         elif len(self.pipeline) >= PIPELINED:
@@ -111,13 +118,26 @@ class Protocol(HttpToolsProtocol):
         HttpToolsProtocol.on_body(self, body)
 
     def refuse(self, status: int, sentence: str) -> None:
-        """Answer with one JSON sentence, and close the connection."""
+        """Answer with one JSON sentence behind the answers that are due before it, and close the connection."""
+        if self._refused:
+            return
         log.warning("closed a connection: %s", sentence)
         content = json.dumps({"error": sentence}).encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(content)
-        self.transport.write(STATUS_LINE[status] + head + content)
-        self._refused = True
-        self.transport.close()
+        self._refused, refusal = True, STATUS_LINE[status] + head + content
+        if self.pipeline and self.pipeline[0][0].more_body:  # the request that is refused, which waits for its turn
+            self.pipeline.popleft()
+        elif self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            self._close_with(refusal)
+            return
+        self._last = refusal
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request of the connection, or end it with the refusal that waits."""
+        if self._last and not self.pipeline:
+            self._close_with(self._last)
+        else:
+            HttpToolsProtocol.on_response_complete(self)
 
     def close_if_slow(self, now: float) -> None:
         """Close a connection whose client has owed the same for too long; called about once a second.
@@ -138,6 +158,10 @@ class Protocol(HttpToolsProtocol):
         elif now - self._since > SECONDS:
             log.warning("closed a connection whose client was silent, or did not take its answer")
             self.transport.abort()
+
+    def _close_with(self, refusal: bytes) -> None:
+        self.transport.write(refusal)
+        self.transport.close()
 
     def _still_sends(self) -> bool:
         cycle = self.cycle
@@ -207,8 +231,9 @@ class OneWrite:
         self._transport.resume_reading()
 
     def flush(self) -> None:
-        """Send it now."""
+        """Send it now, if anybody still reads it."""
         if self._held:
             data = b"".join(self._held)
             self._held.clear()
-            self._transport.write(data)
+            if not self.lingers and not self._transport.is_closing():
+                self._transport.write(data)

@@ -35,6 +35,7 @@ MOST = "serving.max_rows"
 LABEL_COLUMNS = ("prediction_id", "id", "label", "date")
 """Of a table of labels, besides the model's own."""
 RECORD_LENGTH = 2**17  # characters of one line of a CSV: what Python's csv allows for one cell
+LINES = 32  # of one row of a CSV, in its cells, where all rows have so many: a million take half a second
 DEEPEST = sys.getrecursionlimit()  # JSON that is nested deeper is read by nobody
 
 _OBJECT, ARRAYS = re.compile(rb"\s*\{"), re.compile(rb"\s*\[\s*\[")
@@ -272,7 +273,14 @@ class Schema:
         marks = dict.fromkeys((*self._separator, *",;\t"))
         try:
             separator = max(marks, key=lambda mark: len(names.intersection(self._header(body, mark))))
-            header, *lines = [line for line in self._records(body, separator) if line] or [[]]
+            header, lines = [], list[list[str]]()
+            for number, line in enumerate(self._records(body, separator)):
+                if number > 2 * self.serving.max_rows:  # some write an empty line behind each
+                    self._check_count(number, "label")
+                if header:
+                    lines += [line] if line else []
+                else:
+                    header = line
         except (UnicodeDecodeError, csv.Error) as err:
             raise Refused(400, f"the body is not CSV in UTF-8: {err}") from None
         self._check_count(len(lines), "label")
@@ -439,12 +447,15 @@ class Schema:
     def _records(self, body: Body, separator: str, *, strict: bool = True) -> Iterator[list[str]]:
         """Yield the records of a CSV; one that is too long is refused before it is taken apart."""
         text = io.TextIOWrapper(io.BufferedReader(_Reading(body)), "utf-8-sig", newline="")
-        length = 0
+        length, most = 0, max(LINES * self.serving.max_rows, RECORD_LENGTH)
 
         def lines() -> Iterator[str]:
-            nonlocal length
+            nonlocal length, most
             while line := text.readline(RECORD_LENGTH + 1):
                 length += len(line)
+                most -= 1
+                if most < 0:
+                    raise Refused(413, f"the cells of a CSV hold at most {LINES} lines a row, these more ({MOST})")
                 if length > RECORD_LENGTH:
                     raise Refused(422, f"a line of the CSV has more than {RECORD_LENGTH:,} characters")
                 yield line

@@ -42,6 +42,7 @@ def data(source: str = "a.csv", **given: Any) -> Data:
         ("https://h/x.csv?api-key=s3cret", "a secret (api-key)"),
         ("https://h/x.csv#access_token=s3cret", "a secret (access_token)"),
         ("https://h/x.csv?jwt=s3cret", "a secret (jwt)"),
+        ("postgresql://h/x?user=ann&PassWord=s3cret", "a secret (PassWord)"),
         ("mssql+pyodbc:///?odbc_connect=UID%3Dann%3BPWD%3Ds3cret", "a secret (PWD)"),
     ],
 )
@@ -97,6 +98,11 @@ def test_a_password_that_was_filled_in_is_not_shown() -> None:
         {"storage_options": {"auth": ["ann", "s3cret"]}},
         {"storage_options": {"connection_string": "AccountKey=s3cret"}},
         {"accountKey": "s3cret"},
+        {"passWord": "s3cret"},
+        {"dsn": "host=h user=ann password=s3cret"},
+        {"dsn": "host=h password = 's3cret'"},
+        {"odbc": "DRIVER={X};UID=ann;PWD={s3cret}"},
+        {"blob": "AccountName=ann;AccountKey=s3cret=="},
         {"password": 123},
         {"anything": "${S3CRET}"},
         {"anything": ["${S3CRET}"]},
@@ -113,7 +119,8 @@ def test_options_hold_no_secret_and_nothing_that_is_filled_in_early(options: dic
 def test_options_that_are_no_secret_are_taken() -> None:
     headers = {"Authorization": "Bearer $(TOKEN)", "User-Agent": "loop", "Accept": "text/csv"}
     harmless = {"token": "anon", "anon": True, "secret": None, "endpoint_url": "http://h:9000", "headers": headers}
-    options = {"sep": ";", "sort_key": "day", "max_tokens": 5, "storage_options": harmless}
+    texts = {"dsn": "host=h user=ann password='$(PW)' sslmode=on", "query": "select key from t where key = 5 and a=b"}
+    options = {**texts, "sep": ";", "sort_key": "day", "max_tokens": 5, "storage_options": harmless}
     assert data(options=options).options == options
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import resource
 import socket
+import struct
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -90,6 +91,11 @@ def memory(server: Running, of: str) -> int:
     return int(status.partition(f"{of}:")[2].split()[0])
 
 
+def output(server: Running) -> str:
+    """Return what the server's workers printed."""
+    return (server.server.folder / f"{server.release.id}.log").read_text()
+
+
 def good_body() -> bytes:
     return json.dumps(request_rows(breast_cancer(), 1)[0]).encode()
 
@@ -153,6 +159,42 @@ def test_endless_heads_cost_no_memory_and_a_good_client_nothing(server: Running)
 def test_no_more_requests_than_can_be_held_wait_on_one_connection(server: Running) -> None:
     answers = answered(server, (GET + b"\r\n") * 2 * PIPELINED)
     assert f"{PIPELINED} requests of this connection wait" in answers
+
+
+@pytest.mark.parametrize(
+    ("follows", "status"),
+    [
+        (b"BREW\r\n\r\n", 400),
+        (GET + b"X: 1\r\n" * HEADERS + b"\r\n", 431),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nno chunk\r\n", 400),
+    ],
+    ids=["no HTTP", "many headers", "a body"],
+)
+def test_what_a_connection_asked_before_a_fault_is_answered_before_it_is_told(
+    server: Running, follows: bytes, status: int
+) -> None:
+    """Else the client takes the refusal for that of its first request, which is on record."""
+    answers = answered(server, 3 * complete(good_body()) + follows)
+    assert answers.count('"ids"') == 3
+    assert answers.rpartition("HTTP/1.1 ")[2].startswith(f"{status} ")
+    assert answers.count("HTTP/1.1 ") == 4
+    assert "Exception in callback" not in output(server)
+
+
+def test_clients_that_ask_twice_and_leave_are_no_faults_of_the_server(server: Running) -> None:
+    for _ in range(50):
+        with connect(server, 2 * complete(good_body())) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    answered(server, GET + b"Connection: close\r\n\r\n")
+    assert "Exception in callback" not in output(server)
+
+
+@pytest.mark.parametrize("trailer", [b"Content-Type: text/csv", b"Content-Encoding: br", b"Host: example.com"])
+def test_what_follows_a_body_says_nothing_of_it_however_its_bytes_come(server: Running, trailer: bytes) -> None:
+    body = good_body()
+    framed = b"%x\r\n%s\r\n0\r\n%s\r\n\r\n" % (len(body), body, trailer)
+    sent = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + framed
+    assert answered(server, sent).startswith("HTTP/1.1 200 ")
 
 
 def test_half_a_thousand_silent_and_half_open_connections_are_closed_and_a_good_client_notices_nothing(

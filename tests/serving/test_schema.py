@@ -5,7 +5,7 @@ import io
 import json
 import re
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -196,6 +196,7 @@ REFUSED_CSV = {
     "Latin-1": (table(ROW).decode().encode("latin-1", "replace"), 400, "not CSV in UTF-8"),
     "an open quote": (table(ROW) + b'"', 400, "not CSV in UTF-8"),
     "too many rows": (table(*[ROW] * 8), 413, "at most 7 rows, this one has more"),
+    "too many lines": (table(*[ROW | {"städte": "\n" * 60_000}] * 3), 413, "at most 32 lines a row"),
     "a row too short": (table(ROW) + LINE.rpartition(",")[0].encode(), 422, "row 2 needs 6 cells", "it has fewer"),
     "a row too long": (table(ROW) + LINE.encode() + b",1", 422, "row 2 needs 6 cells", "it has more"),
     "a column twice": (b"height," + table(ROW).replace(b"\r\n1", b"\r\n1,1"), 422, "names 'height' twice"),
@@ -218,6 +219,21 @@ def test_refuses_a_csv_in_one_sentence_that_names_row_and_field(fault: str) -> N
     with pytest.raises(Refused) as refused:
         SCHEMA.csv_rows(content)
     assert_one_sentence(refused.value, status, *words)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"a,b\n", b'"a",b\n'])
+def test_too_many_labels_are_refused_before_they_are_all_read(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
+    read, records = list[list[str]](), Schema._records
+
+    def seen(*arguments: Any, **ways: Any) -> Iterator[list[str]]:
+        for record in records(*arguments, **ways):
+            read.append(record)
+            yield record
+
+    monkeypatch.setattr(Schema, "_records", seen)
+    with pytest.raises(Refused, match="at most 7 labels, this one has more"):
+        SCHEMA.label_rows(b"prediction_id,label\n" + 10_000 * line)
+    assert len(read) < 100
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
