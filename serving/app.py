@@ -121,7 +121,7 @@ class App:
         self._own_ids = OwnIds(log_folder / "predictions", self.contract.id)
         self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
         self._refusals = RecordWriter(log_folder / "refusals", {**header, "kind": "refusals"})
-        answers = (
+        answers: tuple[Callable[[], bytes], ...] = (
             self._livez, self._readyz, self._metrics, cache(self._model), cache(self._openapi), self._page,
             self._ping, self._ping, VERSION.encode,
         )  # fmt: skip

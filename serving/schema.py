@@ -273,7 +273,7 @@ class Schema:
         marks = dict.fromkeys((*self._separator, *",;\t"))
         try:
             separator = max(marks, key=lambda mark: len(names.intersection(self._header(body, mark))))
-            header, lines = [], list[list[str]]()
+            header, lines = list[str](), list[list[str]]()
             for number, line in enumerate(self._records(body, separator)):
                 if number > 2 * self.serving.max_rows:  # some write an empty line behind each
                     self._check_count(number, "label")

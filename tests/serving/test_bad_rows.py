@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_a_log_that_takes_no_refusals_costs_no_answer(tmp_path: Path, monkeypatc
         answer = asked(client, "/predict", twenty()[0])
         assert answer.status_code == 200, answer.text
         assert len([error for error in answer.json()["errors"] if error]) == 2
-        assert "serving_log_errors_total 1" in client.get("/metrics").text
+        assert re.search(r"^serving_log_errors_total\{.*\} 1.0$", client.get("/metrics").text, re.M)
 
 
 def test_by_default_one_bad_row_refuses_its_request_and_all_its_rows_are_counted(tmp_path: Path) -> None:
