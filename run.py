@@ -313,6 +313,10 @@ def start_zenml(stack: files.Stack) -> None:
     )
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    levels = logging.getLevelNamesMapping().keys() - {"FATAL"}
+    if (level := os.environ["ZENML_LOGGING_VERBOSITY"]).upper() not in levels:
+        names = known("ZenML", levels, level.upper())
+        raise UserError(f"ZENML_LOGGING_VERBOSITY is '{level}', which is no level; {names}")
     home = Path(os.environ.setdefault("SERVING_HOME", str(LOCAL / "serving")))
     os.environ["BENTOML_HOME"] = str(home.with_name("bentoml"))
     if stack.server is None:

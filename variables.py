@@ -18,6 +18,7 @@ _SECRET = re.compile(
 _HARMLESS = re.compile(r"(ssl|primary|foreign|public|partition|group|sort)_key|accept(-\w+)?|user-agent")
 _PAIR = re.compile(r"(?:^|(?<=[\s;,?&]))([\w-]+)\s*=\s*('[^']*'|\"[^\"]*\"|\{[^}]*\}|[^\s;,&]*)")
 """Of a connection string, as libpq, ODBC and Azure have them: `host=h password='…'`, `UID=ann;PWD={…}`."""
+_SCHEME = re.compile(r"([a-zA-Z]\w*)://|([a-zA-Z]\w+):/(?!/)|^(//)")  # the last two are mistyped
 _PUBLIC = ("anon", "cloud", "google_default", "browser", "cache")  # what gcsfs takes for a token
 _TOKEN_ALONE = re.compile(r"https?|git|s3a?|gs|gcs")
 """Schemes where a user without a password is a token; elsewhere it is a name, or a container of Azure."""
@@ -49,9 +50,9 @@ def secrets(value: Any, name: str) -> Iterator[str]:
 def secret_in(url: str) -> str | None:
     """Say in words what a URL holds that does not come from a variable: a password, token or signature."""
     for text in (url, unquote_plus(url)):
-        for scheme in re.finditer(r"([a-zA-Z]\w*)://", text):
+        for scheme in _SCHEME.finditer(text):
             rest = re.split(r"::(?=\w[\w+]*://)", text[scheme.end() :])[0]  # as in zip://*.csv::https://…
-            if (found := _secret_user(scheme[1].lower(), rest)) or (found := _secret_key(rest)):
+            if (found := _secret_user(scheme[scheme.lastindex or 0].lower(), rest)) or (found := _secret_key(rest)):
                 return found
     return None
 

@@ -61,6 +61,13 @@ def test_what_else_the_shell_says_does_not_count_on_this_clones_own_files(champi
     assert places == f"{ROOT}/relative localhost,127.0.0.1,::1"
 
 
+def test_a_level_of_logging_that_zenml_does_not_have_is_one_line(tmp_path: Path) -> None:
+    done = call(tmp_path / "state", "--history", ZENML_LOGGING_VERBOSITY="BOGUS")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ZENML_LOGGING_VERBOSITY is 'BOGUS', which is no level; ZenML has CRITICAL")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_pythons_variables_and_an_old_locale_do_not_reach_a_run(tmp_path: Path) -> None:
     (tmp_path / "yaml.py").write_text("raise ImportError('an older package')")
     shell = {

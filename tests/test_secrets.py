@@ -31,6 +31,8 @@ def data(source: str = "a.csv", **given: Any) -> Data:
         ("postgresql://ann:s3cret/#?x@h/x", "a password"),
         ("postgresql://ann:s3cret${PART}@h/x", "a password"),
         ("POSTGRESQL://:s3cret@h", "a password"),
+        ("https:/ann:s3cret@h/x.csv", "a password"),
+        ("//ann:s3cret@h/x.csv", "a password"),
         ("s3://AKIA:s3/cret@bucket/x.csv", "a password"),
         ("zip://*.csv::https://ann:s3cret@h/x.zip", "a password"),
         ("https://h/x.csv?of=https%3A%2F%2Fann%3As3cret%40h", "a password"),
