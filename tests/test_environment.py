@@ -62,7 +62,7 @@ def test_what_else_the_shell_says_does_not_count_on_this_clones_own_files(champi
 
 
 def test_a_level_of_logging_that_zenml_does_not_have_is_one_line(tmp_path: Path) -> None:
-    done = call(tmp_path / "state", "--history", ZENML_LOGGING_VERBOSITY="BOGUS")
+    done = call(tmp_path, "--history", SERVING_HOME=str(tmp_path), ZENML_LOGGING_VERBOSITY="BOGUS")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ZENML_LOGGING_VERBOSITY is 'BOGUS', which is no level; ZenML has CRITICAL")
     assert len(done.stderr.splitlines()) == 1

@@ -12,13 +12,14 @@ from servers import Model, running
 
 from config import Config, Contract, Evaluation
 from core.checks import ContractReport, check_rows
+from core.compare import Difference, compare_versions
 from core.contract import learn_contract
 from core.gate import judge
 from core.metrics import estimate, metric_names
 from core.model import train
 from core.monitor import collect_window, examine
 from core.policy import Decision
-from core.report import contract_page, decision_page, evaluation_page, verdict_page, window_page
+from core.report import compare_page, contract_page, decision_page, evaluation_page, verdict_page, window_page
 from core.split import resolve
 from steps.draw_drift import draw_drift
 
@@ -32,7 +33,7 @@ MARKDOWN = f"[a](javascript:{RUN}) <svg onload={RUN}>"
 QUOTES = f"\"'`;{RUN}//${{{RUN}}}\\"
 CLIENT = f"{SCRIPT}<!--{IMAGE}"
 TARGET = f"y{IMAGE}"
-WITH_CLIENT = ("verdict", "window", "contract")
+WITH_CLIENT = ("verdict", "compare", "window", "contract")
 """Pages that show what the client sent."""
 
 
@@ -70,6 +71,9 @@ def pages(settings: Config, model: Model, url: str, log: Path) -> Iterator[tuple
     yield "evaluation", evaluation_page(bundle, holdout, predictions, estimates)
     judged = judge(predictions, predictions, bundle.card.prior, settings.gate, evaluation, champion_version=1)
     yield "verdict", verdict_page("hostile", judged.model_copy(update={"reasons": (CLIENT,)}))
+    scripts = (Difference(IMAGE, SCRIPT, CLIENT),)
+    compared = compare_versions("hostile", (1, 2), (bundle, bundle), holdout, evaluation, (1.0, 1.0))
+    yield "compare", compare_page(compared._replace(config=scripts, data=scripts, note=CLIENT))
     sent = holdout.drop(columns=TARGET).to_dict("records")[:100]
     for row in sent[:30]:
         row[IMAGE] = CLIENT
