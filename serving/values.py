@@ -223,6 +223,8 @@ def companion(name: str, other: Other | None, is_id: bool, options: Mapping[str,
     kind, needs = _loose(other, frozenset()), _words(other)
     if whole:
         kind, needs = Whole | Annotated[str, msgspec.Meta(pattern=DIGITS)], "a whole number"
+    elif is_id and other.kind == "text":  # the number 901 is no code '000901'
+        kind, needs = str, "a string"
     return Field(
         name=name,
         kind=other.kind,
