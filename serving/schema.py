@@ -270,17 +270,9 @@ class Schema:
     def label_rows(self, body: Body) -> "Labels":
         """Return what a CSV of labels says, see `label_table`."""
         names = {*self.contract.id, self.contract.target, *LABEL_COLUMNS}
-        marks = dict.fromkeys((*self._separator, *",;\t"))
         try:
-            separator = max(marks, key=lambda mark: len(names.intersection(self._header(body, mark))))
-            header, lines = list[str](), list[list[str]]()
-            for number, line in enumerate(self._records(body, separator)):
-                if number > 2 * self.serving.max_rows:  # some write an empty line behind each
-                    self._check_count(number, "label")
-                if header:
-                    lines += [line] if line else []
-                else:
-                    header = line
+            records = self._counted(self._records(body, self._separates(body, names)), "label")
+            header, *lines = [record for record in records if record] or [[]]
         except (UnicodeDecodeError, csv.Error) as err:
             raise Refused(400, f"the body is not CSV in UTF-8: {err}") from None
         self._check_count(len(lines), "label")
@@ -428,21 +420,29 @@ class Schema:
 
         Reading ends behind a line that cannot be taken.
         """
-        marks, names = dict.fromkeys((*self._separator, *",;\t")), self._known | {self.contract.target}
-        separator = max(marks, key=lambda mark: len(names.intersection(self._header(body, mark))))
-        reader, lines = self._records(body, separator), list[list[str]]()
-        header = [name if name in names else name.strip() for name in next(reader, [])]
-        for number, line in enumerate(reader, 1):
-            if number > 2 * self.serving.max_rows:  # some write an empty line behind each
-                self._check_count(number)
+        names = self._known | {self.contract.target}
+        separator = self._separates(body, names)
+        records, lines = self._counted(self._records(body, separator), "row"), list[list[str]]()
+        header = [name if name in names else name.strip() for name in next(records, [])]
+        for line in records:
             if line:
                 lines.append(line)
                 if len(line) != len(header) or len(header) > len(names):
                     break
         return header, lines, separator
 
-    def _header(self, body: Body, separator: str) -> list[str]:
-        return next(self._records(body, separator, strict=False), [])
+    def _separates(self, body: Body, names: Collection[str]) -> str:
+        """Return the sign that makes most of these names of a CSV's header, the table's own or a usual one."""
+        marks: dict[str, None] = dict.fromkeys((*self._separator, *",;\t"))
+        headers = {mark: next(self._records(body, mark, strict=False), []) for mark in marks}
+        return max(marks, key=lambda mark: len({*names} & {*headers[mark]}))
+
+    def _counted(self, records: Iterable[list[str]], of: str) -> Iterator[list[str]]:
+        """Yield a header and its records, unless they are more than a request takes."""
+        for number, record in enumerate(records):
+            if number > 2 * self.serving.max_rows:  # some write an empty line behind each
+                self._check_count(number, of)
+            yield record
 
     def _records(self, body: Body, separator: str, *, strict: bool = True) -> Iterator[list[str]]:
         """Yield the records of a CSV; one that is too long is refused before it is taken apart."""
