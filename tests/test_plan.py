@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -389,3 +390,15 @@ def test_what_root_made_is_given_to_who_runs_in_containers(tmp_path: Path) -> No
     for path in (tmp_path / "made", *(tmp_path / "made").rglob("*")):
         assert (path.lstat().st_uid, path.lstat().st_gid) == containers.user() == (10001, 10001)
     assert tmp_path.stat().st_uid == 0
+
+
+def test_the_benchmark_of_stacks_says_in_one_line_what_stands_in_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = "stack docker cannot be applied: Docker does not run"
+
+    def refused(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr=f"Traceback\n  File\nconfig.UserError: {fault}\n")
+
+    monkeypatch.setattr(subprocess, "run", refused)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("benchmarks.stacks", run_name="__main__")
+    assert ended.value.code == f"error: {fault}"

@@ -56,6 +56,7 @@ def test_finds_a_class_three_times_as_frequent_at_the_same_inputs_and_no_concept
         assert label.drifted
         assert label.label == str(len(target.shares) - 1)
         assert label.change > SETTINGS.min_odds
+        assert label.changed == f"{label.change:.2f} times the odds that the inputs promise"
         assert label.value > label.promised
         assert not concept.drifted
 
@@ -78,6 +79,7 @@ def test_finds_errors_of_numbers_that_have_moved_or_grown():
     label, concept = found(moved, before, prior=(0.0,))
     assert (label.drifted, label.label, concept.drifted) == (True, "y", False)
     assert label.change == pytest.approx(2 * SETTINGS.min_shift, abs=0.15)
+    assert label.changed == f"the mean has moved by {label.change:+.2f} root mean squared errors"
     grown = replace(same, truth=same.scores + 1.5 * (same.truth - same.scores))
     label, concept = found(grown, before, prior=(0.0,))
     assert (label.drifted, concept.drifted, concept.metric) == (False, True, "rmse")

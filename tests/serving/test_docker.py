@@ -20,7 +20,7 @@ from servers import TOKEN, breast_cancer, free_port, release, request_rows
 
 from config import Serving, UserError
 from core.records import read_predictions
-from serving import containers
+from serving import containers, state
 from serving.container import STOP_SECONDS
 from serving.deployment import Bento
 
@@ -296,3 +296,29 @@ def test_what_looks_at_all_containers_looks_where_the_deployer_has_them(
     assert commands.stop_all() == 0
     assert commands._elsewhere(set()) == {}
     assert asked == [docker_deployer._home()] * 2
+
+
+DOCKER = """#!/bin/sh
+echo "$*" >> "$0.asked"
+test "$1" = stop || printf '%s\\n' 'ill relay aaa 3011' 'ill release bbb 0'
+"""
+
+
+def test_servers_in_containers_are_told_and_stopped_whatever_stack_is_asked(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import commands
+
+    docker = tmp_path / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(docker.parent), prepend=":")
+    monkeypatch.setenv("SERVING_HOME", str(tmp_path / "serving"))
+    state.write(tmp_path / "docker/ill/live", "bbb:3000")
+    result = cli("--status")
+    assert result.code == 0, result.err
+    assert result.out == "ill at 127.0.0.1:3011, in a container: python run.py --status --stack docker\n"
+    assert commands.stop_all() == 0
+    asked = docker.with_name("docker.asked").read_text().splitlines()
+    assert [line.split()[-1] for line in asked if line.startswith("stop ")] == ["bbb", "aaa"]  # the relay goes last

@@ -192,6 +192,7 @@ LINE = table(ROW).splitlines()[1].decode()
 REFUSED_CSV = {
     "empty": (b"", 422, "a header and at least one row"),
     "a header alone": (table(ROW).splitlines()[0], 422, "at least one row"),
+    "one line, as curl -d sends": (table(ROW).replace(b"\r\n", b""), 422, "it has no row; with curl say --data-binary"),
     "JSON": (body(), 400, "not CSV in UTF-8"),
     "Latin-1": (table(ROW).decode().encode("latin-1", "replace"), 400, "not CSV in UTF-8"),
     "an open quote": (table(ROW) + b'"', 400, "not CSV in UTF-8"),
