@@ -97,7 +97,9 @@ def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, s
         said, champion = f"version {registration.version} of {name}", registration.champion
         own = f"v{registration.version}"
     pages = {"evaluation": scorecard.page, "contract": report.page, "verdict": verdict.page}
-    place = keep_pages(pages, folder, own, champion)
+    # A later run that holds the same model leaves the pages that tell how it was decided.
+    settled = not dry and verdict.decision != "promote" and (folder / own / "verdict.html").exists()
+    keep_pages(pages, folder, own, champion, settled=settled)
     promoted, shown = verdict.decision == "promote" and not dry, _shown(folder)
     pairs = [("verdict", f"{verdict.decision}, {said}")]
     pairs += [("", reason) for reason in verdict.reasons]
@@ -107,21 +109,21 @@ def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, s
         pairs.append(("" if index else f"holdout {100 * e.confidence:g} %", value))
     warnings = few([finding.sentence for finding in report.warnings], f"{shown}/contract.html")
     pairs += [("" if index else "warnings", sentence) for index, sentence in enumerate(warnings)]
-    pairs += [("report", f"{shown}/evaluation.html, also verdict.html and contract.html; kept in {place.name}/")]
+    kept = "" if settled else f"; kept in {own}/"
+    pairs += [("report", f"{shown}/evaluation.html, also verdict.html and contract.html{kept}")]
     return [*pairs, ("next", then if promoted else f"read {shown}/verdict.html")]
 
 
-def keep_pages(pages: dict[str, str], folder: Path, version: str, champion: int | None) -> Path:
-    """Write pages into the version's own folder and, as the latest, beside it, each with a link to the champion's."""
+def keep_pages(pages: dict[str, str], folder: Path, version: str, champion: int | None, *, settled: bool) -> None:
+    """Write pages as the latest, each with a link to the champion's, and unless they are settled into the version's."""
     own = folder / version
     own.mkdir(parents=True, exist_ok=True)
-    for place, up in ((own, "../"), (folder, "")):
+    for place, up in ((folder, ""), *(() if settled else ((own, "../"),))):
         for page, text in pages.items():
             if champion and version != f"v{champion}" and (folder / f"v{champion}/{page}.html").exists():
                 link = f'<p><a href="{up}v{champion}/{page}.html">this page of the champion, version {champion}</a></p>'
                 text = text.replace("</h1>", f"</h1>\n{link}", 1)
             (place / f"{page}.html").write_text(text, encoding="utf-8")
-    return own
 
 
 def show_deployment(run: Any, name: str, folder: Path) -> None:

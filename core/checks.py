@@ -120,7 +120,7 @@ def check_training_rows(
 ) -> tuple[Finding, ...]:
     """Hold training rows to the champion's contract; of columns in `contract.accept` it is said what becomes of them.
 
-    `contract` is the one just learned from these rows.
+    `contract` is the one just learned from these rows. A name that is no column of either is a UserError.
     """
     accepted = [name for name in settings.accept if name in rows.columns]
     found = check_rows(rows.drop(columns=accepted), reference.without(settings.accept), settings)
@@ -135,7 +135,7 @@ def check_training_rows(
             words = f"was {before[name]} and is {now[name]} now, which is accepted"
         elif name not in rows.columns and name not in reference.names:
             there = names_of("the table", map(str, rows.columns), name)
-            words = f"is in contract.accept, and neither the rows nor the champion have it; {there}"
+            raise UserError(f"contract.accept: neither the rows nor the champion have '{name}'; {there}")
         else:
             continue
         said.append(("accepted_column", name, len(rows), f"column '{name}' {words}"))
@@ -160,7 +160,7 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
     }
     for name, reason in contract.left_out.items():
         if name in rows.columns and reason in ("constant", "empty", "text") and not wrong.get(name):
-            broken.append(_useless_column(rows[name], reason, _hints(data)))
+            broken.append(_useless_column(rows[name], reason, data))
     broken += [found for several in wrong.values() for found in several]
     broken += _doubts(rows, data, contract)
     if settings.rules.leaking_target != "off":
@@ -195,7 +195,7 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
     for known in contract.columns:
         if known.kind == "categorical" and known.name not in data.kinds:
             counts = spelling_counts(rows[known.name])
-            yield from _mostly_numbers(known.name, counts, _hints(data))
+            yield from _mostly_numbers(known.name, counts, data)
             if count := int(counts.reindex(sorted(MISSING_WORDS)).sum()):
                 words = ", ".join(f"'{word}' {counts[word]:,} ×" for word in counts.index if word in MISSING_WORDS)
                 fix = "if they mean a missing value, set data.options.na_values to them"
@@ -209,14 +209,19 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
         yield from _similar_labels(rows[contract.target])
 
 
-def _hints(data: Data) -> Sequence[tuple[Kind, str]]:
-    """Return what to look for in strings; with a decimal mark of its own, reading says what numbers need."""
-    return _HINTS[1:] if data.options.keys() & {"decimal", "thousands"} else _HINTS
+def _odd(counts: pd.Series, kind: Kind, data: Data) -> npt.NDArray[np.bool_]:
+    """Return which strings of a column are not of a kind.
+
+    Where the table has a decimal sign of its own and all are numbers, all are: reading says what such a column needs.
+    """
+    odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
+    styled = kind == "numeric" and data.options.keys() & {"decimal", "thousands"}
+    return np.ones_like(odd) if styled and not odd.any() else odd
 
 
-def _mostly_numbers(name: str, counts: pd.Series, hints: Sequence[tuple[Kind, str]]) -> Iterator[_Broken]:
-    for kind, called in hints:
-        odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
+def _mostly_numbers(name: str, counts: pd.Series, data: Data) -> Iterator[_Broken]:
+    for kind, called in _HINTS:
+        odd = _odd(counts, kind, data)
         zero_led = kind == "numeric" and any(re.match(r"-?0\d", text) for text in counts.index)  # codes, no doubt
         few = counts[odd].sum() <= _FEW * counts.sum() or odd.sum() <= _FEW * len(odd)  # one word may stand there often
         if not odd.all() and not zero_led and few:
@@ -233,7 +238,7 @@ def _how_many(name: str, counts: pd.Series, odd: npt.NDArray[np.bool_], kind: Ki
     shown = ", ".join(quoted(text) for text in others.index[:3])
     return (
         f"{share:.0f} % are {called}, {int(others.sum()):,} are not, e.g. {shown}: repair them, or if they mean a "
-        f"missing value set data.options.na_values: [{shown}]"
+        f"missing value set data.options.na_values: [{shown}] and data.kinds.{name}: {kind}"
     )
 
 
@@ -356,15 +361,15 @@ def _wrong_type(values: pd.Series, coerced: pd.Series, kind: Kind) -> Iterator[_
         yield "wrong_type", str(values.name), count, sentence
 
 
-def _useless_column(values: pd.Series, reason: Reason, hints: Sequence[tuple[Kind, str]]) -> _Broken:
+def _useless_column(values: pd.Series, reason: Reason, data: Data) -> _Broken:
     name, count = str(values.name), len(values)
     if reason != "text":
         holds = "no value" if reason == "empty" else "one value"
         return f"{reason}_column", name, count, f"'{name}' holds {holds} in training; it is left out"
     sentence = f"'{name}' is free text; it is left out"
     counts = spelling_counts(values)
-    for kind, called in hints:
-        odd = as_kind(pd.Series(counts.index, dtype=object), kind).isna().to_numpy()
+    for kind, called in _HINTS:
+        odd = _odd(counts, kind, data)
         if counts[odd].sum() <= _FEW * counts.sum():
             sentence += f"; {_how_many(name, counts, odd, kind, called)}"
             break

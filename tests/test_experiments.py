@@ -9,6 +9,7 @@ from conftest import Cli, Result, last_run, output
 
 import registry
 import run
+from console import keep_pages
 
 Train = Callable[..., Result]
 
@@ -105,6 +106,13 @@ def test_pages_are_kept_by_version_with_a_link_to_the_champions(tried: Tried) ->
     assert '<a href="../v1/verdict.html">this page of the champion, version 1</a>' in reports("v2/verdict.html")
     assert '<a href="v1/evaluation.html">' in reports("evaluation.html")
     assert "this page of the champion" not in reports("v1/verdict.html")
+
+
+def test_a_later_run_that_holds_the_same_model_leaves_its_pages_alone(tmp_path: Path) -> None:
+    for word, settled in (("promoted", False), ("the same", True)):
+        keep_pages({"verdict": f"<h1>{word}</h1>"}, tmp_path, "v1", 1, settled=settled)
+    assert "promoted" in (tmp_path / "v1/verdict.html").read_text()
+    assert "the same" in (tmp_path / "verdict.html").read_text()
 
 
 def test_history_lists_every_version_with_verdict_metric_who_and_what_differs(cli: Cli, tried: Tried) -> None:

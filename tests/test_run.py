@@ -76,6 +76,8 @@ REFUSED = {
         "needs small letters, digits and underscores, 63 at most, such as my_churn; it is 'My-Churn'",
     ),
     "option": (["--pipeline", "training", "--stak", "local"], "did you mean '--stack'?"),
+    "option for an action": (["--pipline", "training"], "no option '--pipline'; "),
+    "option with a value": (["--pipline=training"], "did you mean '--pipeline'?"),
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
     "version": (["--rollback", "0"], "the number of a version, 1 or more, it is '0'"),

@@ -185,6 +185,16 @@ def test_a_value_that_an_earlier_service_let_in_is_left_out_and_counted(
         as_source_rows(logged(tmp_path / "alone", row(**bad)), BEFORE, contract, settings)
 
 
+def test_rows_of_a_version_without_a_feature_are_left_out_and_counted(tmp_path: Path) -> None:
+    contract, settings = learned()
+    came = logged(tmp_path / "with", row(), row(id=BIG + 1))
+    other = logged(tmp_path / "without", row(id=BIG + 2), row(id=BIG + 3)).drop(columns="label")
+    other["prediction_version"] = 2
+    found, _, said = as_source_rows(pd.concat([came, other], ignore_index=True), BEFORE, contract, settings)
+    assert found["id"].tolist() == [BIG, BIG + 1]
+    assert said == "2 labelled rows cannot be used: 2 without 'label', which no row of training lacked"
+
+
 def test_labels_of_another_model_are_left_out_and_counted(tmp_path: Path) -> None:
     contract, settings = learned()
     both = [logged(tmp_path / str(place), row(id=BIG + place), label=label) for place, label in enumerate((1, "no"))]

@@ -328,6 +328,24 @@ def test_strings_that_nearly_all_are_numbers_are_pointed_at() -> None:
     assert kinds(learned("t.csv", kinds={"price": "numeric"})[0])["price"] == "numeric"  # the advice
 
 
+def test_a_word_among_numbers_is_pointed_at_however_they_are_spelt() -> None:
+    fees = ["unknown" if row % 40 == 0 else f'"1.{100 + row},{row % 100:02}"' for row in range(200)]
+    months = ["unknown" if row % 50 == 0 else row % 47 for row in range(200)]
+    source = csv("t.csv", fee=fees, months=months, x=X, y=Y)
+    options = {"decimal": ",", "thousands": "."}
+    _, found = learned(source, options=options)
+    for finding, name, count in (("text_column", "fee", 5), ("mostly_numbers", "months", 4)):
+        assert f"are numbers, {count} are not, e.g. 'unknown': repair them, or if" in found[finding, name]
+        assert found[finding, name].endswith(f"na_values: ['unknown'] and data.kinds.{name}: numeric")
+    champion, _ = trained(use_case(source, options=options))
+    advised = {"options": options | {"na_values": ["unknown"]}, "kinds": {"fee": "numeric", "months": "numeric"}}
+    for before in (None, champion):  # with a champion that had left it out, too
+        assert {"fee", "months"} <= trained(use_case(source, **advised), before)[0].card.contract.features.keys()
+    _, found = learned(csv("t.csv", fee=[f"{row}.5" for row in range(200)], n=range(200), y=Y), options=options)
+    assert "repair the source" in found["mostly_numbers", "fee"], "with a point where the table has commas"
+    assert found["text_column", "fee"] == "'fee' is free text; it is left out"
+
+
 @pytest.mark.parametrize("word", ["inf", "-Infinity", "1e400"])
 def test_infinity_is_the_same_finding_each_time(word: str) -> None:
     source = csv("t.csv", z=[word, *X[:49]], x=X, y=Y)
@@ -713,7 +731,7 @@ def test_one_word_beside_numbers_is_pointed_at_however_often_it_is_there() -> No
     _, found = learned(csv("t.csv", age=ages, x=X, y=Y))
     assert found["mostly_numbers", "age"] == (
         "'age' is read as categories; 75 % are numbers, 50 are not, e.g. 'unknown': repair them, or if they mean a "
-        "missing value set data.options.na_values: ['unknown']"
+        "missing value set data.options.na_values: ['unknown'] and data.kinds.age: numeric"
     )
     read = read_rows(data("t.csv", options={"na_values": ["unknown"]}))
     assert read["age"].isna().sum() == 50
