@@ -1,6 +1,7 @@
 """Answer what is asked besides running a pipeline; each function is one action of the command line."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Container, Sequence
@@ -8,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, Config, UserError, command, printable
+from config import ROOT, Config, Serving, UserError, command, printable
 from stacks import apply, files, plan
 
 CONFIGS = ROOT / "configs"
@@ -158,12 +159,13 @@ def take_labels(use_case: Config, path: Path) -> int:
     pairs, unknown = [(key[0], label) for key, label, _ in labels], 0
     if names:
         pairs, unknown = OwnIds(f"{log}/predictions", names).resolve(labels)
+    nobody = f"no prediction with this {' and '.join(names)} (before its date) is on record"
+    if not pairs:
+        raise UserError(f"{path}: none of its {unknown:,} labels can be taken: {nobody}")
     write_labels(log, use_case.name, pairs)
     told = [("labels", f"{len(pairs):,} of {len(labels):,} are on record" + (f", for {TAKEN_FOR}" if names else ""))]
     if unknown:
-        told.append(
-            ("unknown", f"{unknown:,}: no prediction with this {' and '.join(names)} (before its date) is on record")
-        )
+        told.append(("unknown", f"{unknown:,}: {nobody}"))
     console.fields([*told, ("next", command("--pipeline feedback"))])
     return 0
 
@@ -242,6 +244,9 @@ def reproduce(name: str, version: int) -> int:
     return 0
 
 
+_PORT = re.compile(r"\bport: *(\d+)")
+
+
 def new_config(table: str, target: str | None, changes: Sequence[str] = ()) -> int:
     """Write configs/NAME.yaml for a table."""
     if target is None:
@@ -249,6 +254,9 @@ def new_config(table: str, target: str | None, changes: Sequence[str] = ()) -> i
     from core.draft import draft_config
 
     text = draft_config(table, target, changes)
+    used = {int(found) for other in CONFIGS.glob("*.yaml") for found in _PORT.findall(other.read_text("utf-8"))}
+    port = next(port for port in range(Serving().port + 1, 2**16) if port not in used)
+    text += f"\n# Each use case needs a port of its own.\nserving: {{port: {port}}}\n"
     name = next(line.removeprefix("name: ") for line in text.splitlines() if line.startswith("name: "))
     path = CONFIGS / f"{name}.yaml"
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

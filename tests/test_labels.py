@@ -44,5 +44,9 @@ def test_labels_of_a_file_go_on_record_by_own_ids(cli: Cli, tmp_path: Path) -> N
     assert "unknown 1: no prediction with this customer" in said
     found = read_labels(log / "labels")
     assert found[["prediction_id", "label"]].values.tolist() == [["000000000001-000000-0", "yes"]]
+    labels.write_text("customer;churned\n00398;yes\n")
+    nobodys = cli("--labels", str(labels), "--config", str(config))
+    assert nobodys.code == 2
+    assert "none of its 1 labels can be taken: no prediction with this customer" in nobodys.err
     missing = cli("--labels", str(tmp_path / "none.csv"), "--config", str(config))
     assert (missing.code, "none.csv' of labels" in missing.err) == (2, True)

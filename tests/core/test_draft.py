@@ -151,6 +151,10 @@ def test_the_command_line_hands_on_what_is_set(tmp_path: Path, monkeypatch: pyte
     assert run.main(["--new-config", "t.csv", "--target", "y", "--set", "data.drop=[a]"]) == 0
     config = load(tmp_path / "t.yaml")
     assert (config.data.drop, config.data.options) == (("a",), {"sep": ";", "decimal": ","})
+    assert config.serving.port == 3001
+    Path("t.csv").rename("u.csv")
+    assert run.main(["--new-config", "u.csv", "--target", "y"]) == 0
+    assert load(tmp_path / "u.yaml").serving.port == 3002, "a use case, a port"
 
 
 def test_says_why_there_is_no_draft() -> None:
