@@ -44,8 +44,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Iterato
     result = cli("--new-config", str(table), "--target", "churned")
     assert result.code == 0, result.err
     path = tmp_path / "shop_day.yaml"
-    port = f"serving: {{port: {free_port()}}}\n"
-    path.write_text(path.read_text(encoding="utf-8") + port, encoding="utf-8")
+    drafted = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"port: \d+", f"port: {free_port()}", drafted), encoding="utf-8")
     yield path
     cli("--stop", "--config", str(path))
 
