@@ -13,6 +13,7 @@ from config import ROOT, Config, Serving, UserError, command, printable
 from stacks import apply, files, plan
 
 CONFIGS = ROOT / "configs"
+_PORT = re.compile(r"\bport: *(\d+)")
 
 
 def show_plan(stack: files.Stack, *, shared: bool) -> int:
@@ -242,9 +243,6 @@ def reproduce(name: str, version: int) -> int:
         return 1
     print(f"version {version} of {name} is reproduced: model file and {found.rows:,} holdout predictions, bit for bit")
     return 0
-
-
-_PORT = re.compile(r"\bport: *(\d+)")
 
 
 def new_config(table: str, target: str | None, changes: Sequence[str] = ()) -> int:

@@ -92,11 +92,13 @@ class Parser(argparse.ArgumentParser):
         """Refuse an option that there is not before one is missed."""
         for given in (text.partition("=")[0] for text in (sys.argv[1:] if args is None else args)):
             if len(given) > 2 and given.startswith("--") and given not in self._option_string_actions:
-                raise UserError(f"no option '{given}'; {known('run.py', self._option_string_actions, given)}")
+                self.error(f"unrecognized arguments: {given}")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError instead of printing the usage."""
+        if found := re.search(r"unrecognized arguments: (\S+)", message):
+            raise UserError(f"no option '{found[1]}'; {known('run.py', self._option_string_actions, found[1])}")
         raise UserError(message)
 
 

@@ -289,11 +289,11 @@ def _usable(
     usable = labelled[ids].notna().all(axis=1).to_numpy()
     faults = [] if usable.all() else [f"{(~usable).sum():,} without {' or '.join(map(quoted, ids))}"]
     # A version without a feature answered these: its gaps would tell their labels from those of the table's rows.
-    for column in contract.columns:
-        gaps = _given(column.name, labelled).isna()
+    for name in (column.name for column in contract.columns if not column.nullable and column.name in source):
+        gaps = _given(name, labelled).isna()
         lacks = usable & gaps.groupby(labelled["prediction_version"]).transform("all").to_numpy(bool)
-        if lacks.any() and not column.nullable and column.name in source:
-            faults.append(f"{lacks.sum():,} without {quoted(column.name)}, which no row of training lacked")
+        if lacks.any():
+            faults.append(f"{lacks.sum():,} without {quoted(name)}, which no row of training lacked")
             usable = usable & ~lacks
     for name in source.columns:
         if contract.left_out.get(name) in ("dropped", "empty"):

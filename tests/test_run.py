@@ -77,6 +77,7 @@ REFUSED = {
     ),
     "option": (["--pipeline", "training", "--stak", "local"], "did you mean '--stack'?"),
     "option for an action": (["--pipline", "training"], "no option '--pipline'; "),
+    "a word too many": (["--list", "pipelines"], "no option 'pipelines'; "),
     "option with a value": (["--pipline=training"], "did you mean '--pipeline'?"),
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
