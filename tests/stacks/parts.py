@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ BUCKET = "artifacts"  # of each object store
 USER, PASSWORD = "admin", "a-password-of-tests"  # of the ZenML server
 ACCOUNT, KEY = "loop", base64.b64encode(b"an-account-key-of-tests").decode()  # of the Azure Blob store
 AZURITE = "azurite@3.35.0"
+GIVEN_UP = timedelta(minutes=1)  # ZenML's client gave up a request as old as this
 SURVEY_DONE = {"email_opted_in": False, "user_metadata": {"finished_onboarding_survey": True}}
 
 
@@ -221,7 +223,8 @@ class ZenmlServer(Part):
         assert self._process
         os.killpg(self._process.pid, signal.SIGSTOP)
         with self._database.connect() as database:
-            if not database.scalar(text("SELECT count(*) FROM api_transaction WHERE NOT completed")):
+            open_requests = text("SELECT count(*) FROM api_transaction WHERE NOT completed AND created > :since")
+            if not database.scalar(open_requests, {"since": datetime.now(UTC).replace(tzinfo=None) - GIVEN_UP}):
                 return True
         os.killpg(self._process.pid, signal.SIGCONT)
         return False
