@@ -118,8 +118,12 @@ class Data(Section):
     """The class a binary model scores; the last in sorted order when left out."""
     id: tuple[str, ...] = ()
     """Columns that identify a row: they decide its side of the split and are never features."""
+    group: tuple[str, ...] = ()
+    """Columns that say which rows belong together, such as those of one customer: they stay on one side of the split
+    and in one fold, and intervals and tests draw them together. Never features."""
     time: str | None = None
-    """When a row happened: for a split by time. Never a feature, since tomorrow is always new."""
+    """When a row happened: for a split by time, and to draw rows of one stretch of time together where no group is
+    named. Never a feature, since tomorrow is always new."""
     drop: tuple[str, ...] = ()
     """Columns to ignore."""
     kinds: dict[str, Kind] = {}
@@ -140,6 +144,11 @@ class Data(Section):
         return options
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the columns that tell rows or groups of rows apart."""
+        return tuple(dict.fromkeys((*self.id, *self.group)))
+
+    @property
     def shown_source(self) -> str:
         """Return the source as it was written, without a URL's query string."""
         return shown(self.source)
@@ -150,7 +159,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _target_is_not_an_input(self) -> Self:
-        for key, columns in (("id", self.id), ("time", (self.time,)), ("drop", self.drop)):
+        named = {"id": self.id, "group": self.group, "time": (self.time,), "drop": self.drop}
+        for key, columns in named.items():
             if self.target in columns:
                 raise ValueError(f"target '{self.target}' also stands in {key}")
         return self
@@ -303,6 +313,9 @@ class Gate(Section):
     """Bounds that hold for any champion, by metric: a floor where greater is better, else a ceiling."""
     min_rows: int = Field(30, ge=1)
     """Judge on no fewer holdout rows."""
+    min_events: int = Field(10, ge=1)
+    """Judge on no fewer holdout rows, or groups, of each class by a metric that looks at one class or at ranks: with
+    5 positives the level of ROC AUC is 10 %, not 5."""
     promote: Literal["auto", "off"] = "auto"
     """`off`: for experiments; a model is registered and tracked, and never becomes champion."""
 

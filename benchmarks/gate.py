@@ -14,9 +14,9 @@ import argparse
 import math
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 from unittest.mock import patch
 
 if __name__ == "__main__":
@@ -24,13 +24,16 @@ if __name__ == "__main__":
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.optimize import brentq
+from scipy.signal import lfilter
 from scipy.special import gamma, softmax
 from scipy.stats import binomtest, norm
 from scipy.stats.qmc import Sobol
 
-from config import Evaluation, Gate, Task
+from config import Data, Evaluation, Gate, Task
 from core.gate import judge
+from core.groups import groups_of
 from core.metrics import LARGE, METRICS, Floats, Predictions, estimate_difference, evaluate, greater_is_better, measure
 
 EVEN, FEW, RARE = (0.5, 0.5), (0.85, 0.15), (0.98, 0.02)
@@ -53,6 +56,14 @@ class Case:
     """Of a false positive and a false negative; they decide the threshold too."""
     freedom: float | None = None
     """Degrees of freedom of Student's t for regression errors; normal when None."""
+    size: int = 1
+    """Rows of a group, such as a customer."""
+    common: float = 0.0
+    """Share of the errors' variance that the rows of a group have in common."""
+    labels: Literal["row", "group"] = "row"
+    """Whether the rows of a group differ in their class."""
+    serial: float = 0.0
+    """Correlation of the errors of neighbouring rows."""
 
     @property
     def task(self) -> Task:
@@ -149,22 +160,50 @@ def draw(case: Case, lead: float, rng: np.random.Generator) -> tuple[Predictions
     """Draw a holdout on which the challenger's true metric is better than the champion's by `lead`."""
     levels = (case.level, case.level - (lead if greater_is_better(case.metric) else -lead))
     classes = () if case.task == "regression" else (len(case.shares),)
-    first, second = rng.standard_normal((2, case.n, *classes))
+    first, second = (_noise(case, (case.n, *classes), rng) for _ in range(2))
     other = case.correlation * first + np.sqrt(1 - case.correlation**2) * second
     if classes:
         truth = rng.choice(*classes, case.n, p=case.shares)
+        if case.labels == "group":
+            truth = truth[: case.n // case.size].repeat(case.size)
         challenger, champion = (
             _classifier(case.shares, case.costs, _distance(case.metric, case.shares, case.costs, level), truth, noise)
             for level, noise in zip(levels, (first, other), strict=True)
         )
-        return challenger, champion
+        return _grouped(case, challenger), champion
     heavy = np.sqrt((case.freedom - 2) / rng.chisquare(case.freedom, case.n)) if case.freedom else np.ones(case.n)
     target = rng.standard_normal(case.n)
     challenger, champion = (
         Predictions("regression", target, target - _spread(case, level) * heavy * error)
         for level, error in zip(levels, (first, other), strict=True)
     )
-    return challenger, champion
+    return _grouped(case, challenger), champion
+
+
+def _noise(case: Case, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Draw standard normal errors that rows of a group, or neighbours, partly have in common."""
+    found = rng.standard_normal(shape)
+    if case.size > 1:
+        shared = rng.standard_normal((case.n // case.size, *shape[1:])).repeat(case.size, axis=0)
+        found = np.sqrt(case.common) * shared + np.sqrt(1 - case.common) * found
+    if case.serial:
+        start = rng.standard_normal((1, *shape[1:])) * case.serial
+        found = lfilter([np.sqrt(1 - case.serial**2)], [1, -case.serial], found, axis=0, zi=start)[0]
+    return np.asarray(found)
+
+
+def _grouped(case: Case, predictions: Predictions) -> Predictions:
+    """Say which rows belong together, as a table would that has a customer's number, or a time."""
+    if case.size == 1 and not case.serial:
+        return predictions
+    rows = pd.DataFrame({"customer": np.arange(case.n) // case.size, "time": pd.Timestamp(2020, 1, 1)})
+    rows["time"] += pd.to_timedelta(np.arange(case.n), "min")
+    data = (
+        Data(source="none", target="y", group=("customer",))
+        if case.size > 1
+        else Data(source="none", target="y", time="time")
+    )
+    return replace(predictions, groups=groups_of(rows, data, ()))
 
 
 def three_standard_errors(case: Case, rng: np.random.Generator, draws: int = 200) -> float:

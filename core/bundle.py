@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from config import ROOT, STORED, Recipe, UserError
 from core.contract import DataContract, encode_target
+from core.groups import groups_of
 from core.metrics import Predictions
 from core.split import SplitRule
 from core.table import as_features, exact_hashes
@@ -61,8 +62,8 @@ class Card(BaseModel):
         """Return what makes two models the same: the file and how its scores are read."""
         return sha256(f"{self.model} {self.threshold!r}".encode())
 
-    def beside(self, labels: pd.Series, scores: np.ndarray) -> Predictions:
-        """Return scores of this model, whenever they were given, beside the labels that came."""
+    def beside(self, rows: pd.DataFrame, labels: pd.Series, scores: np.ndarray) -> Predictions:
+        """Return scores of rows by this model, whenever they were given, beside the labels that came."""
         return Predictions(
             task=self.contract.task,
             truth=encode_target(labels, self.contract),
@@ -70,6 +71,7 @@ class Card(BaseModel):
             threshold=self.threshold,
             labels=self.contract.classes,
             costs=self.recipe.model.threshold.costs,
+            groups=groups_of(rows, self.recipe.data, list(self.contract.features)),
         )
 
 
@@ -162,7 +164,7 @@ class Bundle:
     def predictions(self, rows: pd.DataFrame) -> Predictions:
         """Return the scores of labelled rows beside their truth; a feature that they lack is missing in each."""
         gone = [name for name in self.card.contract.features if name not in rows]
-        return self.card.beside(rows[self.card.contract.target], self.scores(rows.assign(**dict.fromkeys(gone))))
+        return self.card.beside(rows, rows[self.card.contract.target], self.scores(rows.assign(**dict.fromkeys(gone))))
 
     def write(self, folder: Path) -> None:
         """Write `card.json` and `model.pkl` into a folder."""

@@ -106,13 +106,13 @@ def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) 
 def column_changes(card: Card, rows: pd.DataFrame, data: Data, accept: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return what `core.notes.Reading` says of the columns of rows beside those of a champion: new, gone, identity."""
     contract, identity = card.contract, card.split.identity
-    taken = {data.target, data.time, *data.id, *data.drop, *accept}
+    taken = {data.target, data.time, *data.keys, *data.drop, *accept}
     new = tuple(name for name in rows.columns if name not in contract.names and name not in taken)
     had = {*contract.features, *(name for name, reason in contract.left_out.items() if reason == "gone")}
     gone = tuple(name for name in accept if name in had and name not in rows.columns)
     usual = {*rows.columns} - {data.target, *data.drop, *new}
     more = {*identity} < usual and not {*identity} & {*accept}
-    return {"new": new, "gone": gone, "identity": identity if more and not data.id else ()}
+    return {"new": new, "gone": gone, "identity": identity if more and not data.keys else ()}
 
 
 def check_training_rows(
@@ -164,7 +164,7 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
     broken += [found for several in wrong.values() for found in several]
     broken += _doubts(rows, data, contract)
     if settings.rules.leaking_target != "off":
-        leaks = find_leaks(rows, contract, settings.leak_score)
+        leaks = find_leaks(rows, contract, settings.leak_score, data.group)
         broken += [("leaking_target", name, len(rows), sentence) for name, sentence in leaks]
     return _judge(broken, settings.rules, len(rows))
 

@@ -16,7 +16,7 @@ from config import Contract, Data, Kind, Section, Task, UserError
 from core.notes import Known, Reading
 from core.table import as_kind, as_text, column, infer_kinds, infer_task, quoted, spelling_counts
 
-Reason = Literal["id", "time", "dropped", "text", "constant", "empty", "new", "gone"]
+Reason = Literal["id", "group", "time", "dropped", "text", "constant", "empty", "new", "gone"]
 """Why a column is no feature; `new`: nobody has accepted it yet, `gone`: an earlier version had it."""
 
 _SQUARABLE = 1e150  # sums of squares of larger numbers overflow
@@ -158,6 +158,7 @@ def learn_contract(
     task = infer_task(target, data.task, data.kinds.get(data.target))
     left_out: dict[str, Reason] = dict.fromkeys(data.drop, "dropped")
     left_out.update(dict.fromkeys(reading.new, "new"))
+    left_out.update(dict.fromkeys(data.group, "group"))
     left_out.update(dict.fromkeys(data.id, "id"))
     if data.time is not None:
         left_out[data.time] = "time"
@@ -206,7 +207,7 @@ def _kind_of_other(values: pd.Series, reason: Reason, kind: Kind | None) -> Kind
     """Say what a column that is no feature holds, as far as it tells anything."""
     if reason in ("dropped", "empty") or values.isna().all():
         return None
-    if reason == "id":
+    if reason in ("id", "group"):
         return "numeric" if pd.api.types.is_integer_dtype(values) else "text"
     return "datetime" if reason == "time" else kind
 

@@ -128,7 +128,7 @@ def as_source_rows(
         )
     if labelled.empty:
         raise UserError("retraining needs labelled predictions, there are none; send labels to /feedback")
-    for name in data.id:
+    for name in data.keys:
         if name not in labelled or labelled[name].isna().all():
             raise UserError(
                 f"retraining needs the id '{name}' of each row, so that none is learned from and judged by at once; "
@@ -285,7 +285,7 @@ def _usable(
     labelled: pd.DataFrame, source: pd.DataFrame, contract: DataContract, config: Config
 ) -> tuple[npt.NDArray[np.bool_], list[str]]:
     """Say which rows have all ids and only values that their columns can hold, and why the others have not."""
-    ids = list(config.data.id)
+    ids = list(config.data.keys)
     usable = labelled[ids].notna().all(axis=1).to_numpy()
     faults = [] if usable.all() else [f"{(~usable).sum():,} without {' or '.join(map(quoted, ids))}"]
     # A version without a feature answered these: its gaps would tell their labels from those of the table's rows.
@@ -314,7 +314,7 @@ def _column(
     name: str, labelled: pd.DataFrame, source: pd.DataFrame, contract: DataContract, config: Config
 ) -> pd.Series:
     """Return a column of the source for labelled rows; what it cannot hold is missing."""
-    like, is_id, known = source[name], name in config.data.id, contract.known.get(name)
+    like, is_id, known = source[name], name in config.data.keys, contract.known.get(name)
     given = _truth(labelled[TRUTH], contract) if name == contract.target else _given(name, labelled)
     if config.serving.personal.get(name) == "hash" and not isinstance(like.dtype, pd.StringDtype):
         # Of a number only its hash is known: that still tells one id from another, but nothing of anything else.

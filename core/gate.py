@@ -18,6 +18,7 @@ from core.bundle import Bundle
 from core.metrics import (
     Estimate,
     Predictions,
+    by_class,
     check_metric,
     constant_predictions,
     default_metric,
@@ -30,6 +31,9 @@ from core.paged import Paged
 from core.stand_in import StandIn
 
 Decision = Literal["promote", "hold", "reject"]
+FEWEST_GROUPS = 30
+"""Groups whose spread can be told; of fewer, an interval is too narrow (Cameron, Gelbach & Miller 2008)."""
+
 Outcome = Literal["passed", "failed", "inconclusive"]
 
 
@@ -46,6 +50,8 @@ class Condition(BaseModel):
     low: float
     high: float
     n: int
+    effective: float | None = None
+    """Independent rows that the n rows are worth; None where each stands alone."""
     confidence: float
     """Of each bound by itself (one-sided)."""
     unit: str = ""
@@ -71,7 +77,7 @@ class Group(BaseModel):
         new, old = self.challenger, self.champion
         return (
             f"{self.name}: {self.metric} is {new.value:.4g} [{new.low:.4g}, {new.high:.4g}], the champion's "
-            f"{old.value:.4g} [{old.low:.4g}, {old.high:.4g}] (n = {self.rows:,}, {100 * new.confidence:g} %)"
+            f"{old.value:.4g} [{old.low:.4g}, {old.high:.4g}] ({new.size}, {100 * new.confidence:g} %)"
         )
 
 
@@ -117,7 +123,7 @@ def judge(
         check_metric(name, task, "gate.minimum")
     rival = "the champion" if champion_version is None else f"champion v{champion_version}"
     champion = champion and replace(champion, costs=challenger.costs)
-    obstacle = f"it is the same model as {rival}" if same_model else _too_little(challenger, gate)
+    obstacle = f"it is the same model as {rival}" if same_model else _too_little(challenger, metric, gate)
     if obstacle is None and champion is not None and not np.array_equal(champion.truth, challenger.truth):
         obstacle = f"{rival} and the challenger do not name the same classes, so they cannot be compared"
     if obstacle:
@@ -213,11 +219,14 @@ def compare_group(
     return Group(name=name, rows=len(challenger.truth), metric=metric, challenger=new, champion=old)
 
 
-def _too_little(predictions: Predictions, gate: Gate) -> str | None:
+def _too_little(predictions: Predictions, metric: str, gate: Gate) -> str | None:
     """Say why the rows cannot carry a judgement, if they cannot."""
-    n = len(predictions.truth)
+    n, groups = len(predictions.truth), predictions.groups
+    what = "rows" if groups is None else "groups of rows"
     if n < gate.min_rows:
         return f"only {n:,} holdout rows that no model has seen; gate.min_rows asks for {gate.min_rows:,}"
+    if groups is not None and (draws := int(groups.max()) + 1) < FEWEST_GROUPS:
+        return f"only {draws:,} groups of rows in the holdout; {FEWEST_GROUPS} are needed to tell how far chance goes"
     if predictions.task == "regression":
         return None if np.ptp(predictions.truth) > 0 else f"the target is the same on all {n:,} holdout rows"
     present = np.unique(predictions.truth).astype(int)
@@ -225,6 +234,13 @@ def _too_little(predictions: Predictions, gate: Gate) -> str | None:
     absent = [label for code, label in enumerate(classes) if code not in present]
     if absent:
         return f"no holdout row of class {', '.join(absent)} among {n:,}; every class is needed"
+    if by_class(metric, predictions.task):
+        for code in present:
+            inside = predictions.truth == code
+            events = int(inside.sum()) if groups is None else len(np.unique(groups[inside]))
+            if events < gate.min_events:
+                asked = f"{metric} is judged on {gate.min_events:,} of each class (gate.min_events)"
+                return f"only {events:,} holdout {what} of class {classes[code]}; {asked}: bring more rows"
     return None
 
 
@@ -248,7 +264,7 @@ def _condition(
     sentence = (
         f"{outcome}: {metric}{weighed}{against} is {found.value:{sign}.4g}"
         f" [{found.low:{sign}.4g}, {found.high:{sign}.4g}],"
-        f" must be {asked} {bound:{sign}.4g} (n = {found.n:,}, one-sided {100 * evaluation.confidence:g} %)"
+        f" must be {asked} {bound:{sign}.4g} ({found.size}, one-sided {100 * evaluation.confidence:g} %)"
     )
     return Condition(
         name=name,
@@ -259,6 +275,7 @@ def _condition(
         low=found.low,
         high=found.high,
         n=found.n,
+        effective=found.effective,
         confidence=evaluation.confidence,
         unit=unit,
         sentence=sentence,

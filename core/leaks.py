@@ -1,6 +1,6 @@
 """Find columns that hold the answer: each alone predicts the target almost perfectly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from config import Kind, Task
 from core.contract import DataContract, encode_target
 from core.metrics import Predictions, measure
-from core.table import as_kind, exact_hashes
+from core.table import as_kind, exact_hashes, row_hashes
 
 _ROWS = 10_000  # more rows change the score by less than its distance from the limit
 _LEAVES = 64  # enough to follow a copy of a number: 64 steps leave 1 / 64² of its variance
@@ -20,8 +20,10 @@ _METRIC = {"binary": "roc_auc", "multiclass": "balanced_accuracy", "regression":
 _MEASURE = {"binary": "ROC AUC", "multiclass": "balanced accuracy", "regression": "R² of ranks"}
 
 
-def find_leaks(rows: pd.DataFrame, contract: DataContract, limit: float) -> Iterator[tuple[str, str]]:
-    """Yield, with a sentence, each column that scores `limit` or more on rows it was not fitted to."""
+def find_leaks(
+    rows: pd.DataFrame, contract: DataContract, limit: float, group: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield, with a sentence, each column that scores `limit` or more on rows of other groups than it was fitted to."""
     sample = rows.sample(_ROWS, random_state=0) if len(rows) > _ROWS else rows
     target = encode_target(sample[contract.target], contract)
     smallest = len(target) if contract.task == "regression" else int(np.bincount(target.astype(int)).min())
@@ -29,7 +31,8 @@ def find_leaks(rows: pd.DataFrame, contract: DataContract, limit: float) -> Iter
         return
     if contract.task == "regression":  # ranks, so that a few huge values do not hide a copy
         target = np.unique(target, return_inverse=True)[1].astype(np.float64)
-    fold = exact_hashes(sample, list(contract.features)) % np.uint64(2) == 0  # duplicates share a fold
+    same = row_hashes(sample, group) if group else exact_hashes(sample, list(contract.features))
+    fold = same % np.uint64(2) == 0  # rows of one group share a fold, and duplicates do
     for name, kind in contract.features.items():
         score = _score_alone(as_kind(sample[name], kind), kind, target, fold, contract.task)
         if score >= limit:

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from config import Evaluation, Task, UserError, known
+from core.groups import Groups, design_effect
 from core.paged import Paged
 
 Floats = npt.NDArray[np.float64]
@@ -59,6 +60,8 @@ class Predictions:
     labels: tuple[str, ...] = ()
     costs: tuple[float, float] = (1.0, 1.0)
     """Of one false positive and one false negative."""
+    groups: Groups | None = None
+    """(n,): rows of one group depend on one another and are drawn together; None where each stands alone."""
 
     @property
     def cut(self) -> float:
@@ -74,7 +77,8 @@ class Predictions:
 
     def take(self, mask: npt.NDArray[Any]) -> "Predictions":
         """Return the rows of a mask or an index."""
-        return replace(self, truth=self.truth[mask], scores=self.scores[mask])
+        groups = None if self.groups is None else np.unique(self.groups[mask], return_inverse=True)[1]
+        return replace(self, truth=self.truth[mask], scores=self.scores[mask], groups=groups)
 
 
 class Estimate(BaseModel):
@@ -88,6 +92,13 @@ class Estimate(BaseModel):
     high: float
     n: int
     confidence: float
+    effective: float | None = None
+    """Independent rows that the n rows are worth; None where each stands alone."""
+
+    @property
+    def size(self) -> str:
+        """Say how many rows it is of, and what they are worth."""
+        return f"n = {self.n:,}" + ("" if self.effective is None else f", worth {self.effective:,.0f} independent rows")
 
 
 class Scorecard(Paged):
@@ -173,6 +184,12 @@ def greater_is_better(name: str) -> bool:
     return next(table[name].greater_is_better for table in METRICS.values() if name in table)
 
 
+def by_class(name: str, task: Task) -> bool:
+    """Say whether a metric looks at each class by itself, or at ranks, so that the rarest class decides its spread."""
+    metric = METRICS[task][name]
+    return metric.by_class or isinstance(metric, RankMetric)
+
+
 def unit(name: str, predictions: Predictions) -> str:
     """Say what a metric is counted in; nothing where it is a share or a score of its own."""
     if name == "cost":
@@ -205,19 +222,18 @@ def estimate(predictions: Predictions, names: Iterable[str], evaluation: Evaluat
     """Return the metrics with their two-sided intervals, all from the same resamples."""
     names = tuple(names)
     wrong = _wrongness(predictions)
+    effect = design_effect(wrong, predictions.groups)
     worst, best = _worst_rows(predictions, wrong), _worst_rows(predictions, -wrong)
     pessimist, optimist = _extend(predictions, worst, False), _extend(predictions, best, True)
     ends = {}
     for name in names:
         low, high = (pessimist, optimist) if greater_is_better(name) else (optimist, pessimist)
-        if smooth := _smooth_ends(name, [(1.0, low)], [(1.0, high)], evaluation):
+        if smooth := _smooth_ends(name, [(1.0, low)], [(1.0, high)], effect, evaluation):
             ends[name] = smooth
     uneven = [name for name in names if name not in ends]
-    for name, (low, high) in zip(uneven, _resample(uneven, (pessimist, optimist), evaluation), strict=True):
+    for name, (low, high) in zip(uneven, _resample(uneven, (pessimist, optimist), effect, evaluation), strict=True):
         ends[name] = _quantiles(*((low, high) if greater_is_better(name) else (high, low)), evaluation)
-    return {
-        name: _interval(measure(name, predictions), ends[name], len(predictions.truth), evaluation) for name in names
-    }
+    return {name: _interval(measure(name, predictions), ends[name], predictions, effect, evaluation) for name in names}
 
 
 def estimate_difference(
@@ -225,6 +241,7 @@ def estimate_difference(
 ) -> Estimate:
     """Return how much better the challenger is on the same rows, whatever the metric's direction."""
     lead = _wrongness(challenger) - _wrongness(champion)
+    effect = design_effect(lead, challenger.groups)
     worst, best = _worst_rows(challenger, lead), _worst_rows(challenger, -lead)
     fixed = bool(np.all(champion.scores == champion.scores[:1]))  # a constant says the same of any row
     cases = (
@@ -235,12 +252,12 @@ def estimate_difference(
     )
     sign = 1.0 if greater_is_better(metric) else -1.0
     low, high = ([(sign, one), (-sign, other)] for one, other in (cases[:2], cases[2:]))
-    ends = _smooth_ends(metric, low, high, evaluation)
+    ends = _smooth_ends(metric, low, high, effect, evaluation)
     if ends is None:
-        drawn = sign * _resample((metric,), cases, evaluation)[0]
+        drawn = sign * _resample((metric,), cases, effect, evaluation)[0]
         ends = _quantiles(drawn[0] - drawn[1], drawn[2] - drawn[3], evaluation)
     value = sign * (measure(metric, challenger) - measure(metric, champion))
-    return _interval(value, ends, len(challenger.truth), evaluation)
+    return _interval(value, ends, challenger, effect, evaluation)
 
 
 def constant_predictions(predictions: Predictions, prior: Sequence[float]) -> Predictions:
@@ -256,19 +273,27 @@ def constant_predictions(predictions: Predictions, prior: Sequence[float]) -> Pr
     return replace(predictions, scores=np.full(n, float(prior[-1])), threshold=cut)
 
 
-def _resample(names: Sequence[str], cases: Sequence[Predictions], evaluation: Evaluation) -> Floats:
-    """Return resampled metrics, (metrics, cases, B); each case ends with its rows not seen yet."""
+def _resample(names: Sequence[str], cases: Sequence[Predictions], effect: float, evaluation: Evaluation) -> Floats:
+    """Return resampled metrics, (metrics, cases, B); each case ends with its rows not seen yet.
+
+    Rows of one group share a weight; a row not seen yet counts as much as `effect` rows, as one independent row does.
+    """
     rng = np.random.default_rng(evaluation.seed)
     table, total, unseen = METRICS[cases[0].task], len(cases[0].truth), len(_strata(cases[0]))
+    groups = cases[0].groups
+    units = total if groups is None else int(groups.max()) + 1 + unseen
+    if groups is not None:
+        groups = np.append(groups, np.arange(units - unseen, units))
     drawn = np.empty((len(names), len(cases), evaluation.resamples))
     step = max(1, CHUNK // total)
     for start in range(0, evaluation.resamples, step):
         part = slice(start, min(start + step, evaluation.resamples))
-        weights = rng.standard_exponential((part.stop - start, total))
+        weights = rng.standard_exponential((part.stop - start, units))
+        weights = weights if groups is None else weights[:, groups]
         seed = rng.integers(2**63)  # one for all metrics: no bound depends on which others were asked for
         for i, name in enumerate(names):
             shape = table[name].unseen / (1 if table[name].by_class else unseen)
-            weights[:, -unseen:] = np.random.default_rng(seed).gamma(shape, size=(len(weights), unseen))
+            weights[:, -unseen:] = effect * np.random.default_rng(seed).gamma(shape, size=(len(weights), unseen))
             for j, case in enumerate(cases):
                 drawn[i, j, part] = table[name].values(case, weights)
     return drawn
@@ -278,27 +303,35 @@ def _smooth_ends(
     name: str,
     low: Sequence[tuple[float, Predictions]],
     high: Sequence[tuple[float, Predictions]],
+    effect: float,
     evaluation: Evaluation,
 ) -> tuple[float, float] | None:
     """Return the outer quantiles of a metric, summed over signed cases, without drawing; None where few rows decide."""
     if len(low[0][1].truth) < LARGE:
         return None
     tail = (1 - evaluation.confidence) / 2
-    lowest, highest = _smooth_quantile(name, low, tail), _smooth_quantile(name, high, 1 - tail)
+    lowest, highest = (_smooth_quantile(name, *side) for side in ((low, effect, tail), (high, effect, 1 - tail)))
     return None if lowest is None or highest is None else (lowest, highest)
 
 
-def _smooth_quantile(name: str, cases: Sequence[tuple[float, Predictions]], share: float) -> float | None:
+def _smooth_quantile(
+    name: str, cases: Sequence[tuple[float, Predictions]], effect: float, share: float
+) -> float | None:
     """Return where this share of the draws lies: their mean, spread and skewness follow from the slopes."""
     metric, unseen = METRICS[cases[0][1].task][name], len(_strata(cases[0][1]))
+    shape = metric.unseen / (1 if metric.by_class else unseen)
     weights = np.ones(len(cases[0][1].truth))
-    weights[-unseen:] = metric.unseen / (1 if metric.by_class else unseen)
+    weights[-unseen:] = shape * effect
     derived = [(sign, metric.slopes(case, weights)) for sign, case in cases]
     slopes = np.sum([sign * slope for sign, (_, slope) in derived], axis=0)
-    variance = float(weights @ slopes**2)  # that of a gamma weight is its mean, of which its third moment is twice
+    groups = cases[0][1].groups
+    seen = slopes[:-unseen] if groups is None else np.bincount(groups, slopes[:-unseen])
+    moves = np.append(seen, slopes[-unseen:] * effect)
+    weights = np.append(np.ones(len(seen)), np.full(unseen, shape))
+    variance = float(weights @ moves**2)  # that of a gamma weight is its mean, of which its third moment is twice
     if not variance > 0:
         return None
-    skew = 2 * float(weights @ slopes**3) / variance**1.5
+    skew = 2 * float(weights @ moves**3) / variance**1.5
     if abs(skew) > _SKEW:
         return None
     z = NormalDist().inv_cdf(share)
@@ -312,13 +345,17 @@ def _quantiles(low: Floats, high: Floats, evaluation: Evaluation) -> tuple[float
     return float(np.quantile(low, tail)), float(np.quantile(high, 1 - tail))
 
 
-def _interval(value: float, ends: tuple[float, float], n: int, evaluation: Evaluation) -> Estimate:
+def _interval(
+    value: float, ends: tuple[float, float], predictions: Predictions, effect: float, evaluation: Evaluation
+) -> Estimate:
+    n = len(predictions.truth)
     return Estimate(
         value=value,
         low=float(np.minimum(ends[0], value)),
         high=float(np.maximum(ends[1], value)),
         n=n,
         confidence=evaluation.confidence,
+        effective=None if predictions.groups is None else n / effect,
     )
 
 

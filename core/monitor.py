@@ -421,4 +421,4 @@ def _scores(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
 
 def _predictions(rows: pd.DataFrame, bundle: Bundle) -> Predictions:
     """Return what was answered beside the labels that came."""
-    return bundle.card.beside(rows[TRUTH].rename(bundle.card.contract.target), _scores(rows, bundle))
+    return bundle.card.beside(rows, rows[TRUTH].rename(bundle.card.contract.target), _scores(rows, bundle))

@@ -114,7 +114,7 @@ def settle_table(
             if (values := gathered.finish()) is not None:
                 settled[name] = Settled(values.set_axis(rows.index), gathered.format)
                 continue
-        settled[name] = settle(column, known.get(name), numbers, is_id=name in data.id)
+        settled[name] = settle(column, known.get(name), numbers, is_id=name in data.keys)
     table = pd.DataFrame({name: found.values for name, found in settled.items()}, copy=False)
     return table, Reading(
         formats={name: found.format for name, found in settled.items() if found.format is not None},
@@ -124,7 +124,7 @@ def settle_table(
 
 
 def _role(name: str, data: Data) -> Literal["id", "target"] | None:
-    return "id" if name in data.id else "target" if name == data.target else None
+    return "id" if name in data.keys else "target" if name == data.target else None
 
 
 def numbers_of(data: Data, name: str) -> Numbers:

@@ -207,7 +207,9 @@ def _check_columns(data: Data, columns: Sequence[str], name: str, labelled: bool
     if twice:
         raise UserError(f"{name} has column '{min(twice)}' more than once; give each column its own name")
     times = [data.time] if data.time else []
-    named = {"id": data.id, "time": times} | ({"drop": data.drop, "kinds": data.kinds} if labelled else {})
+    named = {"id": data.id, "time": times}
+    if labelled:
+        named |= {"group": data.group, "drop": data.drop, "kinds": (*data.kinds,)}
     wanted = [
         *([(data.target, "")] if labelled else []),
         *((column, f" (data.{key})") for key in named for column in named[key]),

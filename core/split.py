@@ -29,7 +29,7 @@ class SplitRule(Section):
     version: Literal[1, 2] = 1
     """How days are hashed: 1, as the first release did, where day and month have their order."""
     identity: tuple[str, ...]
-    """Columns whose values identify a row: `data.id`, else all but the target and the dropped ones."""
+    """Columns whose values decide a row's side: `data.group`, `data.id`, or all but the target and the dropped ones."""
     holdout: Share
     seed: int
     time: str | None = None
@@ -68,11 +68,11 @@ def resolve(rows: pd.DataFrame, data: Data, split: Split, reading: Reading | Non
     """
     reading = reading or Reading()
     others = {data.target, *data.drop, *reading.new}
-    identity = data.id or reading.identity or tuple(name for name in rows.columns if name not in others)
+    identity = data.group or data.id or reading.identity or tuple(name for name in rows.columns if name not in others)
     if not identity:
         raise UserError(f"a row needs a column besides the target '{data.target}' to be split by; add one")
     for name in identity:
-        column(rows, name, "data.id")
+        column(rows, name, "data.group" if data.group else "data.id")
     rule = SplitRule(version=2, identity=identity, holdout=split.holdout, seed=split.seed)
     if split.by == "hash":
         return rule

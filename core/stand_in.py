@@ -66,7 +66,7 @@ class StandIn:
             raise ValueError("a model without a card has no predictions")
         said = self.scores.set_index(ROW).loc[_hashes(self.card, rows)].to_numpy(np.float64)
         scores = said if self.card.contract.task == "multiclass" else said[:, 0]
-        return self.card.beside(rows[self.card.contract.target], scores)
+        return self.card.beside(rows, rows[self.card.contract.target], scores)
 
 
 def _hashes(card: Card, rows: pd.DataFrame) -> npt.NDArray[np.uint64]:

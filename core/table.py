@@ -158,11 +158,12 @@ def infer_kinds(
     """
     if twice := rows.columns[rows.columns.duplicated()].tolist():
         raise UserError(f"column '{twice[0]}' stands twice in the table; give each column its own name")
-    for key, named in (("id", data.id), ("time", [data.time]), ("drop", data.drop), ("kinds", data.kinds)):
-        for name in named:
+    named = {"id": data.id, "group": data.group, "time": [data.time], "drop": data.drop, "kinds": data.kinds}
+    for key, names in named.items():
+        for name in names:
             if name is not None:
                 column(rows, name, f"data.{key}")
-    others = {data.target, data.time, *data.id, *data.drop}
+    others = {data.target, data.time, *data.keys, *data.drop}
     typed = {name: kind for name, kind in (settled or {}).items() if kind not in ("categorical", "text")}
     return {
         name: data.kinds.get(name) or typed.get(name) or infer_kind(rows[name], max_categories)

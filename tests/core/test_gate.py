@@ -33,10 +33,13 @@ HARD = [
     Case("rmse", 0.5, 60, freedom=5),
     Case("mae", 0.3, 60, freedom=5),
     Case("r2", 0.8, 60, freedom=5),
+    Case("accuracy", 0.85, 600, size=10, common=0.5, labels="group"),
+    Case("roc_auc", 0.85, 600, size=10, common=0.5, labels="group"),
+    Case("brier", 0.15, 900, serial=0.9),
 ]
 
 
-@pytest.mark.parametrize("case", HARD, ids=lambda case: f"{case.task}-{case.metric}-{case.n}")
+@pytest.mark.parametrize("case", HARD, ids=lambda case: f"{case.task}-{case.metric}-{case.n}-{case.size}")
 def test_a_challenger_worse_than_the_margin_is_rarely_promoted_and_a_better_one_mostly(case):
     gate, rng, runs = Gate(), np.random.default_rng(7), 100
     wrong = judgements(case, -gate.margin, runs, rng, gate, QUICK)
