@@ -132,6 +132,17 @@ CASES = (
     Case("r2", 0.8, 60, freedom=5),
     Case("r2", 0.6, 170),
     Case("r2", 0.6, 500, freedom=5),
+    Case("roc_auc", 0.85, 1000, shares=(0.98, 0.02)),
+    Case("roc_auc", 0.85, 1000, size=10, common=0.5),
+    Case("roc_auc", 0.85, 1000, size=10, common=0.5, labels="group"),
+    Case("roc_auc", 0.85, 2500, size=50, common=0.5, labels="group"),
+    Case("roc_auc", 0.85, 1000, serial=0.9),
+    Case("accuracy", 0.85, 1000, size=10, common=0.5),
+    Case("accuracy", 0.85, 1000, size=10, common=0.5, labels="group"),
+    Case("accuracy", 0.85, 2500, size=50, common=0.5, labels="group"),
+    Case("accuracy", 0.85, 1000, serial=0.9),
+    Case("brier", 0.10, 2500, size=50, common=0.5, labels="group"),
+    Case("mae", 0.5, 1000, size=10, common=0.5),
 )
 
 LARGE_CASES = (
@@ -293,7 +304,9 @@ def _line(case: Case, runs: int) -> str:
     wrong = judgements(case, -gate.margin, runs, rng, gate, evaluation)
     right = judgements(case, lead, runs // 2, rng, gate, evaluation)
     sure = binomtest(wrong.promoted, runs).proportion_ci(0.95, "wilson")
-    note = f"r={case.correlation}" + (f" t{case.freedom:g}" if case.freedom else "")
+    note = f"r={case.correlation}" + (f" {case.labels}s×{case.size}" if case.size > 1 else "")
+    note += f" AR({case.serial:g})" if case.serial else ""
+    note += f" t{case.freedom:g}" if case.freedom else ""
     if case.shares != EVEN:
         note += f" {'/'.join(f'{100 * share:g}' for share in case.shares)}"
     return (

@@ -26,6 +26,7 @@ from core.metrics import (
     estimate_difference,
     greater_is_better,
     unit,
+    unseen_share,
 )
 from core.paged import Paged
 from core.stand_in import StandIn
@@ -150,6 +151,10 @@ def judge(
         conditions.append(condition("not_worse_than_champion", metric, f" against {rival}", lead, -gate.margin, True))
 
     outcomes = {c.outcome for c in conditions}
+    compared = conditions[-1]
+    if share := unseen_share(metric, compared.effective or n, task):
+        worse = f"up to {share:.1%} of all rows may be worse than any of these"
+        notes = (*notes, f"{metric} has no upper bound: {worse}, and of them nothing is promised")
     decision: Decision = "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
     # The champion comes last above and first here: among equals it is what people ask for.
     failed, open_, passed = (
@@ -194,7 +199,7 @@ def judge_models(
             notes = (f"{lost} and no prediction of these rows is on record: judged like a first model",)
         elif n < gate.min_rows:
             few = f"{lost} and its predictions are on record for {n:,} of these {len(holdout_rows):,} rows only"
-            fix = f"bring back what it lacks, or have them compared on those: gate.min_rows: {n}"
+            fix = f"bring back what it lacks, or have them compared on those: gate.min_events: 1, gate.min_rows: {n}"
             return Verdict(decision="hold", reasons=(f"{few}; {fix}",), champion_version=champion_version, rows=n)
     same = champion is not None and champion.card is not None and champion.card.fingerprint == challenger.fingerprint
     return judge(

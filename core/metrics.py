@@ -20,6 +20,7 @@ the width on 2,500 rows already; `python -m benchmarks.gate --large` measures mi
 draws are skewed by more than 0.1, as under some 400 errors) the rows are resampled as in a small one.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
+from scipy.stats import norm, t
 
 from config import Evaluation, Task, UserError, known
 from core.groups import Groups, design_effect
@@ -118,6 +120,8 @@ class Metric:
     """Rows in total, or in each class where `by_class`. One is exact for shares; where it is more,
     benchmarks/gate.py showed that one errs too often."""
     by_class: bool = False
+    bounded: bool = True
+    """Whether one row can make it only so much worse."""
 
     def values(self, predictions: Predictions, weights: Floats) -> Floats:
         """Return the metric under each row of weights, (B, n) to (B,)."""
@@ -184,6 +188,14 @@ def greater_is_better(name: str) -> bool:
     return next(table[name].greater_is_better for table in METRICS.values() if name in table)
 
 
+def unseen_share(name: str, n: float, task: Task) -> float | None:
+    """Return how large a share of all rows may be worse than any of n, at 95 %; None for a metric that is bounded.
+
+    Of an unbounded metric no rows bound what such rows add (Bahadur & Savage 1956). The share is the rule of three.
+    """
+    return None if METRICS[task][name].bounded else min(3 / n, 1.0)
+
+
 def by_class(name: str, task: Task) -> bool:
     """Say whether a metric looks at each class by itself, or at ranks, so that the rarest class decides its spread."""
     metric = METRICS[task][name]
@@ -232,7 +244,8 @@ def estimate(predictions: Predictions, names: Iterable[str], evaluation: Evaluat
             ends[name] = smooth
     uneven = [name for name in names if name not in ends]
     for name, (low, high) in zip(uneven, _resample(uneven, (pessimist, optimist), effect, evaluation), strict=True):
-        ends[name] = _quantiles(*((low, high) if greater_is_better(name) else (high, low)), evaluation)
+        tail = _tail(name, predictions, evaluation)
+        ends[name] = _quantiles(*((low, high) if greater_is_better(name) else (high, low)), tail)
     return {name: _interval(measure(name, predictions), ends[name], predictions, effect, evaluation) for name in names}
 
 
@@ -255,7 +268,7 @@ def estimate_difference(
     ends = _smooth_ends(metric, low, high, effect, evaluation)
     if ends is None:
         drawn = sign * _resample((metric,), cases, effect, evaluation)[0]
-        ends = _quantiles(drawn[0] - drawn[1], drawn[2] - drawn[3], evaluation)
+        ends = _quantiles(drawn[0] - drawn[1], drawn[2] - drawn[3], _tail(metric, challenger, evaluation))
     value = sign * (measure(metric, challenger) - measure(metric, champion))
     return _interval(value, ends, challenger, effect, evaluation)
 
@@ -339,9 +352,25 @@ def _smooth_quantile(
     return float(value + np.sqrt(variance) * (z + skew * (z * z - 1) / 6))
 
 
-def _quantiles(low: Floats, high: Floats, evaluation: Evaluation) -> tuple[float, float]:
-    """Return the outer quantiles of the pessimistic and the optimistic draws."""
+def _tail(name: str, predictions: Predictions, evaluation: Evaluation) -> float:
+    """Return the share of draws beyond each end: fewer where ranks of few rows decide, as Student's t has it.
+
+    The expanded percentiles of Hesterberg (2015, Amer. Statist. 69:371), by the rows or groups of the rarest class.
+    """
     tail = (1 - evaluation.confidence) / 2
+    if not isinstance(METRICS[predictions.task][name], RankMetric):
+        return tail
+    fewest = min(
+        len(rows) if predictions.groups is None else len(np.unique(predictions.groups[rows]))
+        for rows in _strata(predictions)
+    )
+    if fewest < 2:
+        return tail
+    return float(norm.cdf(t.ppf(tail, fewest - 1) * math.sqrt(fewest / (fewest - 1))))
+
+
+def _quantiles(low: Floats, high: Floats, tail: float) -> tuple[float, float]:
+    """Return the outer quantiles of the pessimistic and the optimistic draws."""
     return float(np.quantile(low, tail)), float(np.quantile(high, 1 - tail))
 
 
@@ -574,7 +603,7 @@ METRICS: dict[Task, dict[str, Metric]] = {
     "binary": {
         "roc_auc": RankMetric(compute=_roc_auc, unseen=1.25, by_class=True, derive=_roc_auc_slopes),
         "average_precision": RankMetric(compute=_average_precision, derive=_average_precision_slopes),
-        "log_loss": Metric(_log_loss, greater_is_better=False),
+        "log_loss": Metric(_log_loss, greater_is_better=False, bounded=False),
         "brier": Metric(_brier, greater_is_better=False, unseen=1.5),
         "accuracy": Metric(_accuracy),
         "balanced_accuracy": Metric(_balanced_accuracy, by_class=True),
@@ -587,12 +616,12 @@ METRICS: dict[Task, dict[str, Metric]] = {
         "accuracy": Metric(_accuracy),
         "balanced_accuracy": Metric(_balanced_accuracy, by_class=True),
         "macro_f1": Metric(_macro_f1, by_class=True),
-        "log_loss": Metric(_log_loss, greater_is_better=False),
+        "log_loss": Metric(_log_loss, greater_is_better=False, bounded=False),
         "roc_auc_ovr": RankMetric(compute=_roc_auc_ovr, unseen=1.25, by_class=True, derive=_roc_auc_ovr_slopes),
     },
     "regression": {
-        "r2": Metric(_r2, unseen=1.5),
-        "rmse": Metric(_rmse, greater_is_better=False, unseen=1.5),
-        "mae": Metric(_mae, greater_is_better=False),
+        "r2": Metric(_r2, unseen=1.5, bounded=False),
+        "rmse": Metric(_rmse, greater_is_better=False, unseen=1.5, bounded=False),
+        "mae": Metric(_mae, greater_is_better=False, bounded=False),
     },
 }

@@ -105,6 +105,9 @@ def test_too_few_groups_or_events_carry_no_judgement() -> None:
         "only 20 groups of rows in the holdout; 30 are needed"
         in judge(half, None, (0.5, 0.5), Gate(), QUICK).reasons[0]
     )
+    loss, bounded = (judge(few, None, (0.99, 0.01), Gate(metric=name), QUICK) for name in ("log_loss", "accuracy"))
+    assert "log_loss has no upper bound: up to 0.3% of all rows may be worse" in " ".join(loss.reasons)
+    assert "no upper bound" not in " ".join(bounded.reasons)
     forty = judge(replace(half, groups=np.arange(1000) // 25), None, (0.5, 0.5), Gate(), QUICK)
     assert "worth" in forty.reasons[0]
     assert forty.conditions[0].effective is not None

@@ -62,7 +62,7 @@ def test_too_few_common_rows_hold_and_the_advice_has_them_compared():
     assert f"on record for 20 of these {len(holdout)} rows only" in reason
     advised = int(reason.rpartition("gate.min_rows: ")[2])
     other, _ = trained(mixed(), recipe(params={"min_samples_leaf": 5}))
-    compared = judge_models(other, record, 4, holdout, Gate(min_rows=advised), QUICK)
+    compared = judge_models(other, record, 4, holdout, Gate(min_rows=advised, min_events=1), QUICK)
     assert compared.rows == 20
     assert "not_worse_than_champion" in {condition.name for condition in compared.conditions}
 
