@@ -223,10 +223,10 @@ class Schema:
     def _fields(self, card: Card) -> list[Field]:
         contract, options = card.contract, card.recipe.data.options
         others = {other.name: other for other in contract.others}
-        slack = card.recipe.contract.range_slack
+        slack, keys = card.recipe.contract.range_slack, ("id", "group")
         return [
             *(feature(column, self.serving, slack, options) for column in contract.columns),
-            *(companion(name, others.get(name), name in contract.id, options) for name in self.extras),
+            *(companion(name, others.get(name), contract.left_out[name] in keys, options) for name in self.extras),
         ]
 
     def _types(self) -> list[Any]:

@@ -188,6 +188,27 @@ def test_fraud_stream_is_judged_on_its_latest_rows(cli: Cli) -> None:
     assert output("registration").decision == "promote"
 
 
+def test_rows_of_one_customer_stay_together_and_count_as_what_they_are_worth(cli: Cli, tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    customer = np.arange(2400) // 12
+    left = random.integers(0, 2, 200)[customer]
+    spend = left + 0.8 * random.standard_normal(200)[customer] + 0.3 * random.standard_normal(2400)
+    table = pd.DataFrame({"customer": customer, "order": np.arange(2400), "spend": spend, "left": left})
+    table.to_csv(tmp_path / "orders.csv", index=False)
+    config, named = tmp_path / "orders.yaml", "id: [order], group: [customer]"
+    config.write_text(f"name: orders\ndata: {{source: '{tmp_path / 'orders.csv'}', target: left, {named}}}\n")
+    result = cli("--pipeline", "training", "--config", str(config), *QUICK)
+    assert result.code == 0, result.err
+    contract, sides = output("contract"), [output(f"{side}_rows")["customer"] for side in ("train", "holdout")]
+    assert set(contract.features) == {"spend"}
+    assert contract.left_out == {"customer": "group", "order": "id"}
+    assert not {*sides[0]} & {*sides[1]}
+    estimate = output("scorecard").estimates["roc_auc"]
+    assert estimate.effective == pytest.approx(sides[1].nunique(), rel=0.5)
+    assert f"n = {len(sides[1])}, worth" in " ".join(output("verdict").reasons)
+    assert "independent rows" in (run.LOCAL / "reports/orders/evaluation.html").read_text()
+
+
 def awkward_table(path: Path, rows: int = 600) -> None:
     """Write a CSV as people have them: spaces and unicode in names, mixed types, gaps, dates, free text."""
     random = np.random.default_rng(5)
