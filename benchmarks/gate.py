@@ -8,6 +8,7 @@ constant, that condition decides. The naive rule promotes when the measured diff
 
 `--large` is about holdouts whose intervals are computed from slopes instead of resamples: how often each one-sided
 bound of a difference misses the true one, which is 0, and how wide the interval is beside the resampled one.
+`--intervals` counts how often two-sided 95 % intervals of one model hold, also where they are known not to.
 """
 
 import argparse
@@ -34,7 +35,17 @@ from scipy.stats.qmc import Sobol
 from config import Data, Evaluation, Gate, Task
 from core.gate import judge
 from core.groups import groups_of
-from core.metrics import LARGE, METRICS, Floats, Predictions, estimate_difference, evaluate, greater_is_better, measure
+from core.metrics import (
+    LARGE,
+    METRICS,
+    Floats,
+    Predictions,
+    estimate,
+    estimate_difference,
+    evaluate,
+    greater_is_better,
+    measure,
+)
 
 EVEN, FEW, RARE = (0.5, 0.5), (0.85, 0.15), (0.98, 0.02)
 THREE, SKEWED = (0.3, 0.3, 0.4), (0.1, 0.3, 0.6)
@@ -163,6 +174,15 @@ LARGE_CASES = (
     Case("rmse", 0.5, LARGE),
     Case("mae", 0.5, LARGE, freedom=5),
     Case("r2", 0.6, LARGE),
+)
+INTERVALS = (
+    *(Case("roc_auc", 0.85, 1000, shares=(1 - share, share)) for share in (0.005, 0.01, 0.02)),
+    Case("roc_auc", 0.85, 2000, size=10, common=0.5, labels="group"),
+    Case("roc_auc", 0.85, 2000, size=50, common=0.5, labels="group"),
+    Case("accuracy", 0.85, 2000, size=10, common=0.5, labels="group"),
+    Case("accuracy", 0.85, 2000, size=50, common=0.5, labels="group"),
+    *(Case("rmse", 0.5, n, freedom=freedom) for freedom in (None, 5, 3, 2.5) for n in (60, 500)),
+    *(Case("mae", 0.5, 500, freedom=freedom) for freedom in (None, 3)),
 )
 _WIDTHS = 4  # draws whose interval is resampled too
 
@@ -304,16 +324,21 @@ def _line(case: Case, runs: int) -> str:
     wrong = judgements(case, -gate.margin, runs, rng, gate, evaluation)
     right = judgements(case, lead, runs // 2, rng, gate, evaluation)
     sure = binomtest(wrong.promoted, runs).proportion_ci(0.95, "wilson")
+    return (
+        f"{case.metric + f' {case.level:g}':23} {_note(case):24} {case.n:5} {wrong.promoted / runs:7.1%}"
+        f" [{sure.low:5.1%}, {sure.high:5.1%}] {wrong.naive / runs:6.1%} {lead:9.3f}"
+        f" {right.promoted / (runs // 2):8.1%} {right.not_worse / (runs // 2):9.1%}  {runs}"
+    )
+
+
+def _note(case: Case) -> str:
+    """Say what else a case is like."""
     note = f"r={case.correlation}" + (f" {case.labels}s×{case.size}" if case.size > 1 else "")
     note += f" AR({case.serial:g})" if case.serial else ""
     note += f" t{case.freedom:g}" if case.freedom else ""
     if case.shares != EVEN:
         note += f" {'/'.join(f'{100 * share:g}' for share in case.shares)}"
-    return (
-        f"{case.metric + f' {case.level:g}':23} {note:15} {case.n:5} {wrong.promoted / runs:7.1%}"
-        f" [{sure.low:5.1%}, {sure.high:5.1%}] {wrong.naive / runs:6.1%} {lead:9.3f}"
-        f" {right.promoted / (runs // 2):8.1%} {right.not_worse / (runs // 2):9.1%}  {runs}"
-    )
+    return note
 
 
 def _large_line(case: Case, runs: int) -> str:
@@ -335,21 +360,34 @@ def _large_line(case: Case, runs: int) -> str:
     )
 
 
+def _interval_line(case: Case, runs: int) -> str:
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(runs):
+        (found,) = estimate(draw(case, 0.0, rng)[0], [case.metric], Evaluation()).values()
+        held += found.low <= case.level <= found.high
+    return f"{case.metric + f' {case.level:g}':16} {_note(case):24} {case.n:6} {held / runs:7.1%}  {runs}"
+
+
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=500, help="draws for a case of up to 250 rows; fewer for more")
     parser.add_argument("--metric", help="only the cases of this metric")
     parser.add_argument("--large", action="store_true", help="bounds on holdouts that are not resampled")
+    parser.add_argument("--intervals", action="store_true", help="how often two-sided intervals hold")
     given = parser.parse_args()
-    cases = [c for c in (LARGE_CASES if given.large else CASES) if given.metric in (None, c.metric)]
-    if given.large:
+    listed = INTERVALS if given.intervals else LARGE_CASES if given.large else CASES
+    cases = [case for case in listed if given.metric in (None, case.metric)]
+    line = _interval_line if given.intervals else _large_line if given.large else _line
+    if given.intervals:
+        print(f"{'':48} {'hold':>7}  draws")
+    elif given.large:
         print(f"{'':46} {'too high':>7} {'too low':>7} {'width':>8}  draws")
     else:
-        print(f"{'':45} {'at -margin':22} {'naive':>6} {'at +3 SE':>9} {'promoted':>8} {'not worse':>9}  draws")
+        print(f"{'':54} {'at -margin':22} {'naive':>6} {'at +3 SE':>9} {'promoted':>8} {'not worse':>9}  draws")
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for line in pool.map(_large_line if given.large else _line, cases, [given.runs] * len(cases)):
-            print(line, flush=True)
+        for found in pool.map(line, cases, [given.runs] * len(cases)):
+            print(found, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from core.metrics import (
     default_metric,
     estimate,
     estimate_difference,
+    events,
     greater_is_better,
     unit,
     unseen_share,
@@ -240,12 +241,10 @@ def _too_little(predictions: Predictions, metric: str, gate: Gate) -> str | None
     if absent:
         return f"no holdout row of class {', '.join(absent)} among {n:,}; every class is needed"
     if by_class(metric, predictions.task):
-        for code in present:
-            inside = predictions.truth == code
-            events = int(inside.sum()) if groups is None else len(np.unique(groups[inside]))
-            if events < gate.min_events:
+        for code, count in events(predictions).items():
+            if count < gate.min_events:
                 asked = f"{metric} is judged on {gate.min_events:,} of each class (gate.min_events)"
-                return f"only {events:,} holdout {what} of class {classes[code]}; {asked}: bring more rows"
+                return f"only {count:,} holdout {what} of class {classes[code]}; {asked}: bring more rows"
     return None
 
 

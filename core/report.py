@@ -17,7 +17,7 @@ from core.checks import ContractReport
 from core.contract import Column, DataContract
 from core.features import sources
 from core.gate import Condition, Verdict
-from core.metrics import Estimate, Predictions, constant_predictions, default_metric, measure, unit
+from core.metrics import Estimate, Predictions, constant_predictions, default_metric, measure, narrow, unit
 
 IMPORTANCE_ROWS, IMPORTANCE_REPEATS = 2000, 5
 IMPORTANCE_COLUMNS = 50
@@ -43,6 +43,7 @@ def evaluation_page(
         estimates=estimates,
         constant={name: measure(name, constant) for name in estimates},
         units={name: unit(name, predictions) for name in estimates},
+        narrow=narrow(predictions),
         plots=draw_plots(predictions),
         importance=column_importance(bundle, rows, predictions),
         importance_metric=default_metric(predictions.task),
