@@ -25,6 +25,8 @@ from core.metrics import Estimate, Scorecard
 from core.stand_in import StandIn
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+JUDGED, LOOK = "judgement", "look"
+"""Metadata of a version: what the gate said, whatever was decided then, and which look at the holdout it was."""
 MIRRORED = "mirrored"
 """Metadata of a version that MLflow was given, or cannot be, since its files are gone."""
 
@@ -51,6 +53,17 @@ class Promotion(BaseModel):
     """Name of the ZenML run that promoted it."""
 
 
+class Earlier(BaseModel):
+    """What the models before leave to the next judgement."""
+
+    model_config = ConfigDict(frozen=True)
+
+    looks: tuple[int, ...] = ()
+    """Versions that were judged and did not pass: each had its look at the holdout."""
+    best: int | None = None
+    """The champion of before that the current one was promoted behind, within the margin; None if it was ahead."""
+
+
 @dataclass(frozen=True)
 class Version:
     """What is on record of one version."""
@@ -60,6 +73,10 @@ class Version:
     user: str
     decision: str
     """promote, hold or reject, as it was decided in the end; nothing where its run stopped before."""
+    passed: bool
+    """By the gate, whether it was then promoted or not."""
+    look: float | None
+    """Which look at its holdout rows it was, as `core.level` counts them."""
     estimates: Mapping[str, Estimate]
     card: Card | None
 
@@ -97,12 +114,15 @@ def versions(name: str) -> list[Version]:
         if card is None and (model := stored.get_artifact("model")) is not None:
             card = _content(model)
         estimates = scorecard and _content(scorecard)
+        look = stored.run_metadata.get(LOOK)
         found.append(
             Version(
                 number=stored.number,
                 time=stored.created,
                 user=stored.user.name if stored.user else "",
                 decision=str(stored.run_metadata.get("verdict", "")),
+                passed=_passed(stored),
+                look=None if look is None else float(str(look)),
                 estimates=estimates.estimates if estimates else {},
                 card=card.card if card else None,
             )
@@ -217,6 +237,49 @@ def as_rival(champion: Bundle | StandIn, version: int, contract: DataContract) -
             "from are gone; bring their files back, or train under another name"
         )
     return Remembering(champion.card, champion.model_file, rows[[name for name in rows if name in same]])
+
+
+def earlier(name: str) -> Earlier:
+    """Return which versions looked at the holdout and did not pass, and which champion of before did better."""
+    from zenml.client import Client
+
+    entry = champion(name)
+    if name not in _model_names():
+        return Earlier()
+    stored = Client().list_model_versions(model=name, sort_by="asc:number", size=1000, hydrate=True).items
+    promoted = {entry.version for entry in history(name)}
+    looks = [v.number for v in stored if "fingerprint" in v.run_metadata and not (_passed(v) or v.number in promoted)]
+    return Earlier(looks=tuple(looks), best=None if entry is None else _ahead(name, entry.version))
+
+
+def looks(name: str, found: Earlier, fingerprint: str) -> list[StandIn]:
+    """Return the records of those that looked at the holdout before this model, which may be registered already."""
+    from zenml.client import Client
+
+    own = find(name, fingerprint) if found.looks else None
+    before = [version for version in found.looks if own is None or version < own]
+    artifacts = [Client().get_model_version(name, version).get_artifact("stand_in") for version in before]
+    records = [_content(artifact) for artifact in artifacts if artifact is not None]
+    return [record for record in records if record is not None]
+
+
+def best(name: str, found: Earlier, contract: DataContract) -> tuple[int, Bundle | StandIn] | None:
+    """Return the champion of before that did better than the current one, with its version."""
+    return None if found.best is None else (found.best, as_rival(known(name, found.best), found.best, contract))
+
+
+def _ahead(name: str, version: int) -> int | None:
+    """Return the version that a champion was promoted behind, by its verdict; one that was rolled back is none."""
+    artifact = _version(name, version).get_artifact("verdict")
+    verdict: Verdict | None = artifact and _content(artifact)
+    if verdict is None or verdict.against is None:
+        return None
+    behind = any(c.name == "not_worse_than_champion" and c.value < 0 for c in verdict.conditions)
+    return verdict.against if behind and rolled_back(name, verdict.against) is None else None
+
+
+def _passed(stored: Any) -> bool:
+    return stored.run_metadata.get(JUDGED, stored.run_metadata.get("verdict")) == "promote"
 
 
 def is_gone(name: str, version: int) -> bool:

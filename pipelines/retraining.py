@@ -32,7 +32,7 @@ def retraining(config: Config) -> None:
     deployer.active()  # whoever serves also knows where the log is
     labelled_rows, _ = join_labels(config)
     decision = weigh_feedback(labelled_rows, config)
-    champion, version = fetch_champion(config.name)
+    champion, version, earlier = fetch_champion(config.name)
     rows, reading = ingest_rows(config.data, config.contract, champion)
     train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
         rows, labelled_rows, champion, decision, reading, config
@@ -63,6 +63,7 @@ def retraining(config: Config) -> None:
         config.gate,
         config.evaluation,
         config.serving,
+        earlier,
     )
     register_model.with_options(**tracking.options(config.name))(
         model,

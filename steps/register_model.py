@@ -56,10 +56,13 @@ def register_model(
         metadata = {
             "metrics": {metric: estimate.value for metric, estimate in scorecard.estimates.items()},
             "verdict": judgement.decision,
+            registry.JUDGED: judgement.decision,
             "data": model.card.data,
             "code": model.card.code,
             "run": run,
         }
+        if judgement.look is not None:
+            metadata[registry.LOOK] = judgement.look
         inputs = {key: listed[0].id for key, listed in context.step_run.inputs.items()}
         metadata["watched_rows"] = str(inputs["watched_rows"])
         version = registry.register(name, model.fingerprint, [*inputs.values()], metadata, version)
