@@ -8,11 +8,16 @@ constant, that condition decides. The naive rule promotes when the measured diff
 
 `--large` is about holdouts whose intervals are computed from slopes instead of resamples: how often each one-sided
 bound of a difference misses the true one, which is 0, and how wide the interval is beside the resampled one.
+
+`--looks` is about many tries on one holdout: how often any of 20 challengers that are worse by the margin is promoted,
+with the level spent over the looks and without; where 20 challengers end that are each worse than the champion by half
+of the margin; and how often one that is better by three or four standard errors is promoted at its k-th look.
 """
 
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +36,7 @@ from scipy.stats.qmc import Sobol
 
 from config import Evaluation, Gate, Task
 from core.gate import judge
+from core.level import spend
 from core.metrics import LARGE, METRICS, Floats, Predictions, estimate_difference, evaluate, greater_is_better, measure
 
 EVEN, FEW, RARE = (0.5, 0.5), (0.85, 0.15), (0.98, 0.02)
@@ -142,29 +148,43 @@ LARGE_CASES = (
     Case("mae", 0.5, LARGE, freedom=5),
     Case("r2", 0.6, LARGE),
 )
+LOOK_CASES = (
+    Case("roc_auc", 0.85, 500),
+    Case("roc_auc", 0.85, 2500),
+    Case("accuracy", 0.85, 500),
+    Case("r2", 0.6, 500, freedom=5),
+)
+TRIES, LOOKS = 20, (1, 2, 3, 5, 10, 20)
 _WIDTHS = 4  # draws whose interval is resampled too
 
 
 def draw(case: Case, lead: float, rng: np.random.Generator) -> tuple[Predictions, Predictions]:
     """Draw a holdout on which the challenger's true metric is better than the champion's by `lead`."""
-    levels = (case.level, case.level - (lead if greater_is_better(case.metric) else -lead))
+    challenger, champion = draw_models(case, (0.0, -lead), rng)
+    return challenger, champion
+
+
+def draw_models(case: Case, leads: Sequence[float], rng: np.random.Generator) -> list[Predictions]:
+    """Draw a holdout and models whose true metrics are better than the case's by `leads`.
+
+    The errors of each are correlated with the first one's.
+    """
+    levels = [case.level + (lead if greater_is_better(case.metric) else -lead) for lead in leads]
     classes = () if case.task == "regression" else (len(case.shares),)
-    first, second = rng.standard_normal((2, case.n, *classes))
-    other = case.correlation * first + np.sqrt(1 - case.correlation**2) * second
+    first, *others = rng.standard_normal((len(leads), case.n, *classes))
+    errors = [first, *(case.correlation * first + np.sqrt(1 - case.correlation**2) * own for own in others)]
     if classes:
         truth = rng.choice(*classes, case.n, p=case.shares)
-        challenger, champion = (
+        return [
             _classifier(case.shares, case.costs, _distance(case.metric, case.shares, case.costs, level), truth, noise)
-            for level, noise in zip(levels, (first, other), strict=True)
-        )
-        return challenger, champion
+            for level, noise in zip(levels, errors, strict=True)
+        ]
     heavy = np.sqrt((case.freedom - 2) / rng.chisquare(case.freedom, case.n)) if case.freedom else np.ones(case.n)
     target = rng.standard_normal(case.n)
-    challenger, champion = (
+    return [
         Predictions("regression", target, target - _spread(case, level) * heavy * error)
-        for level, error in zip(levels, (first, other), strict=True)
-    )
-    return challenger, champion
+        for level, error in zip(levels, errors, strict=True)
+    ]
 
 
 def three_standard_errors(case: Case, rng: np.random.Generator, draws: int = 200) -> float:
@@ -199,6 +219,56 @@ def judgements(
         not_worse += any(c.name == "not_worse_than_champion" and c.outcome == "passed" for c in verdict.conditions)
         naive += _measured(case, challenger, champion) > -gate.margin
     return Counts(promoted, not_worse, naive)
+
+
+class Tries(NamedTuple):
+    """Say what became of many challengers on one holdout."""
+
+    whole: bool
+    """Any that is worse by the margin was promoted, each at the whole level."""
+    spent: bool
+    """The same, with the level spent over the looks."""
+    walked: float
+    """Change of the champion's true metric where each challenger is worse than it by half of the margin."""
+    walked_spent: float
+    """The same, with the level spent against the best champion so far."""
+
+
+def tries(case: Case, rng: np.random.Generator, gate: Gate, evaluation: Evaluation) -> Tries:
+    """Judge `TRIES` challengers, one after the other, on one holdout."""
+    gate = gate.model_copy(update={"metric": case.metric})
+    evaluation = evaluation.model_copy(update={"seed": int(rng.integers(2**31))})
+    champion, *worse = draw_models(case, [0.0] + TRIES * [-gate.margin], rng)
+    whole = [place for place, each in enumerate(worse, 1) if _promotes(case, each, champion, gate, evaluation)]
+    spent = any(_promotes(case, worse[k - 1], champion, gate, spend(evaluation, k)) for k in whole)
+    seed = int(rng.integers(2**31))
+    walks = (_walk(case, seed, gate, evaluation, spending) for spending in (False, True))
+    return Tries(bool(whole), spent, *walks)
+
+
+def _walk(case: Case, seed: int, gate: Gate, evaluation: Evaluation, spending: bool) -> float:
+    step, leads, worse, look = gate.margin / 2, [0.0] * (TRIES + 1), 0, 1
+    champion = best = draw_models(case, leads, np.random.default_rng(seed))[0]
+    for place in range(1, TRIES + 1):
+        leads[place] = -step * (worse + 1)
+        challenger = draw_models(case, leads, np.random.default_rng(seed))[place]
+        rival = best if spending else champion
+        passes = _promotes(case, challenger, rival, gate, evaluation)  # what fails here passes at no smaller level
+        if passes and spending:
+            passes = _promotes(case, challenger, rival, gate, spend(evaluation, look))
+        if passes:
+            worse, champion = worse + 1, challenger
+            best = challenger if _measured(case, challenger, best) >= 0 else best
+        else:
+            look += 1
+    return -step * worse
+
+
+def _promotes(case: Case, challenger: Predictions, champion: Predictions, gate: Gate, evaluation: Evaluation) -> bool:
+    prior = (0.0,) if case.task == "regression" else case.shares
+    if _measured(case, challenger, champion) <= -gate.margin:
+        return False
+    return judge(challenger, champion, prior, gate, evaluation).decision == "promote"
 
 
 def _measured(case: Case, challenger: Predictions, champion: Predictions) -> float:
@@ -283,20 +353,45 @@ def _large_line(case: Case, runs: int) -> str:
     )
 
 
+def _tries_line(case: Case, runs: int) -> str:
+    gate, evaluation, rng = Gate(metric=case.metric), Evaluation(resamples=400), np.random.default_rng(1)
+    runs = max(runs // 4, int(runs * min(1.0, 500 / case.n)))
+    found = [tries(case, rng, gate, evaluation) for _ in range(runs)]
+    whole, spent, walked, walked_spent = np.mean(np.array(found, float), axis=0)
+    lead = three_standard_errors(case, rng)
+    levels = [evaluation, *(spend(evaluation, look) for look in LOOKS)]
+    power = []
+    for factor in (1, 4 / 3):
+        models = [draw(case, factor * lead, rng) for _ in range(runs // 4)]
+        shares = [np.mean([_promotes(case, *pair, gate, level) for pair in models]) for level in levels]
+        power.append(" ".join(f"{share:4.0%}" for share in shares))
+    return (
+        f"{case.metric + f' {case.level:g}':15} {case.n:5} {whole:7.1%} {spent:6.1%} {walked:8.4f} {walked_spent:8.4f}"
+        f"  {power[0]} | {power[1]}  {runs}"
+    )
+
+
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=500, help="draws for a case of up to 250 rows; fewer for more")
     parser.add_argument("--metric", help="only the cases of this metric")
     parser.add_argument("--large", action="store_true", help="bounds on holdouts that are not resampled")
+    parser.add_argument("--looks", action="store_true", help="many tries on one holdout")
     given = parser.parse_args()
-    cases = [c for c in (LARGE_CASES if given.large else CASES) if given.metric in (None, c.metric)]
-    if given.large:
+    chosen, line_of = (LARGE_CASES, _large_line) if given.large else (CASES, _line)
+    if given.looks:
+        chosen, line_of = LOOK_CASES, _tries_line
+    cases = [c for c in chosen if given.metric in (None, c.metric)]
+    if given.looks:
+        looks = " ".join(f"{look:4}" for look in ("all", *LOOKS))
+        print(f"{'':22} any of {TRIES} at -margin | walked by, spent | at +3 SE, look {looks} | at +4 SE  draws")
+    elif given.large:
         print(f"{'':46} {'too high':>7} {'too low':>7} {'width':>8}  draws")
     else:
         print(f"{'':45} {'at -margin':22} {'naive':>6} {'at +3 SE':>9} {'promoted':>8} {'not worse':>9}  draws")
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for line in pool.map(_large_line if given.large else _line, cases, [given.runs] * len(cases)):
+        for line in pool.map(line_of, cases, [given.runs] * len(cases)):
             print(line, flush=True)
 
 
