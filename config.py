@@ -438,6 +438,9 @@ class Retraining(Section):
     recipe: Literal["champion", "config"] = "champion"
     """`champion`: as the champion was trained, whatever stands under model, split and the columns of data today.
     `config`: as they stand there; what is promoted may then be another estimator."""
+    recall: Literal["auto", "off"] = "auto"
+    """`auto`: where drift has begun, the newest three earlier champions are tried on its labels first. One that beats
+    the champion there, does as well as it once did and passes the gate is brought back, and nothing is trained."""
 
 
 class Inference(Section):

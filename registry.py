@@ -27,6 +27,8 @@ from core.stand_in import StandIn
 CHAMPION, CHALLENGER = "champion", "challenger"
 JUDGED, LOOK = "judgement", "look"
 """Metadata of a version: what the gate said, whatever was decided then, and which look at the holdout it was."""
+TRIED = 3
+"""Earlier champions that are tried on new labels, the newest."""
 MIRRORED = "mirrored"
 """Metadata of a version that MLflow was given, or cannot be, since its files are gone."""
 
@@ -62,6 +64,8 @@ class Earlier(BaseModel):
     """Versions that were judged and did not pass: each had its look at the holdout."""
     best: int | None = None
     """The champion of before that the current one was promoted behind, within the margin; None if it was ahead."""
+    champions: tuple[int, ...] = ()
+    """The newest few that were champion before and not rolled back, whose world may come back."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +251,12 @@ def earlier(name: str) -> Earlier:
     if name not in _model_names():
         return Earlier()
     stored = Client().list_model_versions(model=name, sort_by="asc:number", size=1000, hydrate=True).items
-    promoted = {entry.version for entry in history(name)}
+    promoted = list(dict.fromkeys(entry.version for entry in reversed(history(name))))
     looks = [v.number for v in stored if "fingerprint" in v.run_metadata and not (_passed(v) or v.number in promoted)]
-    return Earlier(looks=tuple(looks), best=None if entry is None else _ahead(name, entry.version))
+    if entry is None:
+        return Earlier(looks=tuple(looks))
+    before = [version for version in promoted[1:] if rolled_back(name, version) is None]
+    return Earlier(looks=tuple(looks), best=_ahead(name, entry.version), champions=tuple(before[:TRIED]))
 
 
 def looks(name: str, found: Earlier, fingerprint: str) -> list[StandIn]:
@@ -268,6 +275,17 @@ def best(name: str, found: Earlier, contract: DataContract) -> tuple[int, Bundle
     return None if found.best is None else (found.best, as_rival(known(name, found.best), found.best, contract))
 
 
+def past_champions(name: str, found: Earlier) -> dict[int, tuple[Bundle, dict[str, Estimate]]]:
+    """Return the champions of before that can be loaded, each with the metrics of its own holdout, by version."""
+    past = {}
+    for version in found.champions:
+        model, artifact = known(name, version), _version(name, version).get_artifact("scorecard")
+        scorecard: Scorecard | None = artifact and _content(artifact)
+        if isinstance(model, Bundle) and scorecard is not None:
+            past[version] = (model, scorecard.estimates)
+    return past
+
+
 def _ahead(name: str, version: int) -> int | None:
     """Return the version that a champion was promoted behind, by its verdict; one that was rolled back is none."""
     artifact = _version(name, version).get_artifact("verdict")
@@ -279,7 +297,7 @@ def _ahead(name: str, version: int) -> int | None:
 
 
 def _passed(stored: Any) -> bool:
-    return stored.run_metadata.get(JUDGED, stored.run_metadata.get("verdict")) == "promote"
+    return bool(stored.run_metadata.get(JUDGED, stored.run_metadata.get("verdict")) == "promote")
 
 
 def is_gone(name: str, version: int) -> bool:

@@ -379,9 +379,9 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="bounds on holdouts that are not resampled")
     parser.add_argument("--looks", action="store_true", help="many tries on one holdout")
     given = parser.parse_args()
-    chosen, line_of = (LARGE_CASES, _large_line) if given.large else (CASES, _line)
+    chosen, line_of = (list(LARGE_CASES), _large_line) if given.large else (list(CASES), _line)
     if given.looks:
-        chosen, line_of = LOOK_CASES, _tries_line
+        chosen, line_of = list(LOOK_CASES), _tries_line
     cases = [c for c in chosen if given.metric in (None, c.metric)]
     if given.looks:
         looks = " ".join(f"{look:4}" for look in ("all", *LOOKS))

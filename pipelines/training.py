@@ -42,7 +42,7 @@ def training(config: Config, dry_run: bool = False) -> None:
         None,
     )
     accepted = accept_rows(contract, contract_report)
-    model = train_model(train_rows, accepted, split_rule, config.recipe)
+    model = train_model(train_rows, accepted, split_rule, config.recipe, None)
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
     judgement = compare_models(
         model, champion, version, holdout_rows, config.gate, config.evaluation, config.serving, earlier
