@@ -27,8 +27,9 @@ from core.stand_in import StandIn
 CHAMPION, CHALLENGER = "champion", "challenger"
 JUDGED, LOOK = "judgement", "look"
 """Metadata of a version: what the gate said, whatever was decided then, and which look at the holdout it was."""
-TRIED = 3
-"""Earlier champions that are tried on new labels, the newest."""
+TRIED, LOOKS = 3, 50
+"""Earlier champions that are tried on new labels, and looks that are counted, the newest: the 51st has 1 / 2,652 of the
+level, so what is not counted adds next to nothing."""
 MIRRORED = "mirrored"
 """Metadata of a version that MLflow was given, or cannot be, since its files are gone."""
 
@@ -247,16 +248,19 @@ def earlier(name: str) -> Earlier:
     """Return which versions looked at the holdout and did not pass, and which champion of before did better."""
     from zenml.client import Client
 
-    entry = champion(name)
     if name not in _model_names():
         return Earlier()
     stored = Client().list_model_versions(model=name, sort_by="asc:number", size=1000, hydrate=True).items
-    promoted = list(dict.fromkeys(entry.version for entry in reversed(history(name))))
+    entries = history(name)
+    promoted = list(dict.fromkeys(entry.version for entry in reversed(entries)))
     looks = [v.number for v in stored if "fingerprint" in v.run_metadata and not (_passed(v) or v.number in promoted)]
-    if entry is None:
-        return Earlier(looks=tuple(looks))
-    before = [version for version in promoted[1:] if rolled_back(name, version) is None]
-    return Earlier(looks=tuple(looks), best=_ahead(name, entry.version), champions=tuple(before[:TRIED]))
+    before = [version for version in promoted[1:] if _rollback(entries, version) is None]
+    ahead = _ahead(name, promoted[0]) if promoted else None
+    return Earlier(
+        looks=tuple(looks[-LOOKS:]),
+        best=None if ahead is None or _rollback(entries, ahead) else ahead,
+        champions=tuple(before[:TRIED]),
+    )
 
 
 def looks(name: str, found: Earlier, fingerprint: str) -> list[StandIn]:
@@ -287,13 +291,13 @@ def past_champions(name: str, found: Earlier) -> dict[int, tuple[Bundle, dict[st
 
 
 def _ahead(name: str, version: int) -> int | None:
-    """Return the version that a champion was promoted behind, by its verdict; one that was rolled back is none."""
+    """Return the version that a champion was promoted behind, by its verdict."""
     artifact = _version(name, version).get_artifact("verdict")
     verdict: Verdict | None = artifact and _content(artifact)
     if verdict is None or verdict.against is None:
         return None
     behind = any(c.name == "not_worse_than_champion" and c.value < 0 for c in verdict.conditions)
-    return verdict.against if behind and rolled_back(name, verdict.against) is None else None
+    return verdict.against if behind else None
 
 
 def _passed(stored: Any) -> bool:
@@ -474,7 +478,11 @@ def rollback(name: str, version: int | None, reason: str) -> Promotion:
 
 def rolled_back(name: str, version: int) -> Promotion | None:
     """Return the rollback that last took this version out of service, unless it has come back since."""
-    for entry in reversed(history(name)):
+    return _rollback(history(name), version)
+
+
+def _rollback(entries: list[Promotion], version: int) -> Promotion | None:
+    for entry in reversed(entries):
         if entry.version == version:
             return None
         if entry.kind == "rollback" and entry.replaces == version:

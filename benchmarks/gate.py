@@ -221,39 +221,32 @@ def judgements(
     return Counts(promoted, not_worse, naive)
 
 
-class Tries(NamedTuple):
-    """Say what became of many challengers on one holdout."""
+def tries(case: Case, rng: np.random.Generator, gate: Gate, evaluation: Evaluation) -> tuple[bool, bool]:
+    """Say whether any of `TRIES` challengers that are worse by the margin is promoted on one holdout.
 
-    whole: bool
-    """Any that is worse by the margin was promoted, each at the whole level."""
-    spent: bool
-    """The same, with the level spent over the looks."""
-    walked: float
-    """Change of the champion's true metric where each challenger is worse than it by half of the margin."""
-    walked_spent: float
-    """The same, with the level spent against the best champion so far."""
-
-
-def tries(case: Case, rng: np.random.Generator, gate: Gate, evaluation: Evaluation) -> Tries:
-    """Judge `TRIES` challengers, one after the other, on one holdout."""
+    First where each has the whole level, then with the level spent over the looks.
+    """
     gate = gate.model_copy(update={"metric": case.metric})
     evaluation = evaluation.model_copy(update={"seed": int(rng.integers(2**31))})
     champion, *worse = draw_models(case, [0.0] + TRIES * [-gate.margin], rng)
     whole = [place for place, each in enumerate(worse, 1) if _promotes(case, each, champion, gate, evaluation)]
-    spent = any(_promotes(case, worse[k - 1], champion, gate, spend(evaluation, k)) for k in whole)
-    seed = int(rng.integers(2**31))
-    walks = (_walk(case, seed, gate, evaluation, spending) for spending in (False, True))
-    return Tries(bool(whole), spent, *walks)
+    # What fails at the whole level passes at no smaller one.
+    return bool(whole), any(_promotes(case, worse[k - 1], champion, gate, spend(evaluation, k)) for k in whole)
 
 
-def _walk(case: Case, seed: int, gate: Gate, evaluation: Evaluation, spending: bool) -> float:
+def walk(case: Case, seed: int, gate: Gate, evaluation: Evaluation, *, spending: bool) -> float:
+    """Return how the champion's true metric has changed after `TRIES` challengers, worse by half of the margin each.
+
+    Where the level is spent, each is compared with the best champion so far.
+    """
+    gate = gate.model_copy(update={"metric": case.metric})
     step, leads, worse, look = gate.margin / 2, [0.0] * (TRIES + 1), 0, 1
     champion = best = draw_models(case, leads, np.random.default_rng(seed))[0]
     for place in range(1, TRIES + 1):
         leads[place] = -step * (worse + 1)
         challenger = draw_models(case, leads, np.random.default_rng(seed))[place]
         rival = best if spending else champion
-        passes = _promotes(case, challenger, rival, gate, evaluation)  # what fails here passes at no smaller level
+        passes = _promotes(case, challenger, rival, gate, evaluation)
         if passes and spending:
             passes = _promotes(case, challenger, rival, gate, spend(evaluation, look))
         if passes:
@@ -356,8 +349,11 @@ def _large_line(case: Case, runs: int) -> str:
 def _tries_line(case: Case, runs: int) -> str:
     gate, evaluation, rng = Gate(metric=case.metric), Evaluation(resamples=400), np.random.default_rng(1)
     runs = max(runs // 4, int(runs * min(1.0, 500 / case.n)))
-    found = [tries(case, rng, gate, evaluation) for _ in range(runs)]
-    whole, spent, walked, walked_spent = np.mean(np.array(found, float), axis=0)
+    whole, spent = np.mean([tries(case, rng, gate, evaluation) for _ in range(runs)], axis=0)
+    walked, walked_spent = (
+        np.mean([walk(case, seed, gate, evaluation, spending=spending) for seed in range(runs // 4)])
+        for spending in (False, True)
+    )
     lead = three_standard_errors(case, rng)
     levels = [evaluation, *(spend(evaluation, look) for look in LOOKS)]
     power = []
