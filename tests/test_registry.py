@@ -198,9 +198,12 @@ def test_looks_at_a_holdout_are_counted_and_the_level_is_spent_over_them(cli: Cl
     assert judged(fewer, weaker, "gate.promote=off") == (2, pytest.approx(1 - 0.05 / 6), False)
     assert any(reason.startswith("look 2 at these") for reason in output("registration").reasons)
     assert judged(fewer, weak)[0] == 1  # the same model again is no new look
-    shown = cli("--history", "--set", "name=looked").out
-    assert "look        2 at its holdout rows, not passed" in shown
-    assert "next: look 3 at the holdout rows of version 3, judged at one-sided 99.5833 %; new rows bring new" in shown
+    shown = " ".join(cli("--history", "--set", "name=looked").out.split())
+    assert "look 2 at its holdout rows, not passed" in shown
+    assert (
+        "next: look 3 at the holdout rows of version 3, judged at one-sided 99.5833 %; new rows bring new level"
+        in shown
+    )
     look, confidence, _ = judged("model.params={C: 0.00003}")  # of more rows, which nobody has looked at
     assert 1.5 < look < 2.5
     assert confidence == pytest.approx(1 - 0.05 / (look * (look + 1)))
