@@ -40,14 +40,20 @@ def export_stack(name: str) -> int:
 
 
 def show_history(use_case: Config) -> int:
-    """Print every version of a model, then its promotion log."""
+    """Print every version of a model, what level its holdout has left, then its promotion log."""
     import console
     import registry
+    from core.level import spend
 
     versions, entries = registry.versions(use_case.name), registry.history(use_case.name)
     if not versions and not entries:
         raise UserError(f"'{use_case.name}' has no champion yet; train one: {command('--pipeline training')}")
     console.show_versions(versions, entries[-1].version if entries else None, use_case.gate.metric)
+    if versions and versions[-1].look is not None:
+        look = versions[-1].look + (not versions[-1].passed)
+        level = 100 * spend(use_case.evaluation, look).confidence
+        rows = f"the holdout rows of version {versions[-1].number}"
+        print(f"next: look {look:.3g} at {rows}, judged at one-sided {level:.6g} %; new rows bring new level")
     for entry in entries:
         before = f", replacing version {entry.replaces}" if entry.replaces else ""
         by = f"{entry.kind} by {entry.user}" + (f" in run {entry.run}" if entry.run else "")

@@ -294,9 +294,11 @@ class Evaluation(Section):
     """Say how uncertainty is measured."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Confidence of the two-sided intervals in reports; the gate's one-sided tests err at most 1 - confidence."""
+    """Confidence of the two-sided intervals in reports; the gate's one-sided tests err at most 1 - confidence, those of
+    all models that are judged on the same rows together: the k-th gets 1 / (k (k + 1)) of it, new rows bring new."""
     resamples: int = Field(1000, ge=200, le=100_000)
-    """Bootstrap resamples; with 1,000 a 5 % bound really is one at 5 ± 0.7 %."""
+    """Bootstrap resamples; with 1,000 a 5 % bound really is one at 5 ± 0.7 %. The gate takes up to 10,000 where a bound
+    lies further out."""
     seed: int = Field(0, ge=0)
 
 
@@ -449,6 +451,9 @@ class Retraining(Section):
     recipe: Literal["champion", "config"] = "champion"
     """`champion`: as the champion was trained, whatever stands under model, split and the columns of data today.
     `config`: as they stand there; what is promoted may then be another estimator."""
+    recall: Literal["auto", "off"] = "auto"
+    """`auto`: where drift has begun, the newest three earlier champions are tried on its labels first. One that beats
+    the champion there, does as well as it once did and passes the gate is brought back, and nothing is trained."""
 
 
 class Inference(Section):

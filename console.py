@@ -254,6 +254,9 @@ def show_versions(versions: list[Any], champion: int | None, metric: str | None)
         name = metric or (default_metric(card.contract.task) if card else "")
         said = version.decision or "its run stopped before it was judged"
         pairs = [(f"version {version.number}", said + (", the champion" if version.number == champion else ""))]
+        if version.look is not None:
+            how = "passed" if version.passed else "not passed"
+            pairs += [("look", f"{version.look:.3g} at its holdout rows, {how}")]
         if (e := version.estimates.get(name)) is not None:
             pairs += [(f"{name} {100 * e.confidence:g} %", f"{number(e.value)}   ({number(e.low)} – {number(e.high)})")]
         if card is not None:

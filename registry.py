@@ -25,6 +25,11 @@ from core.metrics import Estimate, Scorecard
 from core.stand_in import StandIn
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+JUDGED, LOOK = "judgement", "look"
+"""Metadata of a version: what the gate said, whatever was decided then, and which look at the holdout it was."""
+TRIED, LOOKS = 3, 50
+"""Earlier champions that are tried on new labels, and looks that are counted, the newest: the 51st has 1 / 2,652 of the
+level, so what is not counted adds next to nothing."""
 MIRRORED = "mirrored"
 """Metadata of a version that MLflow was given, or cannot be, since its files are gone."""
 
@@ -51,6 +56,19 @@ class Promotion(BaseModel):
     """Name of the ZenML run that promoted it."""
 
 
+class Earlier(BaseModel):
+    """What the models before leave to the next judgement."""
+
+    model_config = ConfigDict(frozen=True)
+
+    looks: tuple[int, ...] = ()
+    """Versions that were judged and did not pass: each had its look at the holdout."""
+    best: int | None = None
+    """The champion of before that the current one was promoted behind, within the margin; None if it was ahead."""
+    champions: tuple[int, ...] = ()
+    """The newest few that were champion before and not rolled back, whose world may come back."""
+
+
 @dataclass(frozen=True)
 class Version:
     """What is on record of one version."""
@@ -60,6 +78,10 @@ class Version:
     user: str
     decision: str
     """promote, hold or reject, as it was decided in the end; nothing where its run stopped before."""
+    passed: bool
+    """By the gate, whether it was then promoted or not."""
+    look: float | None
+    """Which look at its holdout rows it was, as `core.level` counts them."""
     estimates: Mapping[str, Estimate]
     card: Card | None
 
@@ -97,12 +119,15 @@ def versions(name: str) -> list[Version]:
         if card is None and (model := stored.get_artifact("model")) is not None:
             card = _content(model)
         estimates = scorecard and _content(scorecard)
+        look = stored.run_metadata.get(LOOK)
         found.append(
             Version(
                 number=stored.number,
                 time=stored.created,
                 user=stored.user.name if stored.user else "",
                 decision=str(stored.run_metadata.get("verdict", "")),
+                passed=_passed(stored),
+                look=None if look is None else float(str(look)),
                 estimates=estimates.estimates if estimates else {},
                 card=card.card if card else None,
             )
@@ -217,6 +242,66 @@ def as_rival(champion: Bundle | StandIn, version: int, contract: DataContract) -
             "from are gone; bring their files back, or train under another name"
         )
     return Remembering(champion.card, champion.model_file, rows[[name for name in rows if name in same]])
+
+
+def earlier(name: str) -> Earlier:
+    """Return which versions looked at the holdout and did not pass, and which champion of before did better."""
+    from zenml.client import Client
+
+    if name not in _model_names():
+        return Earlier()
+    stored = Client().list_model_versions(model=name, sort_by="asc:number", size=1000, hydrate=True).items
+    entries = history(name)
+    promoted = list(dict.fromkeys(entry.version for entry in reversed(entries)))
+    looks = [v.number for v in stored if "fingerprint" in v.run_metadata and not (_passed(v) or v.number in promoted)]
+    before = [version for version in promoted[1:] if _rollback(entries, version) is None]
+    ahead = _ahead(name, promoted[0]) if promoted else None
+    return Earlier(
+        looks=tuple(looks[-LOOKS:]),
+        best=None if ahead is None or _rollback(entries, ahead) else ahead,
+        champions=tuple(before[:TRIED]),
+    )
+
+
+def looks(name: str, found: Earlier, fingerprint: str) -> list[StandIn]:
+    """Return the records of those that looked at the holdout before this model, which may be registered already."""
+    from zenml.client import Client
+
+    own = find(name, fingerprint) if found.looks else None
+    before = [version for version in found.looks if own is None or version < own]
+    artifacts = [Client().get_model_version(name, version).get_artifact("stand_in") for version in before]
+    records = [_content(artifact) for artifact in artifacts if artifact is not None]
+    return [record for record in records if record is not None]
+
+
+def best(name: str, found: Earlier, contract: DataContract) -> tuple[int, Bundle | StandIn] | None:
+    """Return the champion of before that did better than the current one, with its version."""
+    return None if found.best is None else (found.best, as_rival(known(name, found.best), found.best, contract))
+
+
+def past_champions(name: str, found: Earlier) -> dict[int, tuple[Bundle, dict[str, Estimate]]]:
+    """Return the champions of before that can be loaded, each with the metrics of its own holdout, by version."""
+    past = {}
+    for version in found.champions:
+        model, artifact = known(name, version), _version(name, version).get_artifact("scorecard")
+        scorecard: Scorecard | None = artifact and _content(artifact)
+        if isinstance(model, Bundle) and scorecard is not None:
+            past[version] = (model, scorecard.estimates)
+    return past
+
+
+def _ahead(name: str, version: int) -> int | None:
+    """Return the version that a champion was promoted behind, by its verdict."""
+    artifact = _version(name, version).get_artifact("verdict")
+    verdict: Verdict | None = artifact and _content(artifact)
+    if verdict is None or verdict.against is None:
+        return None
+    behind = any(c.name == "not_worse_than_champion" and c.value < 0 for c in verdict.conditions)
+    return verdict.against if behind else None
+
+
+def _passed(stored: Any) -> bool:
+    return bool(stored.run_metadata.get(JUDGED, stored.run_metadata.get("verdict")) == "promote")
 
 
 def is_gone(name: str, version: int) -> bool:
@@ -393,7 +478,11 @@ def rollback(name: str, version: int | None, reason: str) -> Promotion:
 
 def rolled_back(name: str, version: int) -> Promotion | None:
     """Return the rollback that last took this version out of service, unless it has come back since."""
-    for entry in reversed(history(name)):
+    return _rollback(history(name), version)
+
+
+def _rollback(entries: list[Promotion], version: int) -> Promotion | None:
+    for entry in reversed(entries):
         if entry.version == version:
             return None
         if entry.kind == "rollback" and entry.replaces == version:

@@ -9,11 +9,16 @@ constant, that condition decides. The naive rule promotes when the measured diff
 `--large` is about holdouts whose intervals are computed from slopes instead of resamples: how often each one-sided
 bound of a difference misses the true one, which is 0, and how wide the interval is beside the resampled one.
 `--intervals` counts how often two-sided 95 % intervals of one model hold, also where they are known not to.
+
+`--looks` is about many tries on one holdout: how often any of 20 challengers that are worse by the margin is promoted,
+with the level spent over the looks and without; where 20 challengers end that are each worse than the champion by half
+of the margin; and how often one that is better by three or four standard errors is promoted at its k-th look.
 """
 
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -35,6 +40,7 @@ from scipy.stats.qmc import Sobol
 from config import Data, Evaluation, Gate, Task
 from core.gate import judge
 from core.groups import groups_of
+from core.level import spend
 from core.metrics import (
     LARGE,
     METRICS,
@@ -184,31 +190,47 @@ INTERVALS = (
     *(Case("rmse", 0.5, n, freedom=freedom) for freedom in (None, 5, 3, 2.5) for n in (60, 500)),
     *(Case("mae", 0.5, 500, freedom=freedom) for freedom in (None, 3)),
 )
+LOOK_CASES = (
+    Case("roc_auc", 0.85, 500),
+    Case("roc_auc", 0.85, 2500),
+    Case("accuracy", 0.85, 500),
+    Case("r2", 0.6, 500, freedom=5),
+)
+TRIES, LOOKS = 20, (1, 2, 3, 5, 10, 20)
 _WIDTHS = 4  # draws whose interval is resampled too
 
 
 def draw(case: Case, lead: float, rng: np.random.Generator) -> tuple[Predictions, Predictions]:
     """Draw a holdout on which the challenger's true metric is better than the champion's by `lead`."""
-    levels = (case.level, case.level - (lead if greater_is_better(case.metric) else -lead))
+    challenger, champion = draw_models(case, (0.0, -lead), rng)
+    return challenger, champion
+
+
+def draw_models(case: Case, leads: Sequence[float], rng: np.random.Generator) -> list[Predictions]:
+    """Draw a holdout and models whose true metrics are better than the case's by `leads`.
+
+    The errors of each are correlated with the first one's.
+    """
+    levels = [case.level + (lead if greater_is_better(case.metric) else -lead) for lead in leads]
     classes = () if case.task == "regression" else (len(case.shares),)
-    first, second = (_noise(case, (case.n, *classes), rng) for _ in range(2))
-    other = case.correlation * first + np.sqrt(1 - case.correlation**2) * second
+    first, *others = (_noise(case, (case.n, *classes), rng) for _ in leads)
+    errors = [first, *(case.correlation * first + np.sqrt(1 - case.correlation**2) * own for own in others)]
     if classes:
         truth = rng.choice(*classes, case.n, p=case.shares)
         if case.labels == "group":
             truth = truth[: case.n // case.size].repeat(case.size)
-        challenger, champion = (
-            _classifier(case.shares, case.costs, _distance(case.metric, case.shares, case.costs, level), truth, noise)
-            for level, noise in zip(levels, (first, other), strict=True)
-        )
-        return _grouped(case, challenger), champion
+        return [
+            _grouped(case, _classifier(case.shares, case.costs, distance, truth, noise))
+            for noise, level in zip(errors, levels, strict=True)
+            for distance in [_distance(case.metric, case.shares, case.costs, level)]
+        ]
     heavy = np.sqrt((case.freedom - 2) / rng.chisquare(case.freedom, case.n)) if case.freedom else np.ones(case.n)
     target = rng.standard_normal(case.n)
-    challenger, champion = (
+    models = [
         Predictions("regression", target, target - _spread(case, level) * heavy * error)
-        for level, error in zip(levels, (first, other), strict=True)
-    )
-    return _grouped(case, challenger), champion
+        for level, error in zip(levels, errors, strict=True)
+    ]
+    return [_grouped(case, model) for model in models]
 
 
 def _noise(case: Case, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
@@ -269,6 +291,49 @@ def judgements(
         not_worse += any(c.name == "not_worse_than_champion" and c.outcome == "passed" for c in verdict.conditions)
         naive += _measured(case, challenger, champion) > -gate.margin
     return Counts(promoted, not_worse, naive)
+
+
+def tries(case: Case, rng: np.random.Generator, gate: Gate, evaluation: Evaluation) -> tuple[bool, bool]:
+    """Say whether any of `TRIES` challengers that are worse by the margin is promoted on one holdout.
+
+    First where each has the whole level, then with the level spent over the looks.
+    """
+    gate = gate.model_copy(update={"metric": case.metric})
+    evaluation = evaluation.model_copy(update={"seed": int(rng.integers(2**31))})
+    champion, *worse = draw_models(case, [0.0] + TRIES * [-gate.margin], rng)
+    whole = [place for place, each in enumerate(worse, 1) if _promotes(case, each, champion, gate, evaluation)]
+    # What fails at the whole level passes at no smaller one.
+    return bool(whole), any(_promotes(case, worse[k - 1], champion, gate, spend(evaluation, k)) for k in whole)
+
+
+def walk(case: Case, seed: int, gate: Gate, evaluation: Evaluation, *, spending: bool) -> float:
+    """Return how the champion's true metric has changed after `TRIES` challengers, worse by half of the margin each.
+
+    Where the level is spent, each is compared with the best champion so far.
+    """
+    gate = gate.model_copy(update={"metric": case.metric})
+    step, leads, worse, look = gate.margin / 2, [0.0] * (TRIES + 1), 0, 1
+    champion = best = draw_models(case, leads, np.random.default_rng(seed))[0]
+    for place in range(1, TRIES + 1):
+        leads[place] = -step * (worse + 1)
+        challenger = draw_models(case, leads, np.random.default_rng(seed))[place]
+        rival = best if spending else champion
+        passes = _promotes(case, challenger, rival, gate, evaluation)
+        if passes and spending:
+            passes = _promotes(case, challenger, rival, gate, spend(evaluation, look))
+        if passes:
+            worse, champion = worse + 1, challenger
+            best = challenger if _measured(case, challenger, best) >= 0 else best
+        else:
+            look += 1
+    return -step * worse
+
+
+def _promotes(case: Case, challenger: Predictions, champion: Predictions, gate: Gate, evaluation: Evaluation) -> bool:
+    prior = (0.0,) if case.task == "regression" else case.shares
+    if _measured(case, challenger, champion) <= -gate.margin:
+        return False
+    return judge(challenger, champion, prior, gate, evaluation).decision == "promote"
 
 
 def _measured(case: Case, challenger: Predictions, champion: Predictions) -> float:
@@ -368,6 +433,27 @@ def _interval_line(case: Case, runs: int) -> str:
     return f"{case.metric + f' {case.level:g}':16} {_note(case):24} {case.n:6} {held / runs:7.1%}  {runs}"
 
 
+def _tries_line(case: Case, runs: int) -> str:
+    gate, evaluation, rng = Gate(metric=case.metric), Evaluation(resamples=400), np.random.default_rng(1)
+    runs = max(runs // 4, int(runs * min(1.0, 500 / case.n)))
+    whole, spent = np.mean([tries(case, rng, gate, evaluation) for _ in range(runs)], axis=0)
+    walked, walked_spent = (
+        np.mean([walk(case, seed, gate, evaluation, spending=spending) for seed in range(runs // 4)])
+        for spending in (False, True)
+    )
+    lead = three_standard_errors(case, rng)
+    levels = [evaluation, *(spend(evaluation, look) for look in LOOKS)]
+    power = []
+    for factor in (1, 4 / 3):
+        models = [draw(case, factor * lead, rng) for _ in range(runs // 4)]
+        shares = [np.mean([_promotes(case, *pair, gate, level) for pair in models]) for level in levels]
+        power.append(" ".join(f"{share:4.0%}" for share in shares))
+    return (
+        f"{case.metric + f' {case.level:g}':15} {case.n:5} {whole:7.1%} {spent:6.1%} {walked:8.4f} {walked_spent:8.4f}"
+        f"  {power[0]} | {power[1]}  {runs}"
+    )
+
+
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -375,12 +461,22 @@ def main() -> None:
     parser.add_argument("--metric", help="only the cases of this metric")
     parser.add_argument("--large", action="store_true", help="bounds on holdouts that are not resampled")
     parser.add_argument("--intervals", action="store_true", help="how often two-sided intervals hold")
+    parser.add_argument("--looks", action="store_true", help="many tries on one holdout")
     given = parser.parse_args()
-    listed = INTERVALS if given.intervals else LARGE_CASES if given.large else CASES
+    listed: Sequence[Case] = CASES
+    line = _line
+    if given.large:
+        listed, line = LARGE_CASES, _large_line
+    elif given.intervals:
+        listed, line = INTERVALS, _interval_line
+    elif given.looks:
+        listed, line = LOOK_CASES, _tries_line
     cases = [case for case in listed if given.metric in (None, case.metric)]
-    line = _interval_line if given.intervals else _large_line if given.large else _line
     if given.intervals:
         print(f"{'':48} {'hold':>7}  draws")
+    elif given.looks:
+        looks = " ".join(f"{look:4}" for look in ("all", *LOOKS))
+        print(f"{'':22} any of {TRIES} at -margin | walked by, spent | at +3 SE, look {looks} | at +4 SE  draws")
     elif given.large:
         print(f"{'':46} {'too high':>7} {'too low':>7} {'width':>8}  draws")
     else:

@@ -3,6 +3,7 @@
 A condition has three outcomes at the one-sided level 1 - confidence: its whole interval lies on the right
 side of the bound, on the wrong side, or across. So a challenger that is worse than the margin is promoted in
 at most 1 - confidence of all cases; `python -m benchmarks.gate` measures that share where that is hardest.
+Of many challengers on the same rows, one is promoted so in at most 1 - confidence: `core.level` spends it over them.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from config import Evaluation, Gate
 from core.bundle import Bundle
+from core.level import look_at, look_sentence, spend
 from core.metrics import (
     Estimate,
     Predictions,
@@ -26,6 +28,7 @@ from core.metrics import (
     estimate_difference,
     events,
     greater_is_better,
+    measure,
     unit,
     unseen_share,
 )
@@ -92,6 +95,10 @@ class Verdict(Paged):
     champion_version: int | None = None
     rows: int
     groups: tuple[Group, ...] = ()
+    look: float | None = None
+    """Which look at these rows it was, as `core.level` counts them; None where nothing was compared."""
+    against: int | None = None
+    """The version it was compared with: the champion, or an earlier one that does better on these rows."""
 
     def because(self, reason: str) -> "Verdict":
         """Return the verdict with one more reason, which comes first."""
@@ -178,11 +185,15 @@ def judge_models(
     holdout_rows: pd.DataFrame,
     gate: Gate,
     evaluation: Evaluation,
+    earlier: Sequence[StandIn] = (),
+    best: tuple[int, Bundle | StandIn] | None = None,
 ) -> Verdict:
     """Let both models predict those holdout rows that the champion has not seen either, and judge.
 
     A champion that cannot be loaded is held to what it said of these rows when it was registered. Where nothing is
     known of that, the challenger is judged like a first model: a model that is lost must not block all later ones.
+    `earlier` are the records of models that were judged and did not pass. `best` is a champion of before: where it does
+    better on these rows than the champion, it is the one to compare with, so that margins do not add up.
     """
     rows = holdout_rows if champion is None else holdout_rows[champion.unseen(holdout_rows)]
     known, n = champion, len(rows)
@@ -203,16 +214,49 @@ def judge_models(
             fix = f"bring back what it lacks, or have them compared on those: gate.min_events: 1, gate.min_rows: {n}"
             return Verdict(decision="hold", reasons=(f"{few}; {fix}",), champion_version=champion_version, rows=n)
     same = champion is not None and champion.card is not None and champion.card.fingerprint == challenger.fingerprint
-    return judge(
+    against = champion_version
+    if known is not None and best is not None and not same:
+        costs = challenger.card.recipe.model.threshold.costs
+        if ahead := _where_ahead(best[1], known, rows, gate, costs):
+            against, known, rows = best[0], best[1], rows[best[1].unseen(rows)]
+            notes = (
+                *notes,
+                f"v{against}, a champion before v{champion_version}, is ahead of it on these rows: {ahead}",
+            )
+    look = look_at(rows, earlier)
+    if look > 1:
+        notes = (*notes, look_sentence(look, len(rows), evaluation))
+    verdict = judge(
         challenger.predictions(rows),
         None if known is None else known.predictions(rows),
         challenger.card.prior,
         gate,
-        evaluation,
-        champion_version=champion_version,
+        spend(evaluation, look),
+        champion_version=against,
         same_model=same,
         notes=notes,
     )
+    found = {"champion_version": champion_version, "against": None if known is None else against}
+    return verdict.model_copy(update={**found, "look": look if verdict.conditions else None})
+
+
+def _where_ahead(
+    best: Bundle | StandIn, champion: Bundle | StandIn, rows: pd.DataFrame, gate: Gate, costs: tuple[float, float]
+) -> str:
+    """Say by how much a champion of before does better on rows that it has not seen either; nothing if it does not.
+
+    Where it is known on fewer than half of the rows, it is no measure.
+    """
+    common = rows[best.unseen(rows)]
+    if len(common) < max(gate.min_rows, len(rows) / 2):
+        return ""
+    models = [replace(model.predictions(common), costs=costs) for model in (best, champion)]
+    if not np.array_equal(models[0].truth, models[1].truth):
+        return ""
+    metric = check_metric(gate.metric or default_metric(models[0].task), models[0].task, "gate.metric")
+    one, other = (measure(metric, said) for said in models)
+    ahead = one > other if greater_is_better(metric) else one < other
+    return f"{metric} {one:.4g} beside {other:.4g}" if ahead else ""
 
 
 def compare_group(

@@ -79,6 +79,8 @@ class Alarm(Section):
     kind: Kind
     sentence: str
     helps: str
+    kept: bool = False
+    """An alarm of the window before that goes on, below the floor that it began above."""
 
     @property
     def title(self) -> str:

@@ -1,18 +1,31 @@
 """Decide whether to train again, and say which condition stands against it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Literal
 
-from config import Policy, Section
-from core.monitor import Alarm, Kind
+from config import Monitoring, Policy, Section
+from core.monitor import Alarm, Kind, WindowReport
 from core.paged import Paged
 
 Action = Literal["retrain", "advise", "wait", "nothing"]
 
 MENDED_BY_TRAINING: tuple[Kind, ...] = ("covariate", "label", "concept")
 """Kinds of drift that count: a sender that is broken is not to be learned from."""
+
+LEAVES = 0.7
+"""An alarm ends below this share of the floor that it began above, so that drift at the floor does not flap: in 60
+windows of 500, 2,000 or 5,000 rows at a PSI of 0.1 it changes 15, 3 or 1 times instead of 30."""
+
+FLOORS: dict[Kind, dict[str, float]] = {
+    "schema": {"min_missing": 0, "min_refused": 0},
+    "missing": {"min_missing": 0, "min_refused": 0},
+    "covariate": {"min_psi": 0, "min_auc": 0.5, "min_refused": 0},
+    "label": {"min_odds": 1, "min_shift": 0},
+    "concept": {"min_drop": 0},
+}
+"""Floors of each kind of drift, and what each is where nothing has changed."""
 
 
 class Requirement(Section):
@@ -54,9 +67,14 @@ class Decision(Paged):
         return tuple(alarm.kind for alarm in self.alarms)
 
     @property
-    def counts(self) -> bool:
+    def drifts(self) -> bool:
         """Say whether a retraining could mend what this window showed."""
         return any(kind in MENDED_BY_TRAINING for kind in self.kinds)
+
+    @property
+    def counts(self) -> bool:
+        """Say whether this window by itself speaks for a retraining; an alarm that only goes on was counted before."""
+        return any(alarm.kind in MENDED_BY_TRAINING and not alarm.kept for alarm in self.alarms)
 
     @property
     def against(self) -> str:
@@ -78,7 +96,7 @@ def last_retraining(entries: Sequence[Decision], now: datetime | None = None) ->
 
 def drifting_since(windows: Sequence[Decision]) -> datetime | None:
     """Return the start of the first window of the unbroken series of alarms that ends with the newest."""
-    series = takewhile(lambda window: window.counts, reversed(windows))
+    series = takewhile(lambda window: window.drifts, reversed(windows))
     return min((window.start for window in series if window.start is not None), default=None)
 
 
@@ -88,16 +106,18 @@ def requirements(
     """Hold the policy's conditions against the judged windows, the log, and the labels there are."""
     last = list(windows[-policy.windows :])
     alarmed = sum(window.counts for window in last)
-    newest = not policy.alarms or bool(last and last[-1].counts)
+    newest = not policy.alarms or bool(last and last[-1].drifts)
+    enough = newest and _most_alarms(windows, policy.windows) >= policy.alarms
     spent = [e for e in entries if e.by == "feedback" and e.time > now - timedelta(days=policy.budget_days)]
     before = last_retraining(entries, now)
     rested = before is None or now - before >= timedelta(hours=policy.cooldown_hours)
     since = "there was none" if before is None else f"the last began {(now - before).total_seconds() / 3600:.1f} h ago"
-    still = "" if newest else ", the newest does not"
+    still = ", which goes on from before" if enough and alarmed < policy.alarms else ""
+    still = still if newest else ", the newest does not"
     return (
         Requirement(
             name="alarms",
-            met=newest and alarmed >= policy.alarms,
+            met=enough,
             sentence=f"windows that alarm: {alarmed} of the last {len(last)}{still} (needed: {policy.alarms} of "
             f"{policy.windows}, the newest among them)",
         ),
@@ -117,6 +137,37 @@ def requirements(
             sentence=f"retrainings in {policy.budget_days:g} days: {len(spent)} (allowed: {policy.budget})",
         ),
     )
+
+
+def _most_alarms(windows: Sequence[Decision], together: int) -> int:
+    """Return the most alarms among so many windows in a row that end with one of the unbroken newest series."""
+    series = len(list(takewhile(lambda window: window.drifts, reversed(windows))))
+    ends = range(len(windows) - series + 1, len(windows) + 1)
+    return max((sum(window.counts for window in windows[max(end - together, 0) : end]) for end in ends), default=0)
+
+
+def ended(entries: Sequence[Decision], report: WindowReport) -> set[Kind]:
+    """Return the kinds that the last window of this version alarmed for, since the last retraining, and this does not.
+
+    A window that was not judged ends nothing.
+    """
+    windows = judged_windows(entries, report.version)
+    return set(windows[-1].kinds) - set(report.kinds) if windows and report.enough else set()
+
+
+def eased(settings: Monitoring, kinds: Collection[Kind]) -> Monitoring:
+    """Return the settings with the floors of these kinds where an alarm ends."""
+    floors = {name: none for kind in kinds for name, none in FLOORS.get(kind, {}).items()}
+    lower = {name: none + LEAVES * (getattr(settings, name) - none) for name, none in floors.items()}
+    return settings.model_copy(update=lower)
+
+
+def keep_alarms(report: WindowReport, again: WindowReport, kinds: Collection[Kind]) -> WindowReport:
+    """Return a report with the alarms of these kinds that another one has, of the same window under lower floors."""
+    said = f"it goes on until it is below {LEAVES:g} of its floor"
+    going = [alarm for alarm in again.alarms if alarm.kind in kinds]
+    kept = [alarm.model_copy(update={"sentence": f"{alarm.sentence}; {said}", "kept": True}) for alarm in going]
+    return report.model_copy(update={"alarms": (*report.alarms, *kept)})
 
 
 def action(required: Sequence[Requirement], alarmed: bool, policy: Policy) -> Action:

@@ -13,7 +13,7 @@ from core.bundle import CARD, Bundle, Card
 from core.metrics import Predictions
 from core.table import as_features, exact_hashes, mix, row_hashes
 
-ROW = "row"
+ROW, IDENTITY = "row", "identity"
 FAULT, SCORES = "fault.txt", "scores.parquet"
 
 
@@ -24,7 +24,8 @@ class StandIn:
     card: Card | None
     """None where it is gone too: of a version from before there were records."""
     scores: pd.DataFrame
-    """Hash of each row (uint64), and its score, or one for each class, named by their place."""
+    """Hashes of each row, by what it is and what the model was told of it, and by what it is alone (uint64), and its
+    score, or one for each class, named by their place."""
     fault: str = ""
     """Why the model itself cannot be loaded: `needs scikit-learn 1.9.1, here is 1.9.2`."""
 
@@ -33,7 +34,8 @@ class StandIn:
         """Record what a model said of rows; those that are alike in every value count once."""
         columns = np.asarray(scores, np.float64).reshape(len(rows), -1).T
         said = {f"score_{place}": column for place, column in enumerate(columns)}
-        table = pd.DataFrame({ROW: _hashes(model.card, rows), **said})
+        identity = row_hashes(rows, model.card.split.identity)
+        table = pd.DataFrame({ROW: _hashes(model.card, rows), IDENTITY: identity, **said})
         return cls(model.card, table.drop_duplicates(ROW, ignore_index=True))
 
     @classmethod
@@ -60,11 +62,18 @@ class StandIn:
             return np.zeros(len(rows), bool)
         return np.isin(_hashes(self.card, rows), self.scores[ROW])
 
+    def holds(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Return which rows the model was judged on, shape (rows,), whatever it was told of them."""
+        if self.card is None or IDENTITY not in self.scores or not {*self.card.split.identity} <= {*rows.columns}:
+            return self.unseen(rows)
+        return np.isin(row_hashes(rows, self.card.split.identity), self.scores[IDENTITY])
+
     def predictions(self, rows: pd.DataFrame) -> Predictions:
         """Return the recorded scores of labelled rows, each of which is on record, beside their truth."""
         if self.card is None:
             raise ValueError("a model without a card has no predictions")
-        said = self.scores.set_index(ROW).loc[_hashes(self.card, rows)].to_numpy(np.float64)
+        known = self.scores.drop(columns=IDENTITY, errors="ignore").set_index(ROW)
+        said = known.loc[_hashes(self.card, rows)].to_numpy(np.float64)
         scores = said if self.card.contract.task == "multiclass" else said[:, 0]
         return self.card.beside(rows, rows[self.card.contract.target], scores)
 

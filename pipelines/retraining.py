@@ -15,6 +15,7 @@ from steps.evaluate_model import evaluate_model
 from steps.fetch_champion import fetch_champion
 from steps.ingest_rows import ingest_rows
 from steps.join_labels import join_labels
+from steps.recall_champion import recall_champion
 from steps.register_model import register_model
 from steps.split_feedback import split_feedback
 from steps.train_model import train_model
@@ -28,16 +29,22 @@ from steps.weigh_feedback import weigh_feedback
     enable_artifact_metadata=False,
 )
 def retraining(config: Config) -> None:
-    """Add labelled traffic to the training rows, fit, judge old and new rows, and keep the record."""
+    """Add labelled traffic to the training rows, fit, judge old and new rows, and keep the record.
+
+    Nothing is fitted where an earlier champion does.
+    """
     deployer.active()  # whoever serves also knows where the log is
     labelled_rows, _ = join_labels(config)
     decision = weigh_feedback(labelled_rows, config)
-    champion, version = fetch_champion(config.name)
+    champion, version, earlier = fetch_champion(config.name)
     rows, reading = ingest_rows(config.data, config.contract, champion)
     train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
         rows, labelled_rows, champion, decision, reading, config
     )
     begun = begin_retraining(decision, config.name, after=history)
+    recalled, recall = recall_champion(
+        champion, version, earlier, decision, train_rows, holdout_rows, old_holdout_rows, history, config
+    )
     contract, contract_report = validate_rows(
         train_rows,
         holdout_rows,
@@ -51,7 +58,7 @@ def retraining(config: Config) -> None:
         reference_rows,
     )
     accepted = accept_rows(contract, contract_report)
-    model = train_model(train_rows, accepted, split_rule, config.recipe, after=begun)
+    model = train_model(train_rows, accepted, split_rule, config.recipe, recalled, after=begun)
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
     judgement = compare_on_feedback(
         model,
@@ -63,6 +70,8 @@ def retraining(config: Config) -> None:
         config.gate,
         config.evaluation,
         config.serving,
+        earlier,
+        recall,
     )
     register_model.with_options(**tracking.options(config.name))(
         model,

@@ -26,7 +26,7 @@ from steps.validate_rows import validate_rows
 )
 def training(config: Config, dry_run: bool = False) -> None:
     """Read and check the rows, fit a model, judge it against the champion, and keep the record, unless it runs dry."""
-    champion, version = fetch_champion(config.name)
+    champion, version, earlier = fetch_champion(config.name)
     rows, reading = ingest_rows(config.data, config.contract, champion)
     train_rows, holdout_rows, split_rule = split_rows(rows, reading, config.data, config.split)
     contract, contract_report = validate_rows(
@@ -42,9 +42,11 @@ def training(config: Config, dry_run: bool = False) -> None:
         None,
     )
     accepted = accept_rows(contract, contract_report)
-    model = train_model(train_rows, accepted, split_rule, config.recipe)
+    model = train_model(train_rows, accepted, split_rule, config.recipe, None)
     scorecard, stand_in = evaluate_model(model, holdout_rows, config.evaluation)
-    judgement = compare_models(model, champion, version, holdout_rows, config.gate, config.evaluation, config.serving)
+    judgement = compare_models(
+        model, champion, version, holdout_rows, config.gate, config.evaluation, config.serving, earlier
+    )
     if dry_run:
         foresee_decision(model, judgement, config.gate.promote)
         return

@@ -10,6 +10,7 @@ from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
 from core.gate import Verdict, judge_models
 from core.stand_in import StandIn
+from registry import Earlier
 from serving.check import hold_undeployable
 
 
@@ -22,6 +23,7 @@ def compare_models(
     gate: Gate,
     evaluation: Evaluation,
     serving: Serving,
+    earlier: Earlier,
 ) -> Annotated[Verdict, "judgement"]:
     """Let both models predict the same rows, none of which either has seen, and return the judgement.
 
@@ -29,5 +31,8 @@ def compare_models(
     """
     if champion is not None and champion_version is not None:
         champion = registry.as_rival(champion, champion_version, model.card.contract)
-    verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
+    name = model.card.recipe.name
+    looks = registry.looks(name, earlier, model.fingerprint)
+    best = registry.best(name, earlier, model.card.contract)
+    verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation, looks, best)
     return hold_undeployable(verdict, model, holdout_rows, serving)

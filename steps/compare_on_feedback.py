@@ -11,6 +11,7 @@ from core.bundle import Bundle
 from core.feedback import History, compare_sides
 from core.gate import Verdict, judge_models
 from core.stand_in import StandIn
+from registry import Earlier
 from serving.check import hold_undeployable
 
 
@@ -25,16 +26,22 @@ def compare_on_feedback(
     gate: Gate,
     evaluation: Evaluation,
     serving: Serving,
+    earlier: Earlier,
+    recall: Verdict | None,
 ) -> Annotated[Verdict, "judgement"]:
     """Let both models predict the holdout, which neither has seen, and say how each does on old and on new rows.
 
-    One that could not be deployed is not promoted.
+    One that could not be deployed is not promoted. One that was recalled was judged then, on the new rows.
     """
     champion = registry.as_rival(champion, champion_version, model.card.contract)
-    verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation)
+    name, verdict = model.card.recipe.name, recall
+    if verdict is None:
+        looks = registry.looks(name, earlier, model.fingerprint)
+        best = registry.best(name, earlier, model.card.contract)
+        verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation, looks, best)
     verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     groups = compare_sides(model, champion, holdout_rows, old_holdout_rows, history, gate, evaluation)
-    judged = "old and new rows" if history.keep else "new rows alone"
+    judged = "old and new rows" if history.keep and recall is None else "new rows alone"
     reasons = (*verdict.reasons, f"judged on {judged}, since the rows of before are {history.sentence}")
     reasons = (*reasons, *(group.sentence for group in groups))
     return verdict.model_copy(update={"groups": groups, "reasons": reasons})

@@ -5,10 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
+import decisions
 from config import Config
 from core.bundle import Bundle
 from core.metrics import Scorecard
 from core.monitor import Window, WindowReport, examine
+from core.policy import eased, ended, keep_alarms
 from core.report import window_page
 from registry import Promotion
 from steps.materializers import Report
@@ -27,9 +29,16 @@ def examine_window(
     from_future: int,
     config: Config,
 ) -> Annotated[WindowReport, "window_report"]:
-    """Say what has drifted, how well the model does where labels came, and what usually helps."""
+    """Say what has drifted, how well the model does where labels came, and what usually helps.
+
+    An alarm of the window before goes on until it is well below its floor, which a second look tells.
+    """
     window = Window(
         rows=window_rows, judged=judged_rows, refusals=refusals, other_versions=other_versions, from_future=from_future
     )
-    report = examine(window, promoted_model, promotion.version, check_rows, promoted_scorecard.estimates, config)
+    known = (promoted_model, promotion.version, check_rows, promoted_scorecard.estimates)
+    report = examine(window, *known, config)
+    if kinds := ended(decisions.history(config.name), report):
+        lower = config.model_copy(update={"monitoring": eased(config.monitoring, kinds)})
+        report = keep_alarms(report, examine(window, *known, lower), kinds)
     return report.with_page(window_page(report, config.monitoring))

@@ -17,5 +17,5 @@ def foresee_decision(
     """Return the verdict that a run which is not dry would come to, with its page."""
     name = model.card.recipe.name
     verdict = registry.foresee(name, registry.find(name, model.fingerprint), judgement, promote)
-    verdict = verdict.because("dry run: nothing was registered")
+    verdict = verdict.because("dry run: nothing was registered, so this look at the holdout is not counted")
     return verdict.with_page(verdict_page(name, verdict))

@@ -1,6 +1,6 @@
 """Put the model on record and, if the verdict says so, in charge."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from zenml import get_step_context, save_artifact, step
@@ -53,13 +53,16 @@ def register_model(
     gone = version is not None and registry.is_gone(name, version)
     new = version is None or gone
     if version is None or gone:
-        metadata = {
+        metadata: dict[str, Any] = {
             "metrics": {metric: estimate.value for metric, estimate in scorecard.estimates.items()},
             "verdict": judgement.decision,
+            registry.JUDGED: judgement.decision,
             "data": model.card.data,
             "code": model.card.code,
             "run": run,
         }
+        if judgement.look is not None:
+            metadata[registry.LOOK] = judgement.look
         inputs = {key: listed[0].id for key, listed in context.step_run.inputs.items()}
         metadata["watched_rows"] = str(inputs["watched_rows"])
         version = registry.register(name, model.fingerprint, [*inputs.values()], metadata, version)

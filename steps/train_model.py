@@ -15,7 +15,14 @@ from steps.materializers import ModelBundle
 
 @step(enable_artifact_metadata=True, output_materializers=ModelBundle)
 def train_model(
-    train_rows: pd.DataFrame, accepted_contract: DataContract, split_rule: SplitRule, recipe: Recipe
+    train_rows: pd.DataFrame,
+    accepted_contract: DataContract,
+    split_rule: SplitRule,
+    recipe: Recipe,
+    recalled: Bundle | None,
 ) -> Annotated[Bundle, "model"]:
-    """Fit preprocessing and estimator, and choose the threshold, on the training rows alone."""
-    return train(train_rows, accepted_contract, split_rule, recipe)
+    """Fit preprocessing and estimator, and choose the threshold, on the training rows alone.
+
+    A model that was recalled is there already.
+    """
+    return recalled or train(train_rows, accepted_contract, split_rule, recipe)

@@ -53,7 +53,8 @@ def test_a_dry_run_judges_and_registers_nothing(tried: Tried) -> None:
 
     said, runs = tried
     assert "promote, in a dry run" in said[1]
-    assert output("verdict", runs[1]).reasons[0] == "dry run: nothing was registered"
+    said_dry = "dry run: nothing was registered, so this look at the holdout is not counted"
+    assert output("verdict", runs[1]).reasons[0] == said_dry
     assert all(f"/projects/default/runs/{each.id}" in out for out, each in zip(said, runs, strict=True))
     assert output("judgement", runs[1]).decision == "promote"
     assert "register_model" not in runs[1].steps

@@ -34,3 +34,23 @@ def test_what_does_not_hold_ends_the_demo(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(demo.Failed, match="monitor: silent"):
         loop.say("monitor", "silent", holds=False)
     assert "✗ monitor" in capsys.readouterr().out
+
+
+def test_a_world_that_comes_back_brings_its_champion_back_and_nothing_is_trained(cli: Cli, tmp_path: Path) -> None:
+    loop = demo.Loop("returned", tmp_path / "demo.log")
+    loop.changes += ["policy.cooldown_hours=0"]
+    loop.do("--pipeline", "training")
+    loop.do("--pipeline", "deployment")
+    try:
+        for scenario in ("concept", "concept", "none", "none"):
+            traffic = ("--rows", str(demo.ROWS), "--label-delay", str(demo.LABEL_DELAY))
+            loop.do("--simulate", "--scenario", scenario, *traffic)
+            loop.do("--pipeline", "monitoring")  # the second of each world retrains, judges and deploys
+        served = loop.do("--status")
+    finally:
+        loop.do("--stop")
+    entries = registry.history("returned")
+    assert [e.version for e in entries] == [1, 2, 1]
+    assert entries[-1].reasons[0].startswith("v1 is brought back, and nothing was trained: ")
+    assert len(registry.versions("returned")) == 2
+    assert "version 1" in served

@@ -183,3 +183,27 @@ def test_the_recipe_in_production_is_the_champions_at_the_costs_of_today(champio
     assert settled.model.params == recipe.params
     assert (settled.model.threshold.by, settled.model.threshold.costs) == (recipe.threshold.by, (1, 3))
     assert [line.partition(":")[0] for line in differences] == ["model.params"]
+
+
+def test_looks_at_a_holdout_are_counted_and_the_level_is_spent_over_them(cli: Cli, train: Train) -> None:
+    def judged(*changes: str) -> tuple[float, float, bool]:
+        assert train("looked", "gate.minimum={}", *changes).code == 0
+        verdict = output("verdict")
+        return verdict.look, verdict.conditions[0].confidence, verdict.decision == "promote"
+
+    fewer = "data.rows=300"
+    assert judged(fewer) == (1, pytest.approx(0.975), True)
+    weak, weaker = "model.params={C: 0.00001}", "model.params={C: 0.00002}"
+    assert judged(fewer, weak)[::2] == (1, False)  # a promotion spends nothing
+    assert judged(fewer, weaker, "gate.promote=off") == (2, pytest.approx(1 - 0.05 / 6), False)
+    assert any(reason.startswith("look 2 at these") for reason in output("registration").reasons)
+    assert judged(fewer, weak)[0] == 1  # the same model again is no new look
+    shown = " ".join(cli("--history", "--set", "name=looked").out.split())
+    assert "look 2 at its holdout rows, not passed" in shown
+    assert (
+        "next: look 3 at the holdout rows of version 3, judged at one-sided 99.5833 %; new rows bring new level"
+        in shown
+    )
+    look, confidence, _ = judged("model.params={C: 0.00003}")  # of more rows, which nobody has looked at
+    assert 1.5 < look < 2.5
+    assert confidence == pytest.approx(1 - 0.05 / (look * (look + 1)))

@@ -5,15 +5,24 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
 
-from config import Policy
-from core.monitor import KINDS, Alarm, Kind
+from config import Monitoring, Policy
+from core.drift import homogeneity
+from core.monitor import KINDS, Alarm, Kind, WindowReport
 from core.policy import (
+    FLOORS,
+    LEAVES,
     MENDED_BY_TRAINING,
     Decision,
     action,
     drifting_since,
+    eased,
+    ended,
     judged_windows,
+    keep_alarms,
     last_retraining,
     requirements,
 )
@@ -141,3 +150,77 @@ def test_a_stream_that_alternates_at_the_threshold_starts_at_most_one_retraining
             month = timedelta(days=policy.budget_days)
             assert sum(moment - month < other <= moment for other in begun) <= policy.budget
         assert last_retraining(entries) == begun[-1]
+
+
+def report(*kinds: Kind, enough: bool = True) -> WindowReport:
+    alarms = tuple(Alarm(kind=kind, sentence="s", helps=KINDS[kind]) for kind in kinds)
+    return WindowReport(name="n", version=1, start=None, end=None, rows=9, enough=enough, alarms=alarms, notes=())
+
+
+def test_an_alarm_ends_below_a_lower_floor_than_it_began_above() -> None:
+    before = [entry(0, "concept"), entry(1, "covariate", "label")]
+    assert ended(before, report("label")) == {"covariate"}
+    assert ended(before, report(enough=False)) == set()
+    assert ended([*before, retraining(2)], report()) == set()  # it is another model's world
+    assert ended([], report()) == set()
+    settings = Monitoring()
+    lower = eased(settings, ("covariate", "label"))
+    assert lower.min_psi == pytest.approx(LEAVES * settings.min_psi)
+    assert lower.min_auc == pytest.approx(0.5 + LEAVES * (settings.min_auc - 0.5))
+    assert lower.min_odds == pytest.approx(1 + LEAVES * (settings.min_odds - 1))
+    assert lower.min_drop == settings.min_drop
+    assert {key for floors in FLOORS.values() for key in floors} <= Monitoring.model_fields.keys()
+    going = keep_alarms(report("label"), report("label", "covariate", "concept"), {"covariate"})
+    assert [(alarm.kind, alarm.kept) for alarm in going.alarms] == [("label", False), ("covariate", True)]
+    assert f"until it is below {LEAVES:g} of its floor" in going.alarms[1].sentence
+
+
+def kept(number: int) -> Decision:
+    alarm = Alarm(kind="concept", sentence="s", helps=KINDS["concept"], kept=True)
+    return entry(number, alarms=(alarm,))
+
+
+def test_an_alarm_that_only_goes_on_is_counted_once_and_ends_nothing() -> None:
+    policy = Policy(alarms=2, windows=3)
+    assert open_conditions([entry(0, "concept"), kept(1), kept(2)], policy) == {"alarms"}
+    assert open_conditions([entry(0, "concept"), kept(1), entry(2, "concept")], policy) == set()
+    due = [entry(0, "concept"), entry(1, "concept"), kept(2), kept(3), kept(4)]
+    assert open_conditions(due, policy) == set()  # what is due stays due until the alarm ends
+    assert open_conditions([*due, entry(5)], policy) == {"alarms"}
+    assert open_conditions([*due, entry(5), entry(6, "concept")], policy) == {"alarms"}
+    assert drifting_since(due) == due[0].start
+
+
+@pytest.mark.parametrize("rows", [2000, 5000])
+def test_drift_at_the_floor_changes_the_alarm_rarely_and_trains_once_in_a_cooldown(rows: int) -> None:
+    settings, policy = Monitoring(), Policy(mode="act", alarms=2, windows=3, labels=1, cooldown_hours=24, budget=99)
+    edges = norm.ppf(np.linspace(0, 1, 11))
+    shares = np.diff(norm.cdf(edges - brentq(lambda shift: _psi(edges, shift) - settings.min_psi, 0.1, 1)))
+    random, entries, alone = np.random.default_rng(0), list[Decision](), list[bool]()
+    for hour in range(60):
+        _, p, psi = homogeneity(random.multinomial(rows, shares), np.full(10, 750)) or ("", 1.0, 0.0)
+        found = report(*(["covariate"] if p <= 0.002 and psi >= settings.min_psi else []))
+        alone.append(bool(found.alarms))
+        if kinds := ended(entries, found):
+            again = report(*(["covariate"] if p <= 0.002 and psi >= eased(settings, kinds).min_psi else []))
+            found = keep_alarms(found, again, kinds)
+        window = entry(hour, alarms=found.alarms)
+        entries.append(window)
+        required = requirements(judged_windows(entries, 1), entries, 100, policy, window.time)
+        if action(required, bool(window.alarms), policy) == "retrain":
+            entries.append(retraining(hour))
+    states = [bool(e.alarms) for e in entries if e.by == "monitoring"]
+    begun = [e.time for e in entries if e.by == "feedback"]
+    assert _changes(alone) >= 20
+    assert _changes(states) <= 8
+    assert 1 <= len(begun) <= 3
+    assert all(after - before >= 24 * HOUR for before, after in pairwise(begun))
+
+
+def _psi(edges: Any, shift: float) -> float:
+    shares = np.diff(norm.cdf(edges - shift))
+    return float(((shares - 0.1) * np.log(shares / 0.1)).sum())
+
+
+def _changes(states: list[bool]) -> int:
+    return sum(before != after for before, after in pairwise(states))

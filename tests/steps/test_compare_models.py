@@ -12,6 +12,7 @@ from core.split import resolve
 
 set_custom_source_root(str(ROOT))  # as stacks/apply.py does before a step is imported
 
+from registry import Earlier  # noqa: E402
 from steps.compare_models import compare_models  # noqa: E402
 
 
@@ -29,7 +30,8 @@ def test_judges_on_rows_held_out_from_both(changed: str) -> None:
     champion, challenger = trained(before), trained(after)
     rows = read_rows(after.data)
     holdout = rows[challenger.card.split.held_out(rows)]
-    verdict = compare_models.entrypoint(challenger, champion, 1, holdout, after.gate, after.evaluation, after.serving)
+    settings = (after.gate, after.evaluation, after.serving, Earlier())
+    verdict = compare_models.entrypoint(challenger, champion, 1, holdout, *settings)
     unseen = challenger.card.split.held_out(rows) & champion.card.split.held_out(rows)
     assert verdict.rows == unseen.sum()
     assert verdict.rows < len(holdout)
@@ -40,8 +42,11 @@ def test_holds_a_model_that_could_not_be_deployed() -> None:
     model, rows = trained(config), read_rows(config.data)
     holdout = rows[model.card.split.held_out(rows)]
     settings = (config.gate, config.evaluation)
-    assert compare_models.entrypoint(model, None, None, holdout, *settings, config.serving).decision == "promote"
+    assert (
+        compare_models.entrypoint(model, None, None, holdout, *settings, config.serving, Earlier()).decision
+        == "promote"
+    )
     serving = config.serving.model_copy(update={"personal": {"mean radios": "omit"}})
-    verdict = compare_models.entrypoint(model, None, None, holdout, *settings, serving)
+    verdict = compare_models.entrypoint(model, None, None, holdout, *settings, serving, Earlier())
     assert verdict.decision == "hold"
     assert verdict.reasons[0].startswith("it could not be deployed: serving.personal: no column 'mean radios'")

@@ -17,6 +17,7 @@ from core.stand_in import StandIn
 
 set_custom_source_root(str(ROOT))  # as stacks/apply.py does before a step is imported
 
+from registry import Earlier  # noqa: E402
 from steps.compare_on_feedback import compare_on_feedback  # noqa: E402
 
 CONFIG = load(ROOT / "configs/breast_cancer.yaml", ["evaluation.resamples=200"])
@@ -38,7 +39,7 @@ def test_old_and_new_rows_are_compared_as_far_as_they_are_on_record(keep: bool) 
     record = replace(StandIn.of(champion, known, champion.scores(known)), fault="it is gone")
     holdout = pd.concat([old, new], ignore_index=True) if keep else new.reset_index(drop=True)
     history = History(keep=keep, old_rows=80, new_rows=len(new), reason="a test")
-    settings = (history, CONFIG.gate, CONFIG.evaluation, CONFIG.serving)
+    settings = (history, CONFIG.gate, CONFIG.evaluation, CONFIG.serving, Earlier(), None)
     verdict = compare_on_feedback.entrypoint(challenger, record, 1, holdout, old, *settings)
     assert verdict.rows == (120 if keep else 40)
     assert {group.name: group.rows for group in verdict.groups} == {"old rows": 80, "new rows": 40}
@@ -51,8 +52,7 @@ def test_old_and_new_rows_are_compared_as_far_as_they_are_on_record(keep: bool) 
 def test_without_a_record_it_is_judged_like_a_first_model() -> None:
     lost = replace(StandIn.without_record(None), fault="it is gone")
     history = History(keep=True, old_rows=80, new_rows=len(HOLDOUT) - 80, reason="a test")
-    verdict = compare_on_feedback.entrypoint(
-        trained(0.1), lost, 1, HOLDOUT, HOLDOUT[:80], history, CONFIG.gate, CONFIG.evaluation, CONFIG.serving
-    )
+    settings = (history, CONFIG.gate, CONFIG.evaluation, CONFIG.serving, Earlier(), None)
+    verdict = compare_on_feedback.entrypoint(trained(0.1), lost, 1, HOLDOUT, HOLDOUT[:80], *settings)
     assert (verdict.decision, verdict.rows, verdict.groups) == ("promote", len(HOLDOUT), ())
     assert verdict.reasons[0].endswith("judged like a first model")

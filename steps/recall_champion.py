@@ -1,0 +1,51 @@
+"""Bring an earlier champion back where its world has come back."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+import registry
+from config import Config
+from core.bundle import Bundle
+from core.feedback import History, new_rows
+from core.gate import Verdict, judge_models
+from core.policy import Decision
+from core.recall import choose_champion
+from core.stand_in import StandIn
+from registry import Earlier
+from steps.materializers import ModelBundle, Report  # noqa: F401  (register themselves for bundles and verdicts)
+
+
+@step(enable_cache=False)
+def recall_champion(
+    champion: Bundle | StandIn,
+    champion_version: int,
+    earlier: Earlier,
+    retraining_decision: Decision,
+    train_rows: pd.DataFrame,
+    holdout_rows: pd.DataFrame,
+    old_holdout_rows: pd.DataFrame,
+    history: History,
+    config: Config,
+) -> tuple[Annotated[Bundle | None, "recalled"], Annotated[Verdict | None, "recall"]]:
+    """Return an earlier champion that the gate promotes on the rows since the drift began, and its verdict, or nothing.
+
+    Which one is tried is chosen on new rows of the training side; it is judged on those of the holdout.
+    """
+    name, version = config.name, None
+    if config.retraining.recall == "auto" and retraining_decision.since is not None and isinstance(champion, Bundle):
+        known = registry.past_champions(name, earlier)
+        newest = train_rows.tail(history.new_rows)
+        version = choose_champion(champion, known, newest, config.gate, config.evaluation)
+    if version is None or not isinstance(champion, Bundle):
+        return None, None
+    model, rows = known[version][0], new_rows(holdout_rows, old_holdout_rows, history)
+    rival = registry.as_rival(champion, champion_version, model.card.contract)
+    looks = registry.looks(name, earlier, model.fingerprint)
+    unseen = rows[model.unseen(rows)].reset_index(drop=True)
+    verdict = judge_models(model, rival, champion_version, unseen, config.gate, config.evaluation, looks)
+    if verdict.decision != "promote":
+        return None, None
+    why = "on the labels since the drift began it is ahead of the champion and as good as it once was"
+    return model, verdict.because(f"v{version} is brought back, and nothing was trained: {why}")
