@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
@@ -25,6 +26,7 @@ from core.concept import (
     worse_segments,
 )
 from core.contract import deciles, histogram
+from core.coverage import Coverage, coverage_of, drift_is_likelier
 from core.drift import (
     FAMILIES,
     ColumnDrift,
@@ -40,12 +42,13 @@ from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
 from core.records import TRUTH, read_labels, read_predictions, read_refusals
 
-Kind = Literal["schema", "missing", "covariate", "label", "concept"]
+Kind = Literal["schema", "missing", "covariate", "coverage", "label", "concept"]
 
 KINDS: dict[Kind, str] = {
     "schema": "mend the sender, or train again on a table that has the new columns",
     "missing": "find out why the values stopped coming; a model that must live without them has to be trained so",
     "covariate": "look at the columns that moved; retrain once labels of the new traffic have come",
+    "coverage": "have a random sample labelled, or judge rows when all labels are in (monitoring.label_delay_hours)",
     "label": "scores are off by one factor: retrain on recent rows, which also moves the threshold",
     "concept": "what the model learned no longer holds: retrain on recent labelled rows",
 }
@@ -83,7 +86,8 @@ class Alarm(Section):
     @property
     def title(self) -> str:
         """Return what people call it."""
-        return {"schema": "changed schema", "missing": "missing values"}.get(self.kind, f"{self.kind} drift")
+        names = {"schema": "changed schema", "missing": "missing values", "coverage": "selective labels"}
+        return names.get(self.kind, f"{self.kind} drift")
 
 
 class WindowReport(Paged):
@@ -113,6 +117,8 @@ class WindowReport(Paged):
     labelled: int = 0
     coverage: float = 0.0
     """Share of the judged rows that have a label."""
+    bands: Coverage | None = None
+    """Which rows have one; None where none has, or all have."""
     performance: dict[str, Estimate] = Field({})
     before: dict[str, Estimate] = Field({})
     """The same on the holdout, at promotion."""
@@ -273,10 +279,12 @@ def _examine_labels(
     config: Config,
 ) -> WindowReport:
     settings, contract = config.monitoring, bundle.card.contract
-    judged = window.judged[window.judged[TRUTH].notna()].reset_index(drop=True)
-    coverage = len(judged) / max(len(window.judged), 1)
-    notes = [*report.notes, f"labels for {coverage:.0%} of the rows ({len(judged):,} of {len(window.judged):,})"]
-    found: dict[str, Any] = {"labelled": len(judged), "coverage": coverage}
+    is_labelled = window.judged[TRUTH].notna()
+    share, count = float(is_labelled.mean()) if len(is_labelled) else 0.0, int(is_labelled.sum())
+    notes = [*report.notes, f"labels for {share:.0%} of the rows ({count:,} of {len(is_labelled):,})"]
+    found: dict[str, Any] = {"labelled": count, "coverage": share}
+    due = window.judged
+    judged = due[due[TRUTH].notna()].reset_index(drop=True)
     if len(judged) >= settings.min_labels:
         labelled = _predictions(judged, bundle)
         sample = labelled.take(np.sort(np.random.default_rng(0).permutation(len(judged))[:MEASURED_ROWS]))
@@ -284,19 +292,38 @@ def _examine_labels(
         found["reliability"] = reliability(labelled)
     # Where values have stopped coming the model knows less, which is no change of what there is to know.
     gaps = [drift.name for drift in report.columns if drift.missing_drifted and drift.name in judged]
-    usable = judged[judged[gaps].notna().all(axis=1)].reset_index(drop=True)
-    if len(usable) >= settings.min_labels:
+    due = due[due[gaps].notna().all(axis=1)]
+    usable = due[due[TRUTH].notna()].reset_index(drop=True)
+    bands = coverage_of(*_due(due, bundle), settings) if 0 < len(usable) < len(due) else None
+    alarms = []
+    if bands is not None and bands.selective:
+        alarms.append(_alarm("coverage", bands.sentence))
+    elif len(usable) >= settings.min_labels:
         labelled = _predictions(usable, bundle)
         label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings)
         concept = concept_drift(labelled, holdout, settings)
         columns = [column for column in contract.columns if column.name not in config.serving.personal]
         segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
-        found |= {"label": label, "concept": concept, "segments": segments}
-        found["alarms"] = _joined([*report.alarms, *_label_alarms(label, concept, segments)])
+        alarms = _label_alarms(label, concept, segments)
+        if alarms and bands is not None and not drift_is_likelier(*_due(due, bundle), holdout, settings):
+            seen = "; ".join(alarm.sentence for alarm in alarms)
+            alarms = [_alarm("coverage", f"{seen}; labels that come selectively would explain it as well")]
+        else:
+            found |= {"label": label, "concept": concept, "segments": segments}
     else:
         needed = "labelled rows without the new gaps" if gaps else "labelled rows"
         notes.append(f"label and concept drift need {settings.min_labels:,} {needed}, there are {len(usable):,}")
+    if any(alarm.kind == "coverage" for alarm in alarms):
+        notes.append("label and concept drift are not judged, and metrics are those of the labelled rows alone")
+    found |= {"bands": bands, "alarms": _joined([*report.alarms, *alarms])}
     return report.model_copy(update={**found, "notes": tuple(notes)})
+
+
+def _due(rows: pd.DataFrame, bundle: Bundle) -> tuple[Predictions, npt.NDArray[np.bool_]]:
+    """Return what was answered, and which rows have a label; another's stands for one that has not come."""
+    is_labelled = rows[TRUTH].notna()
+    known = rows[TRUTH].where(is_labelled, rows[TRUTH][is_labelled].iloc[0])
+    return _predictions(rows.assign(**{TRUTH: known}), bundle), is_labelled.to_numpy()
 
 
 def _notes(window: Window, settings: Monitoring) -> list[str]:
