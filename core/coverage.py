@@ -7,19 +7,22 @@ a family of `core.drift`, and a floor, the population stability index of labelle
 selection be what looks like drift: within each decision either labels come by chance and their odds have changed, or
 odds are as promised and one outcome is labelled more often than the other. Drift has to be the likelier one by far.
 
-What no test can see: selection by what the scores know nothing of, together with drift. Of numbers, which have no
-decision, only the first is looked at. Labels of a random sample (`feedback.audit`) tell for sure.
+What no test can see: selection that comes together with drift. Where fewer labels than rows came, and by chance, small
+drift is not told from selection. Labels of a random sample (`feedback.audit`) tell for sure.
 """
 
 import math
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from config import Monitoring, Section
-from core.concept import DRAWN_ROWS, calibrated
+from core.bundle import Card
+from core.concept import calibrated
 from core.drift import FAMILIES, homogeneity, p_value
 from core.metrics import Predictions
+from core.records import TRUTH
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -63,6 +66,22 @@ class Coverage(Section):
         return f"labels came for {low} and for {high} ({p_value(self.p)})"
 
 
+def logged_scores(rows: pd.DataFrame, card: Card) -> Floats:
+    """Return the scores as they were answered, (n,) or (n, k)."""
+    contract = card.contract
+    if contract.task != "multiclass":
+        return rows["prediction_score"].to_numpy(np.float64)
+    return rows[[f"prediction_score_{label}" for label in contract.classes]].to_numpy(np.float64)
+
+
+def asked_of(rows: pd.DataFrame, card: Card) -> tuple[Predictions, Mask]:
+    """Return what was answered, and which rows have a label as TRUTH; where one has none, another's stands for it."""
+    is_labelled = rows[TRUTH].notna()
+    known = rows[TRUTH].where(is_labelled, rows[TRUTH][is_labelled].iloc[0])
+    asked = card.beside(known.rename(card.contract.target), logged_scores(rows, card))
+    return asked, is_labelled.to_numpy()
+
+
 def coverage_of(asked: Predictions, labelled: Mask, settings: Monitoring) -> Coverage:
     """Compare labelled rows with all rows that were due; the truth of `asked` is not looked at."""
     places, bands = _bands(asked, labelled)
@@ -78,46 +97,52 @@ def coverage_of(asked: Predictions, labelled: Mask, settings: Monitoring) -> Cov
 def drift_is_likelier(asked: Predictions, labelled: Mask, holdout: Predictions, settings: Monitoring) -> bool:
     """Say whether labels that are not as promised are drift rather than selection, 1 / false_alarm_rate to 1 at least.
 
-    The truth of rows without a label is not looked at. Where every row is labelled nothing was selected.
+    The truth of rows without a label is not looked at. Where every row is labelled nothing was selected. Of numbers it
+    is asked whether they are above what was said, and whether they are far from it, beside the holdout's median.
     """
-    if labelled.all() or asked.task == "regression":
+    if labelled.all():
         return True
-    if len(labelled) > DRAWN_ROWS:
-        kept = np.sort(np.random.default_rng(0).choice(len(labelled), DRAWN_ROWS, replace=False))
-        asked, labelled = asked.take(kept), labelled[kept]
-    decisions, chances = asked.decisions, calibrated(asked.scores, holdout)
-    share, lead = float(labelled.mean()), 0.0
-    for code in np.unique(decisions):
-        inside = decisions == code
-        chance = np.clip(chances[inside, code], _TINY, 1 - _TINY)
-        came = labelled[inside]
-        right = asked.truth[inside][came] == code
-        n = int(came.sum())
-        lead += n * math.log(share) + (len(came) - n) * math.log(1 - share)
-        lead += _of_drift(chance[came], right) - _of_selection(chance, came, right)
+    if asked.task == "regression":
+        errors, before = (side.truth - side.scores for side in (asked, holdout))
+        signs = errors > np.median(before)
+        sizes = np.abs(errors) > np.median(np.abs(before))
+        lead = max(_lead(np.full(len(errors), 0.5), labelled, outcome, labelled) for outcome in (signs, sizes))
+    else:
+        decisions, chances = asked.decisions, np.clip(calibrated(asked.scores, holdout), _TINY, 1 - _TINY)
+        right = asked.truth == decisions
+        groups = [(decisions == code, chances[:, code]) for code in np.unique(decisions)]
+        lead = sum(_lead(chance[of], labelled[of], right[of], labelled) for of, chance in groups)
     return lead >= -math.log(settings.false_alarm_rate)
 
 
-def _of_drift(chance: Floats, right: Mask) -> float:
+def _lead(chance: Floats, labelled: Mask, outcome: Mask, all_labelled: Mask) -> float:
+    """Return how much likelier drift is, as a log likelihood ratio; in it labels come for a share of all rows."""
+    share, n = float(all_labelled.mean()), int(labelled.sum())
+    by_chance = n * math.log(share) + (len(labelled) - n) * math.log(1 - share)
+    drift = _of_drift(chance[labelled], outcome[labelled])
+    return by_chance + drift - _of_selection(chance, labelled, outcome[labelled])
+
+
+def _of_drift(chance: Floats, outcome: Mask) -> float:
     """Return the log likelihood of labelled outcomes where one factor has changed the odds of all."""
     from scipy.optimize import brentq
 
-    if not len(right):
+    if not len(outcome):
         return 0.0
     logits = np.log(chance / (1 - chance))
-    wanted = (float(right.sum()) + 0.5) / (len(right) + 1)
+    wanted = (float(outcome.sum()) + 0.5) / (len(outcome) + 1)
     shift = brentq(lambda by: float((1 / (1 + np.exp(-logits - by))).mean()) - wanted, -40, 40)
-    return float(-np.log1p(np.exp(np.where(right, -1, 1) * (logits + shift))).sum())
+    return float(-np.log1p(np.exp(np.where(outcome, -1, 1) * (logits + shift))).sum())
 
 
-def _of_selection(chance: Floats, labelled: Mask, right: Mask) -> float:
+def _of_selection(chance: Floats, labelled: Mask, outcome: Mask) -> float:
     """Return the log likelihood where outcomes are as promised and each has its own share of labels.
 
     The shares are found by expectation and maximisation (Dempster, Laird & Rubin 1977): what a row without a label
     would have been is weighed by its chance.
     """
     known, unknown = chance[labelled], chance[~labelled]
-    ups, downs = float(right.sum()), float((~right).sum())
+    ups, downs = float(outcome.sum()), float((~outcome).sum())
     up = down = float(labelled.mean())
     for _ in range(_STEPS):
         hidden = unknown * (1 - up)
@@ -129,7 +154,7 @@ def _of_selection(chance: Floats, labelled: Mask, right: Mask) -> float:
         if abs(up - before[0]) + abs(down - before[1]) < 1e-9:
             break
     of_unknown = np.log(np.maximum(unknown * (1 - up) + (1 - unknown) * (1 - down), 1e-300)).sum()
-    of_known = np.log(np.maximum(np.where(right, known * up, (1 - known) * down), 1e-300)).sum()
+    of_known = np.log(np.maximum(np.where(outcome, known * up, (1 - known) * down), 1e-300)).sum()
     return float(of_unknown + of_known)
 
 

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
@@ -26,7 +25,7 @@ from core.concept import (
     worse_segments,
 )
 from core.contract import deciles, histogram
-from core.coverage import Coverage, coverage_of, drift_is_likelier
+from core.coverage import Coverage, asked_of, coverage_of, drift_is_likelier, logged_scores
 from core.drift import (
     FAMILIES,
     ColumnDrift,
@@ -255,7 +254,7 @@ def _examine_inputs(
     gaps = {drift.name for drift in drifts if drift.missing_drifted}
     whole = [column for column in kept if column.name in rows and column.name not in gaps]
     apart = separation(rows, holdout_rows, whole, settings)
-    scores = _scores(rows, bundle)
+    scores = logged_scores(rows, bundle.card)
     psi, moved = _prediction_drift(scores, holdout, settings)
     return report.model_copy(
         update={
@@ -294,7 +293,7 @@ def _examine_labels(
     gaps = [drift.name for drift in report.columns if drift.missing_drifted and drift.name in judged]
     due = due[due[gaps].notna().all(axis=1)]
     usable = due[due[TRUTH].notna()].reset_index(drop=True)
-    bands = coverage_of(*_due(due, bundle), settings) if 0 < len(usable) < len(due) else None
+    bands = coverage_of(*asked_of(due, bundle.card), settings) if 0 < len(usable) < len(due) else None
     alarms = []
     if bands is not None and bands.selective:
         alarms.append(_alarm("coverage", bands.sentence))
@@ -305,7 +304,7 @@ def _examine_labels(
         columns = [column for column in contract.columns if column.name not in config.serving.personal]
         segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
         alarms = _label_alarms(label, concept, segments)
-        if alarms and bands is not None and not drift_is_likelier(*_due(due, bundle), holdout, settings):
+        if alarms and bands is not None and not drift_is_likelier(*asked_of(due, bundle.card), holdout, settings):
             seen = "; ".join(alarm.sentence for alarm in alarms)
             alarms = [_alarm("coverage", f"{seen}; labels that come selectively would explain it as well")]
         else:
@@ -317,13 +316,6 @@ def _examine_labels(
         notes.append("label and concept drift are not judged, and metrics are those of the labelled rows alone")
     found |= {"bands": bands, "alarms": _joined([*report.alarms, *alarms])}
     return report.model_copy(update={**found, "notes": tuple(notes)})
-
-
-def _due(rows: pd.DataFrame, bundle: Bundle) -> tuple[Predictions, npt.NDArray[np.bool_]]:
-    """Return what was answered, and which rows have a label; another's stands for one that has not come."""
-    is_labelled = rows[TRUTH].notna()
-    known = rows[TRUTH].where(is_labelled, rows[TRUTH][is_labelled].iloc[0])
-    return _predictions(rows.assign(**{TRUTH: known}), bundle), is_labelled.to_numpy()
 
 
 def _notes(window: Window, settings: Monitoring) -> list[str]:
@@ -438,14 +430,6 @@ def _prediction_drift(scores: np.ndarray, holdout: Predictions, settings: Monito
     return psi, p <= settings.false_alarm_rate / FAMILIES and psi >= settings.min_psi
 
 
-def _scores(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
-    """Return the scores as they were answered, (n,) or (n, k)."""
-    contract = bundle.card.contract
-    if contract.task != "multiclass":
-        return rows["prediction_score"].to_numpy(np.float64)
-    return rows[[f"prediction_score_{label}" for label in contract.classes]].to_numpy(np.float64)
-
-
 def _predictions(rows: pd.DataFrame, bundle: Bundle) -> Predictions:
     """Return what was answered beside the labels that came."""
-    return bundle.card.beside(rows[TRUTH].rename(bundle.card.contract.target), _scores(rows, bundle))
+    return asked_of(rows, bundle.card)[0]

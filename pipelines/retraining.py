@@ -30,12 +30,12 @@ from steps.weigh_feedback import weigh_feedback
 def retraining(config: Config) -> None:
     """Add labelled traffic to the training rows, fit, judge old and new rows, and keep the record."""
     deployer.active()  # whoever serves also knows where the log is
-    labelled_rows, _ = join_labels(config)
+    labelled_rows, _, answers = join_labels(config)
     decision = weigh_feedback(labelled_rows, config)
     champion, version = fetch_champion(config.name)
     rows, reading = ingest_rows(config.data, config.contract, champion)
     train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
-        rows, labelled_rows, champion, decision, reading, config
+        rows, labelled_rows, answers, champion, decision, reading, config
     )
     begun = begin_retraining(decision, config.name, after=history)
     contract, contract_report = validate_rows(
