@@ -113,7 +113,8 @@ class Retraining:
         champion = fit(source[~held_out], rule, config)
         said = champion.predictions(asked)
         labelled = SELECTIONS[self.selection](said, random.random(len(asked)) < self.share)
-        answers = pd.DataFrame({"prediction_version": 1, "prediction_score": said.scores})
+        times = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(asked)), "s")
+        answers = pd.DataFrame({"prediction_time": times, "prediction_version": 1, "prediction_score": said.scores})
         answers[TRUTH] = asked["y"].astype(str).where(labelled).astype(object)
         trusted = source[held_out]
         doubt = "" if self.before else selection_doubt(answers, champion, 1, trusted, SETTINGS)

@@ -29,6 +29,8 @@ Mask = npt.NDArray[np.bool_]
 
 BANDS, BAND_ROWS = 5, 20
 """Bands of the scores within a decision (ten of numbers), and rows of a band at least."""
+NEARLY_ALL = 0.95
+"""Labelled share from which rows stand for all: what the others would change is small beside the floors."""
 _TINY = 1e-6  # chances are kept so far from 0 and 1
 _STEPS = 500  # of expectation and maximisation, at most
 

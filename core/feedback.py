@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from config import Config, Data, Evaluation, Feedback, Gate, Monitoring, Recipe, Section, UserError
 from core.bundle import Bundle
 from core.contract import DataContract, class_code, encode_target, learn_contract
-from core.coverage import asked_of, coverage_of, drift_is_likelier
+from core.coverage import NEARLY_ALL, asked_of, coverage_of, drift_is_likelier
 from core.dtypes import plain, plain_objects
 from core.features import preprocessing
 from core.gate import Group, Verdict, compare_group, judge_old_rows
@@ -125,12 +125,16 @@ def selection_doubt(
 ) -> str:
     """Say why labels may have come for some answers rather than others; nothing where that is excluded.
 
-    `answers` are as `with_labels` returns them. It is excluded where every row is labelled, or where the labels differ
-    from what the champion's scores promise in a way that drift explains far better than selection.
+    `answers` are as `with_labels` returns them; those after the last one with a label are not due. It is excluded where
+    nearly all are labelled, or where the labels differ from what the champion's scores promise in a way that drift
+    explains far better than selection.
     """
-    if answers[TRUTH].notna().all():
+    came = answers[TRUTH].notna()
+    answers = answers[answers["prediction_time"] <= answers["prediction_time"][came].max()]
+    came = answers[TRUTH].notna()
+    if came.mean() >= NEARLY_ALL or answers.empty:
         return ""
-    share = f"labels came for {answers[TRUTH].notna().mean():.0%} of {len(answers):,} predictions"
+    share = f"labels came for {came.mean():.0%} of {len(answers):,} predictions"
     ours = answers[answers["prediction_version"] == version]
     if not isinstance(champion, Bundle):
         return f"{share}, and the champion, which could tell why, is gone"

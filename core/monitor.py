@@ -25,7 +25,7 @@ from core.concept import (
     worse_segments,
 )
 from core.contract import deciles, histogram
-from core.coverage import Coverage, asked_of, coverage_of, drift_is_likelier, logged_scores
+from core.coverage import NEARLY_ALL, Coverage, asked_of, coverage_of, drift_is_likelier, logged_scores
 from core.drift import (
     FAMILIES,
     ColumnDrift,
@@ -39,7 +39,7 @@ from core.dtypes import plain, plain_objects
 from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
-from core.records import TRUTH, read_labels, read_predictions, read_refusals
+from core.records import TRUTH, in_audit, read_labels, read_predictions, read_refusals
 
 Kind = Literal["schema", "missing", "covariate", "coverage", "label", "concept"]
 
@@ -283,6 +283,14 @@ def _examine_labels(
     notes = [*report.notes, f"labels for {share:.0%} of the rows ({count:,} of {len(is_labelled):,})"]
     found: dict[str, Any] = {"labelled": count, "coverage": share}
     due = window.judged
+    audit = due[in_audit(due["prediction_id"], config.feedback.audit)]
+    if len(audit):
+        known = int(audit[TRUTH].notna().sum())
+        enough = known >= max(settings.min_labels, NEARLY_ALL * len(audit))
+        needed = f" alone; that needs {settings.min_labels:,}, and {NEARLY_ALL:.0%}"
+        said = "labels are judged by the audit sample alone" if enough else f"the audit sample does not judge{needed}"
+        notes.append(f"{said}: {known:,} of its {len(audit):,} rows are labelled")
+        due = audit if enough else due
     judged = due[due[TRUTH].notna()].reset_index(drop=True)
     if len(judged) >= settings.min_labels:
         labelled = _predictions(judged, bundle)

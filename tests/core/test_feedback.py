@@ -387,6 +387,9 @@ def test_a_changed_world_whose_labels_come_by_chance_leaves_no_doubt() -> None:
     for share in (1.0, 0.8, 0.4):
         answers, _ = answered(champion, asked, "by chance", share)
         assert selection_doubt(answers, champion, 1, trusted, settings) == ""
+    late, _ = answered(champion, made(4, 3000), "by chance", 1.0)
+    late.loc[2000:, TRUTH] = None  # the newest rows have no label yet
+    assert selection_doubt(late, champion, 1, trusted, settings) == ""
     other = selection_doubt(answers, champion, 2, trusted, settings)
     assert other.endswith("and for none that the champion answered")
     gone = selection_doubt(answers, StandIn.without_record(None), 1, trusted, settings)

@@ -15,7 +15,7 @@ import config
 from config import ROOT, Monitoring, Serving
 from core.fraud import SCENARIOS, card_transactions
 from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_window, examine
-from core.records import TRUTH, RecordWriter, label_lines, prediction_line, refusal_line
+from core.records import TRUTH, RecordWriter, in_audit, label_lines, prediction_line, refusal_line
 from core.report import window_page
 from serving.schema import Refused, Schema
 
@@ -244,6 +244,33 @@ def test_labels_that_come_selectively_are_an_alarm_of_their_own(tmp_path, labell
     page = window_page(report, SETTINGS)
     assert "Which labels came" in page
     assert KINDS["coverage"] in page
+
+
+@pytest.mark.parametrize(("scenario", "kinds"), [("none", ()), ("label", ("label",))])
+def test_an_audit_sample_is_judged_alone_however_the_other_labels_came(tmp_path, scenario, kinds):
+    ids = serve(tmp_path, scenario, labelled=lambda label, decision: 1 if label != decision else 0.1)
+    share = CONFIG.feedback.model_copy(update={"audit": 0.5})
+    wanted, holdout = CONFIG.model_copy(update={"feedback": share}), trained().holdout
+    few = examine(collect(tmp_path), trained().bundle, 1, holdout, {}, wanted)
+    assert few.kinds == ("coverage",)
+    assert any(note.startswith("the audit sample does not judge alone; that needs 200, and 95%") for note in few.notes)
+    truth = dict(zip(*_truths(scenario), strict=True))
+    rows = collect(tmp_path).rows
+    chosen = rows[in_audit(rows["prediction_id"], 0.5)]
+    assert len(chosen) == pytest.approx(len(ids) / 2, rel=0.1)
+    writer = RecordWriter(tmp_path / "labels", {"kind": "labels", "model": "fraud"})
+    pairs = [
+        (name, str(truth[own])) for name, own in zip(chosen["prediction_id"], chosen["transaction_id"], strict=True)
+    ]
+    writer.append(label_lines(pairs, NOON), NOON)
+    report = examine(collect(tmp_path), trained().bundle, 1, holdout, {}, wanted)
+    assert report.kinds == kinds, report.alarms
+    assert f"labels are judged by the audit sample alone: {len(chosen):,} of its {len(chosen):,}" in report.notes[1]
+
+
+def _truths(scenario):
+    rows = card_transactions(ROWS, 100, scenario, start=20_000)
+    return rows["transaction_id"], rows["fraud"].tolist()
 
 
 def test_labels_of_unknown_predictions_are_left_out(tmp_path):
