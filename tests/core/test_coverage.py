@@ -94,3 +94,14 @@ def test_numbers_that_are_labelled_where_they_are_great_are_selective():
     found = coverage_of(asked, (asked.scores > 0) & (random.random(2000) < 0.5), SETTINGS)
     assert found.selective
     assert {band.decision for band in found.bands} == {""}
+
+
+def test_numbers_labelled_where_they_were_far_off_are_no_drift_and_doubled_errors_are():
+    asked, holdout, random = drawn(NUMBERS, 0)
+    errors, lucky = asked.truth - asked.scores, random.random(2000)
+    for complaint in (np.abs(errors) > 1, errors > 1):
+        assert not drift_is_likelier(asked, complaint | (lucky < 0.1), holdout, SETTINGS)
+    moved = replace(asked, truth=asked.scores + 2 * errors)
+    assert drift_is_likelier(moved, lucky < 0.8, holdout, SETTINGS)
+    shifted = replace(asked, truth=asked.truth + 1)
+    assert drift_is_likelier(shifted, lucky < 0.8, holdout, SETTINGS)
