@@ -21,9 +21,10 @@ def join_labels(
     Annotated[FeedbackReport, "feedback_report"],
     Annotated[pd.DataFrame, "answers"],
 ]:
-    """Return the newest labelled predictions, what is to be said of the labels, and every answer with its label."""
+    """Return the newest labelled predictions, what is to be said of the labels, and all answers since the first."""
     log = deployer.active().log(config.name)
     predictions, labels = read_predictions(f"{log}/predictions"), read_labels(f"{log}/labels", history=True)
     labelled_rows, report = join(predictions, labels, config.feedback)
-    answers = with_labels(predictions, labels)
+    first = labelled_rows["prediction_time"].min()
+    answers = with_labels(predictions[predictions["prediction_time"] >= first], labels)
     return labelled_rows, report, answers  # names, or ZenML takes them for one output

@@ -52,13 +52,12 @@ def split_feedback(
     config = config.model_copy(update={"data": config.data.without(reading.new)})
     served, times, unusable = as_source_rows(labelled_rows, rows, contract, config)
     since = pd.Timestamp(retraining_decision.since or datetime.min)
-    drifted = (times >= since).to_numpy()
     asked = answers[answers["prediction_time"] >= since]
     version, doubt = retraining_decision.version, ""
     if asked[TRUTH].isna().any():
         trusted = registry.trusted_rows(config.name, version, champion, rows.head(0))
         doubt = selection_doubt(asked, champion, version, trusted, config.monitoring)
-    drifted |= bool(doubt)  # then only rows of the table are surely as they came
+    drifted = (times >= since).to_numpy() | bool(doubt)  # then only rows of the table are surely as they came
     sides = split(rows, served, drifted, rule, config, contract.without(config.contract.accept).known, doubt)
     return (
         sides.train,
