@@ -177,6 +177,29 @@ def take_labels(use_case: Config, path: Path) -> int:
     return 0
 
 
+def list_audit(use_case: Config, path: Path) -> int:
+    """Write which predictions of the audit sample have no label yet, as a table to be filled in."""
+    import console
+    import deployer
+    from core.labels import audit_table
+
+    share = use_case.feedback.audit
+    if not share:
+        raise UserError("feedback.audit is 0, so no prediction is to be labelled; set the share that is, such as 0.02")
+    table, labelled = audit_table(deployer.active().log(use_case.name), use_case.data.id, share)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+    count = len(table) + labelled
+    console.fields(
+        [
+            ("audit", f"{labelled:,} of {count:,} predictions of the sample are labelled"),
+            ("to label", f"{len(table):,} in {path}: fill in 'label', take out what nobody knows"),
+            ("next", command(f"--labels {path}")),
+        ]
+    )
+    return 0
+
+
 def stop_server(name: str) -> int:
     """Stop the server of a model."""
     import deployer

@@ -443,6 +443,10 @@ class Feedback(Section):
     """What becomes of the rows of before: `auto` keeps them where they help to predict new ones, cross-validated."""
     max_rows: int = Field(100_000, ge=1)
     """Labelled rows of the log that are used, the newest."""
+    audit: float = Field(0.0, ge=0, le=1)
+    """Share of predictions, drawn by their ids, to be labelled whatever was answered; `--audit FILE` lists them. Where
+    nearly all of a window's are, `monitoring.min_labels` at least, label and concept drift are judged by them alone,
+    however the other labels came: 0.05 of 5,000 rows are 250."""
 
 
 class Retraining(Section):

@@ -327,6 +327,11 @@ def evidence(name: str, version: int) -> tuple[Scorecard, pd.DataFrame]:
     return scorecard, rows.head(10_000)
 
 
+def trusted_rows(name: str, version: int, champion: Bundle | StandIn, otherwise: pd.DataFrame) -> pd.DataFrame:
+    """Return holdout rows that stood for what the champion meets; others where the model itself is gone."""
+    return evidence(name, version)[1] if isinstance(champion, Bundle) else otherwise
+
+
 def find(name: str, fingerprint: str) -> int | None:
     """Return the version that holds this very model, if it is registered."""
     from zenml.client import Client

@@ -134,6 +134,8 @@ def parser() -> Parser:
                      help="replay the config's stream against its server, labels arriving later")  # fmt: skip
     act.add_argument("--labels", type=Path, metavar="FILE",
                      help="put the labels of a CSV or Parquet file on record, by data.id or prediction id")  # fmt: skip
+    act.add_argument("--audit", type=Path, metavar="FILE",
+                     help="write the predictions of the audit sample without a label, for --labels")  # fmt: skip
     act.add_argument("--new-config", metavar="TABLE", help="write configs/NAME.yaml for your own table")
     act.add_argument("--schema", action="store_true", help="print the JSON schema of configs/*.yaml")
     parse.add_argument("--config", type=Path, default=DEFAULT, metavar="FILE",
@@ -242,6 +244,8 @@ def act(given: argparse.Namespace) -> int:
         return commands.show_status()
     if given.labels is not None:
         return commands.take_labels(use_case, given.labels)
+    if given.audit is not None:
+        return commands.list_audit(use_case, given.audit)
     if given.prune:
         return commands.prune()
     if given.simulate:

@@ -26,8 +26,8 @@ from core.table import as_kind
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-FAMILIES = 5
-"""Of checks that may alarm: columns, missing values, the classifier, label and concept drift."""
+FAMILIES = 6
+"""Of checks that may alarm: columns, missing values, the classifier, coverage by labels, label and concept drift."""
 
 CLASSIFIER_ROWS = 5000
 """Rows of each side that the classifier sees, drawn with a fixed seed; fewer, but not below 500, where that would be

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from config import Config, Data, Evaluation, Feedback, Gate, Recipe, Section, UserError
+from config import Config, Data, Evaluation, Feedback, Gate, Monitoring, Recipe, Section, UserError
 from core.bundle import Bundle
 from core.contract import DataContract, class_code, encode_target, learn_contract
-from core.dtypes import plain_objects
+from core.coverage import NEARLY_ALL, asked_of, coverage_of, drift_is_likelier
+from core.dtypes import plain, plain_objects
 from core.features import preprocessing
-from core.gate import Group, compare_group
+from core.gate import Group, Verdict, compare_group, judge_old_rows
 from core.metrics import Predictions, default_metric, estimate_difference, measure
 from core.model import make_estimator
 from core.notes import Known
@@ -75,6 +76,8 @@ class History(Section):
     reason: str
     unusable: str = ""
     """Which labelled rows could not be used, if any."""
+    doubt: str = ""
+    """Why the new rows may have been labelled selectively, if they may."""
 
     @property
     def sentence(self) -> str:
@@ -108,6 +111,44 @@ def join_labels(
         left_out=max(len(joined) - settings.max_rows, 0),
     )
     return joined.tail(settings.max_rows).reset_index(drop=True), report
+
+
+def with_labels(predictions: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """Return what was answered to every request, its id, time and scores, with its last label as TRUTH, if it came."""
+    columns = [name for name in predictions if str(name).startswith("prediction_")]
+    last = history.drop_duplicates("prediction_id", keep="last").set_index("prediction_id")["label"]
+    return predictions[columns].join(plain(last.rename(TRUTH)), on="prediction_id")
+
+
+def selection_doubt(
+    answers: pd.DataFrame, champion: Bundle | StandIn, version: int, holdout_rows: pd.DataFrame, settings: Monitoring
+) -> str:
+    """Say why labels may have come for some answers rather than others; nothing where that is excluded.
+
+    `answers` are as `with_labels` returns them; those after the last one with a label are not due. It is excluded where
+    nearly all are labelled, or where the labels differ from what the champion's scores promise in a way that drift
+    explains far better than selection.
+    """
+    came = answers[TRUTH].notna()
+    answers = answers[answers["prediction_time"] <= answers["prediction_time"][came].max()]
+    came = answers[TRUTH].notna()
+    if came.mean() >= NEARLY_ALL or answers.empty:
+        return ""
+    share = f"labels came for {came.mean():.0%} of {len(answers):,} predictions"
+    ours = answers[answers["prediction_version"] == version]
+    if not isinstance(champion, Bundle):
+        return f"{share}, and the champion, which could tell why, is gone"
+    contract = champion.card.contract
+    ours = ours.assign(**{TRUTH: _truth(ours[TRUTH], contract)})
+    if not ours[TRUTH].notna().any():
+        return f"{share}, and for none that the champion answered"
+    asked, is_labelled = asked_of(ours, champion.card)
+    found = coverage_of(asked, is_labelled, settings)
+    if found.selective:
+        return found.sentence
+    if drift_is_likelier(asked, is_labelled, champion.predictions(holdout_rows), settings):
+        return ""
+    return f"{share}, and that they came selectively would explain them as well as drift"
 
 
 def as_source_rows(
@@ -156,15 +197,19 @@ def choose_history(
     settings: Feedback,
     metric: str | None,
     settled: Mapping[str, Known] | None = None,
+    doubt: str = "",
 ) -> History:
     """Say whether old training rows mislead about new ones: cross-validated on new training rows alone.
 
     Fits the recipe twice a fold: on old rows and the other new ones, and on those alone. The old ones are dropped if
-    that is better beyond doubt (a paired bootstrap, one-sided at DOUBT), since more rows are worth more in a tie.
+    that is better beyond doubt (a paired bootstrap, one-sided at DOUBT), since more rows are worth more in a tie. Where
+    there is `doubt` whether new rows stand for all, they say nothing about old ones.
     """
-    counts = {"old_rows": len(old), "new_rows": len(new)}
+    counts: dict[str, Any] = {"old_rows": len(old), "new_rows": len(new), "doubt": doubt}
     if settings.history != "auto":
         return History(keep=settings.history == "keep", **counts, reason=f"feedback.history is {settings.history}")
+    if doubt:
+        return History(keep=True, **counts, reason=doubt)
     both = pd.concat([old, new], ignore_index=True)
     contract = learn_contract(both, recipe.data, recipe.contract, settled=settled)
     place = folds(new, rule, recipe.model.folds)
@@ -213,6 +258,22 @@ def compare_sides(
     )
 
 
+def hold_to_old_rows(
+    verdict: Verdict,
+    challenger: Bundle,
+    champion: Bundle | StandIn,
+    rows: pd.DataFrame,
+    gate: Gate,
+    evaluation: Evaluation,
+) -> Verdict:
+    """Let a challenger also be no worse on holdout rows that stood for what the champion meets when it was promoted."""
+    rows = rows[champion.unseen(rows)]
+    rows = rows[challenger.unseen(rows)]
+    if rows.empty:
+        return verdict
+    return judge_old_rows(verdict, challenger.predictions(rows), champion.predictions(rows), gate, evaluation)
+
+
 def new_rows(holdout: pd.DataFrame, old_holdout: pd.DataFrame, history: History) -> pd.DataFrame:
     """Return the new rows of a holdout as `split_feedback` lays it out: behind the old ones, where those are kept."""
     return holdout.iloc[len(old_holdout) :] if history.keep else holdout
@@ -225,11 +286,13 @@ def split_feedback(
     rule: SplitRule,
     config: Config,
     settled: Mapping[str, Known] | None = None,
+    doubt: str = "",
 ) -> Sides:
     """Split the source as ever and served rows by their hash; say what the model learns from and is judged on.
 
     `drifted` says which served rows came since the drift began; the others are old rows, as those of the source.
     Where old rows no longer help, the model is judged on new ones alone: the old ones describe a world that is gone.
+    Where there is `doubt` whether the new ones stand for what is asked, the old ones still do.
     `settled` says what the champion's contract knows of the columns.
     """
     if not drifted.any():
@@ -238,7 +301,7 @@ def split_feedback(
     old = pd.concat([source, served[~drifted]], ignore_index=True)
     (old_train, old_holdout), (new_train, new_holdout) = (_sides(rows, rule) for rows in (old, served[drifted]))
     metric = config.gate.metric
-    history = choose_history(old_train, new_train, rule, config.recipe, config.feedback, metric, settled)
+    history = choose_history(old_train, new_train, rule, config.recipe, config.feedback, metric, settled, doubt)
     train, holdout = new_train, new_holdout
     if history.keep:
         train = pd.concat([old_train, new_train], ignore_index=True)
@@ -246,12 +309,12 @@ def split_feedback(
     target = pd.concat([train[config.data.target], holdout[config.data.target]], ignore_index=True)
     held_out = np.arange(len(target)) >= len(train)
     check_sides(target, held_out, learn_contract(train, config.data, config.contract, settled=settled).task)
-    enough = len(new_holdout) >= WATCHED_ROWS
+    enough = len(new_holdout) >= WATCHED_ROWS and not doubt
     return Sides(
         train=train,
         holdout=holdout,
         old_holdout=old_holdout,
-        watched=new_holdout if enough else holdout,
+        watched=new_holdout if enough else old_holdout if doubt and history.keep else holdout,
         rule=rule,
         reference_rows=len(new_train) if history.keep and enough else None,
         history=history,

@@ -259,6 +259,29 @@ def _where_ahead(
     return f"{metric} {one:.4g} beside {other:.4g}" if ahead else ""
 
 
+def judge_old_rows(
+    verdict: Verdict, challenger: Predictions, champion: Predictions, gate: Gate, evaluation: Evaluation
+) -> Verdict:
+    """Ask as well that the challenger is not worse than the champion on old rows, at the same level and margin.
+
+    Where new rows may have been labelled selectively, old ones are those known to stand for what is asked.
+    """
+    if not verdict.conditions:
+        return verdict
+    metric = check_metric(gate.metric or default_metric(challenger.task), challenger.task, "gate.metric")
+    one_sided = evaluation.model_copy(update={"confidence": 2 * evaluation.confidence - 1})
+    lead = estimate_difference(metric, challenger, replace(champion, costs=challenger.costs), one_sided)
+    against = f" on old rows, against champion v{verdict.champion_version},"
+    of = unit(metric, challenger)
+    found = _condition("not_worse_on_old_rows", metric, against, lead, -gate.margin, True, evaluation, of)
+    verdict = verdict.model_copy(update={"conditions": (*verdict.conditions, found)})
+    if found.outcome == "passed":
+        return verdict.model_copy(update={"reasons": (*verdict.reasons, found.sentence)})
+    if found.outcome == "failed":
+        return verdict.because(found.sentence).model_copy(update={"decision": "reject"})
+    return verdict.held(found.sentence)
+
+
 def compare_group(
     name: str, challenger: Predictions, champion: Predictions, gate: Gate, evaluation: Evaluation
 ) -> Group:

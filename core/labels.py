@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from config import Data, UserError
 from core.contract import DataContract
-from core.records import RecordWriter, label_lines
+from core.records import RecordWriter, in_audit, label_lines, read_labels, read_predictions
 from core.sources import find_options, read_rows
 from core.table import as_text
 
@@ -23,6 +25,21 @@ def read_label_table(path: Path, data: Data, contract: DataContract) -> tuple[li
     table = read_rows(found, labelled=False, contract=contract).astype(object)
     texts = table.map(as_text).where(table.notna(), "")
     return list(map(str, texts.columns)), texts.to_numpy().tolist()
+
+
+def audit_table(log: str, ids: Sequence[str], share: float) -> tuple[pd.DataFrame, int]:
+    """Return the predictions of the audit sample without a label, oldest first, and how many have one.
+
+    Columns: `prediction_id`, when it was answered, of which row it is by its own `ids`, and `label`, to be filled in.
+    """
+    rows = read_predictions(f"{log}/predictions")
+    rows = rows[in_audit(rows["prediction_id"], share)]
+    is_open = ~rows["prediction_id"].isin(read_labels(f"{log}/labels")["prediction_id"])
+    asked = rows[is_open]
+    known = [name for name in ids if name in asked]
+    of = [", ".join(f"{name} {as_text(row[name])}" for name in known) for row in asked[known].to_dict("records")]
+    columns = {"prediction_id": asked["prediction_id"], "time": asked["prediction_time"], "of": of, "label": ""}
+    return pd.DataFrame(columns), int((~is_open).sum())
 
 
 def write_labels(log: str, model: str, pairs: Sequence[tuple[str, Any]]) -> None:

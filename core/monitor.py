@@ -25,6 +25,7 @@ from core.concept import (
     worse_segments,
 )
 from core.contract import deciles, histogram
+from core.coverage import NEARLY_ALL, Coverage, asked_of, coverage_of, drift_is_likelier, logged_scores
 from core.drift import (
     FAMILIES,
     ColumnDrift,
@@ -38,14 +39,15 @@ from core.dtypes import plain, plain_objects
 from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
-from core.records import TRUTH, read_labels, read_predictions, read_refusals
+from core.records import TRUTH, in_audit, read_labels, read_predictions, read_refusals
 
-Kind = Literal["schema", "missing", "covariate", "label", "concept"]
+Kind = Literal["schema", "missing", "covariate", "coverage", "label", "concept"]
 
 KINDS: dict[Kind, str] = {
     "schema": "mend the sender, or train again on a table that has the new columns",
     "missing": "find out why the values stopped coming; a model that must live without them has to be trained so",
     "covariate": "look at the columns that moved; retrain once labels of the new traffic have come",
+    "coverage": "have a random sample labelled, or judge rows when all labels are in (monitoring.label_delay_hours)",
     "label": "scores are off by one factor: retrain on recent rows, which also moves the threshold",
     "concept": "what the model learned no longer holds: retrain on recent labelled rows",
 }
@@ -85,7 +87,8 @@ class Alarm(Section):
     @property
     def title(self) -> str:
         """Return what people call it."""
-        return {"schema": "changed schema", "missing": "missing values"}.get(self.kind, f"{self.kind} drift")
+        names = {"schema": "changed schema", "missing": "missing values", "coverage": "selective labels"}
+        return names.get(self.kind, f"{self.kind} drift")
 
 
 class WindowReport(Paged):
@@ -115,6 +118,8 @@ class WindowReport(Paged):
     labelled: int = 0
     coverage: float = 0.0
     """Share of the judged rows that have a label."""
+    bands: Coverage | None = None
+    """Which rows have one; None where none has, or all have."""
     performance: dict[str, Estimate] = Field({})
     before: dict[str, Estimate] = Field({})
     """The same on the holdout, at promotion."""
@@ -251,7 +256,7 @@ def _examine_inputs(
     gaps = {drift.name for drift in drifts if drift.missing_drifted}
     whole = [column for column in kept if column.name in rows and column.name not in gaps]
     apart = separation(rows, holdout_rows, whole, settings)
-    scores = _scores(rows, bundle)
+    scores = logged_scores(rows, bundle.card)
     psi, moved = _prediction_drift(scores, holdout, settings)
     return report.model_copy(
         update={
@@ -275,10 +280,20 @@ def _examine_labels(
     config: Config,
 ) -> WindowReport:
     settings, contract = config.monitoring, bundle.card.contract
-    judged = window.judged[window.judged[TRUTH].notna()].reset_index(drop=True)
-    coverage = len(judged) / max(len(window.judged), 1)
-    notes = [*report.notes, f"labels for {coverage:.0%} of the rows ({len(judged):,} of {len(window.judged):,})"]
-    found: dict[str, Any] = {"labelled": len(judged), "coverage": coverage}
+    is_labelled = window.judged[TRUTH].notna()
+    share, count = float(is_labelled.mean()) if len(is_labelled) else 0.0, int(is_labelled.sum())
+    notes = [*report.notes, f"labels for {share:.0%} of the rows ({count:,} of {len(is_labelled):,})"]
+    found: dict[str, Any] = {"labelled": count, "coverage": share}
+    due = window.judged
+    audit = due[in_audit(due["prediction_id"], config.feedback.audit)]
+    if len(audit):
+        known = int(audit[TRUTH].notna().sum())
+        enough = known >= max(settings.min_labels, NEARLY_ALL * len(audit))
+        needed = f" alone; that needs {settings.min_labels:,}, and {NEARLY_ALL:.0%}"
+        said = "labels are judged by the audit sample alone" if enough else f"the audit sample does not judge{needed}"
+        notes.append(f"{said}: {known:,} of its {len(audit):,} rows are labelled")
+        due = audit if enough else due
+    judged = due[due[TRUTH].notna()].reset_index(drop=True)
     if len(judged) >= settings.min_labels:
         labelled = _predictions(judged, bundle)
         sample = labelled.take(np.sort(np.random.default_rng(0).permutation(len(judged))[:MEASURED_ROWS]))
@@ -286,18 +301,30 @@ def _examine_labels(
         found["reliability"] = reliability(labelled)
     # Where values have stopped coming the model knows less, which is no change of what there is to know.
     gaps = [drift.name for drift in report.columns if drift.missing_drifted and drift.name in judged]
-    usable = judged[judged[gaps].notna().all(axis=1)].reset_index(drop=True)
-    if len(usable) >= settings.min_labels:
+    due = due[due[gaps].notna().all(axis=1)]
+    usable = due[due[TRUTH].notna()].reset_index(drop=True)
+    bands = coverage_of(*asked_of(due, bundle.card), settings) if 0 < len(usable) < len(due) else None
+    alarms = []
+    if bands is not None and bands.selective:
+        alarms.append(_alarm("coverage", bands.sentence))
+    elif len(usable) >= settings.min_labels:
         labelled = _predictions(usable, bundle)
         label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings)
         concept = concept_drift(labelled, holdout, settings)
         columns = [column for column in contract.columns if column.name not in config.serving.personal]
         segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
-        found |= {"label": label, "concept": concept, "segments": segments}
-        found["alarms"] = _joined([*report.alarms, *_label_alarms(label, concept, segments)])
+        alarms = _label_alarms(label, concept, segments)
+        if alarms and bands is not None and not drift_is_likelier(*asked_of(due, bundle.card), holdout, settings):
+            seen = "; ".join(alarm.sentence for alarm in alarms)
+            alarms = [_alarm("coverage", f"{seen}; labels that come selectively would explain it as well")]
+        else:
+            found |= {"label": label, "concept": concept, "segments": segments}
     else:
         needed = "labelled rows without the new gaps" if gaps else "labelled rows"
         notes.append(f"label and concept drift need {settings.min_labels:,} {needed}, there are {len(usable):,}")
+    if any(alarm.kind == "coverage" for alarm in alarms):
+        notes.append("label and concept drift are not judged, and metrics are those of the labelled rows alone")
+    found |= {"bands": bands, "alarms": _joined([*report.alarms, *alarms])}
     return report.model_copy(update={**found, "notes": tuple(notes)})
 
 
@@ -413,14 +440,6 @@ def _prediction_drift(scores: np.ndarray, holdout: Predictions, settings: Monito
     return psi, p <= settings.false_alarm_rate / FAMILIES and psi >= settings.min_psi
 
 
-def _scores(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
-    """Return the scores as they were answered, (n,) or (n, k)."""
-    contract = bundle.card.contract
-    if contract.task != "multiclass":
-        return rows["prediction_score"].to_numpy(np.float64)
-    return rows[[f"prediction_score_{label}" for label in contract.classes]].to_numpy(np.float64)
-
-
 def _predictions(rows: pd.DataFrame, bundle: Bundle) -> Predictions:
     """Return what was answered beside the labels that came."""
-    return bundle.card.beside(rows, rows[TRUTH].rename(bundle.card.contract.target), _scores(rows, bundle))
+    return asked_of(rows, bundle.card)[0]

@@ -9,6 +9,7 @@ other hours.
 """
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -181,6 +182,12 @@ def request_ids() -> Iterator[str]:
 def prediction_ids(request_id: str, rows: int) -> list[str]:
     """Return the id of each row of a request."""
     return [f"{request_id}-{row}" for row in range(rows)]
+
+
+def in_audit(prediction_ids: Iterable[str], share: float) -> np.ndarray:
+    """Return which predictions are of the random share that is to be labelled; a larger share holds the smaller one."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in prediction_ids)
+    return np.array([int.from_bytes(digest) < share * 2**64 for digest in digests], bool)
 
 
 def prediction_line(

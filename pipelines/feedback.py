@@ -13,5 +13,5 @@ from steps.weigh_feedback import weigh_feedback
 def feedback(config: Config) -> None:
     """Take labels in; `run.py` trains again if the policy's conditions hold."""
     deployer.active()  # whoever serves also knows where the log is
-    labelled_rows, _ = join_labels(config)
+    labelled_rows, _, _ = join_labels(config)
     weigh_feedback(labelled_rows, config)

@@ -34,12 +34,12 @@ def retraining(config: Config) -> None:
     Nothing is fitted where an earlier champion does.
     """
     deployer.active()  # whoever serves also knows where the log is
-    labelled_rows, _ = join_labels(config)
+    labelled_rows, _, answers = join_labels(config)
     decision = weigh_feedback(labelled_rows, config)
     champion, version, earlier = fetch_champion(config.name)
     rows, reading = ingest_rows(config.data, config.contract, champion)
     train_rows, holdout_rows, old_holdout_rows, watched_rows, split_rule, reference_rows, history = split_feedback(
-        rows, labelled_rows, champion, decision, reading, config
+        rows, labelled_rows, answers, champion, decision, reading, config
     )
     begun = begin_retraining(decision, config.name, after=history)
     recalled, recall = recall_champion(

@@ -8,7 +8,7 @@ from zenml import step
 import registry
 from config import Evaluation, Gate, Serving
 from core.bundle import Bundle
-from core.feedback import History, compare_sides
+from core.feedback import History, compare_sides, hold_to_old_rows
 from core.gate import Verdict, judge_models
 from core.stand_in import StandIn
 from registry import Earlier
@@ -31,7 +31,8 @@ def compare_on_feedback(
 ) -> Annotated[Verdict, "judgement"]:
     """Let both models predict the holdout, which neither has seen, and say how each does on old and on new rows.
 
-    One that could not be deployed is not promoted. One that was recalled was judged then, on the new rows.
+    One that could not be deployed is not promoted, nor one that is worse on old rows where new ones may have been
+    labelled selectively. One that was recalled was judged then, on the new rows.
     """
     champion = registry.as_rival(champion, champion_version, model.card.contract)
     name, verdict = model.card.recipe.name, recall
@@ -39,6 +40,9 @@ def compare_on_feedback(
         looks = registry.looks(name, earlier, model.fingerprint)
         best = registry.best(name, earlier, model.card.contract)
         verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation, looks, best)
+        if history.doubt:
+            trusted = registry.trusted_rows(name, champion_version, champion, old_holdout_rows)
+            verdict = hold_to_old_rows(verdict, model, champion, trusted, gate, evaluation)
     verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     groups = compare_sides(model, champion, holdout_rows, old_holdout_rows, history, gate, evaluation)
     judged = "old and new rows" if history.keep and recall is None else "new rows alone"

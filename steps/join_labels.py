@@ -7,18 +7,24 @@ from zenml import step
 
 import deployer
 from config import Config
-from core.feedback import FeedbackReport
+from core.feedback import FeedbackReport, with_labels
 from core.feedback import join_labels as join
 from core.records import read_labels, read_predictions
 from steps.materializers import Table
 
 
-@step(enable_cache=False, output_materializers={"labelled_rows": Table})
+@step(enable_cache=False, output_materializers={"labelled_rows": Table, "answers": Table})
 def join_labels(
     config: Config,
-) -> tuple[Annotated[pd.DataFrame, "labelled_rows"], Annotated[FeedbackReport, "feedback_report"]]:
-    """Return the newest labelled predictions, the last label of each, and what is to be said of the labels."""
+) -> tuple[
+    Annotated[pd.DataFrame, "labelled_rows"],
+    Annotated[FeedbackReport, "feedback_report"],
+    Annotated[pd.DataFrame, "answers"],
+]:
+    """Return the newest labelled predictions, what is to be said of the labels, and all answers since the first."""
     log = deployer.active().log(config.name)
     predictions, labels = read_predictions(f"{log}/predictions"), read_labels(f"{log}/labels", history=True)
     labelled_rows, report = join(predictions, labels, config.feedback)
-    return labelled_rows, report  # two names, or ZenML takes them for one output
+    first = labelled_rows["prediction_time"].min()
+    answers = with_labels(predictions[predictions["prediction_time"] >= first], labels)
+    return labelled_rows, report, answers  # names, or ZenML takes them for one output

@@ -31,10 +31,12 @@ def recall_champion(
 ) -> tuple[Annotated[Bundle | None, "recalled"], Annotated[Verdict | None, "recall"]]:
     """Return an earlier champion that the gate promotes on the rows since the drift began, and its verdict, or nothing.
 
-    Which one is tried is chosen on new rows of the training side; it is judged on those of the holdout.
+    Which one is tried is chosen on new rows of the training side; it is judged on those of the holdout. None is where
+    the new rows may have been labelled selectively.
     """
     name, version = config.name, None
-    if config.retraining.recall == "auto" and retraining_decision.since is not None and isinstance(champion, Bundle):
+    asked = config.retraining.recall == "auto" and retraining_decision.since is not None and not history.doubt
+    if asked and isinstance(champion, Bundle):
         known = registry.past_champions(name, earlier)
         newest = train_rows.tail(history.new_rows)
         version = choose_champion(champion, known, newest, config.gate, config.evaluation)

@@ -6,13 +6,15 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
+import registry
 from config import Config
 from core.bundle import Bundle
 from core.contract import learn_contract
-from core.feedback import History, as_source_rows
+from core.feedback import History, as_source_rows, selection_doubt
 from core.feedback import split_feedback as split
 from core.notes import Reading
 from core.policy import Decision
+from core.records import TRUTH
 from core.split import SplitRule, resolve
 from core.stand_in import StandIn
 from steps.materializers import Table
@@ -29,6 +31,7 @@ from steps.materializers import Table
 def split_feedback(
     rows: pd.DataFrame,
     labelled_rows: pd.DataFrame,
+    answers: pd.DataFrame,
     champion: Bundle | StandIn,
     retraining_decision: Decision,
     reading: Reading,
@@ -49,8 +52,13 @@ def split_feedback(
     config = config.model_copy(update={"data": config.data.without(reading.new)})
     served, times, unusable = as_source_rows(labelled_rows, rows, contract, config)
     since = pd.Timestamp(retraining_decision.since or datetime.min)
-    drifted = (times >= since).to_numpy()
-    sides = split(rows, served, drifted, rule, config, contract.without(config.contract.accept).known)
+    asked = answers[answers["prediction_time"] >= since]
+    version, doubt = retraining_decision.version, ""
+    if asked[TRUTH].isna().any():
+        trusted = registry.trusted_rows(config.name, version, champion, rows.head(0))
+        doubt = selection_doubt(asked, champion, version, trusted, config.monitoring)
+    drifted = (times >= since).to_numpy() | bool(doubt)  # then only rows of the table are surely as they came
+    sides = split(rows, served, drifted, rule, config, contract.without(config.contract.accept).known, doubt)
     return (
         sides.train,
         sides.holdout,

@@ -50,3 +50,17 @@ def test_labels_of_a_file_go_on_record_by_own_ids(cli: Cli, tmp_path: Path) -> N
     assert "none of its 1 labels can be taken: no prediction with this customer" in nobodys.err
     missing = cli("--labels", str(tmp_path / "none.csv"), "--config", str(config))
     assert (missing.code, "none.csv' of labels" in missing.err) == (2, True)
+    listed = tmp_path / "audit.csv"
+    off = cli("--audit", str(listed), "--config", str(config))
+    assert (off.code, "feedback.audit is 0" in off.err) == (2, True)
+    now = datetime.now(UTC)
+    writer.append(prediction_line("000000000001-000001", now, [[6.0, "00002"]], [0.5], ["no"]), now)
+    writer.close()
+    audit = cli("--audit", str(listed), "--config", str(config), "--set", "feedback.audit=1")
+    assert audit.code == 0, audit.err
+    assert "1 of 2 predictions of the sample are labelled" in " ".join(audit.out.split())
+    table = pd.read_csv(listed, dtype=str)
+    assert table[["prediction_id", "of"]].values.tolist() == [["000000000001-000001-0", "customer 00002"]]
+    table.assign(label="no").to_csv(listed, index=False)
+    assert cli("--labels", str(listed), "--config", str(config)).code == 0
+    assert len(read_labels(log / "labels")) == 2

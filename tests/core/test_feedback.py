@@ -9,12 +9,23 @@ import pandas as pd
 import pytest
 
 import config
-from config import ROOT, Config, Data, Feedback, UserError
+from benchmarks.feedback import LOGISTIC, SELECTIONS, fit, table
+from config import ROOT, Config, Data, Feedback, Monitoring, UserError
 from core.contract import DataContract, learn_contract
-from core.feedback import as_source_rows, choose_history, join_labels, split_feedback
+from core.feedback import (
+    as_source_rows,
+    choose_history,
+    hold_to_old_rows,
+    join_labels,
+    selection_doubt,
+    split_feedback,
+    with_labels,
+)
 from core.fraud import card_transactions
+from core.gate import Condition, Verdict
 from core.records import TRUTH, TRUTH_TIME, RecordWriter, label_lines, prediction_line, read_labels, read_predictions
 from core.split import resolve
+from core.stand_in import StandIn
 
 NOON = datetime(2026, 11, 24, 12)
 
@@ -315,3 +326,79 @@ def test_the_rule_of_a_retraining_survives_json(tmp_path: Path) -> None:
     later = card_transactions(500, start=3000)
     assert (again.held_out(later) == rule.held_out(later)).all()
     assert 0 < rule.held_out(later).sum() < len(later)
+
+
+MADE = Config(name="made", data=Data(source="made", target="y", id=("id",)), model=LOGISTIC)
+
+
+def made(seed: int, count: int, strength: float = 1.0) -> pd.DataFrame:
+    rows = table(count, np.random.default_rng(seed), strength)
+    return rows.assign(id=np.arange(count) + seed * 10**6)
+
+
+def answered(champion: Any, rows: pd.DataFrame, selection: str, share: float) -> tuple[pd.DataFrame, Any]:
+    """Return what a champion, version 1, answered, with the labels that came, and of which rows they came."""
+    said = champion.predictions(rows)
+    lucky = np.random.default_rng(9).random(len(rows)) < share
+    labelled = SELECTIONS[selection](said, lucky)
+    found = predictions(len(rows), prediction_score=said.scores)
+    return found.assign(**{TRUTH: rows["y"].astype(str).where(labelled).astype(object)}), labelled
+
+
+def test_labels_of_complaints_keep_the_past_and_old_rows_have_a_veto() -> None:
+    source, asked = made(1, 6000), made(2, 3000)
+    rule = resolve(source, MADE.data, MADE.split)
+    held_out = rule.held_out(source)
+    champion, trusted = fit(source[~held_out], rule, MADE), source[held_out]
+    answers, labelled = answered(champion, asked, "complaints", 0.1)
+    doubt = selection_doubt(answers, champion, 1, trusted, Monitoring())
+    assert doubt.startswith("labels came for ")
+    served = asked[labelled].reset_index(drop=True)
+    for settings, keeps in ((MADE, True), (MADE.model_copy(update={"feedback": Feedback(history="drop")}), False)):
+        sides = split_feedback(source, served, np.ones(len(served), bool), rule, settings, doubt=doubt)
+        assert (sides.history.keep, sides.history.doubt) == (keeps, doubt)
+        assert (doubt in sides.history.sentence) == keeps
+    assert len(sides.old_holdout) == len(trusted)
+    challenger = fit(sides.train, sides.rule, MADE)  # learned from complaints alone: it ranks backwards
+    passed = Condition(
+        name="not_worse_than_champion", outcome="passed", metric="roc_auc", value=0.1, bound=-0.01, low=0.1, high=0.2,
+        n=100, confidence=0.95, sentence="passed",
+    )  # fmt: skip
+    verdict = Verdict(decision="promote", reasons=("passed",), conditions=(passed,), champion_version=1, rows=100)
+    found = hold_to_old_rows(verdict, challenger, champion, trusted, MADE.gate, MADE.evaluation)
+    assert found.decision == "reject"
+    assert found.conditions[-1].name == "not_worse_on_old_rows"
+    assert found.reasons[0] == found.conditions[-1].sentence
+    assert "on old rows, against champion v1" in found.reasons[0]
+    near = fit(pd.concat([source[~held_out], made(3, 2000)]), rule, MADE)
+    found = hold_to_old_rows(verdict, near, champion, trusted, MADE.gate, MADE.evaluation)
+    assert (found.decision, found.reasons[0]) == ("promote", "passed")
+    assert found.conditions[-1].n == len(trusted)
+    nothing = Verdict(decision="hold", reasons=("too few",), rows=0)
+    assert hold_to_old_rows(nothing, near, champion, trusted, MADE.gate, MADE.evaluation) == nothing
+
+
+def test_a_changed_world_whose_labels_come_by_chance_leaves_no_doubt() -> None:
+    source, asked = made(1, 6000), made(2, 3000, strength=-1)
+    rule = resolve(source, MADE.data, MADE.split)
+    held_out = rule.held_out(source)
+    champion, trusted = fit(source[~held_out], rule, MADE), source[held_out]
+    settings = Monitoring()
+    for share in (1.0, 0.8, 0.4):
+        answers, _ = answered(champion, asked, "by chance", share)
+        assert selection_doubt(answers, champion, 1, trusted, settings) == ""
+    late, _ = answered(champion, made(4, 3000), "by chance", 1.0)
+    late.loc[2000:, TRUTH] = None  # the newest rows have no label yet
+    assert selection_doubt(late, champion, 1, trusted, settings) == ""
+    other = selection_doubt(answers, champion, 2, trusted, settings)
+    assert other.endswith("and for none that the champion answered")
+    gone = selection_doubt(answers, StandIn.without_record(None), 1, trusted, settings)
+    assert gone.endswith("and the champion, which could tell why, is gone")
+    few, _ = answered(champion, made(4, 3000), "by chance", 0.1)
+    assert "explain them as well as drift" in selection_doubt(few, champion, 1, trusted, settings)
+
+
+def test_every_answer_is_there_with_its_last_label_or_none() -> None:
+    found = with_labels(predictions(3, amount=1.0), labels((0, "0"), (2, "1"), (2, "0"), (9, "1")))
+    assert found[TRUTH].fillna("none").tolist() == ["0", "none", "0"]
+    assert "amount" not in found

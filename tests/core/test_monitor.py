@@ -15,7 +15,8 @@ import config
 from config import ROOT, Monitoring, Serving
 from core.fraud import SCENARIOS, card_transactions
 from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_window, examine
-from core.records import TRUTH, RecordWriter, label_lines, prediction_line, refusal_line
+from core.records import TRUTH, RecordWriter, in_audit, label_lines, prediction_line, refusal_line
+from core.report import window_page
 from serving.schema import Refused, Schema
 
 # Of the 120 windows that benchmarks/README.md tells of, CI looks at 41 again, and none may be judged wrongly. If 7 %
@@ -50,7 +51,10 @@ def accepted(schema, batch, at, refusals) -> Iterator[list[Any]]:
 def serve(
     log, scenario="none", seed=0, rows=ROWS, labelled=0.8, *, version=1, begin=NOON, serving=CONFIG.serving, change=None
 ):
-    """Fill a log as the service does with the traffic of a scenario, a request a second; return the prediction ids."""
+    """Fill a log as the service does with the traffic of a scenario, a request a second; return the prediction ids.
+
+    `labelled` is the share of rows whose label comes, or the chance of it by label and decision.
+    """
     schema, bundle = Schema(trained().bundle.card, serving), trained().bundle
     asked = card_transactions(rows, 100 + seed, scenario, start=20_000)
     asked = asked if change is None else change(asked)
@@ -77,11 +81,9 @@ def serve(
         stored = [_stored(serving, dict(zip(schema.columns, row, strict=True)), kept) for row in values]
         predictions.append(prediction_line(name, at, stored, said, told), at)
         ids += [f"{name}-{row}" for row in range(len(values))]
-        pairs = [
-            (f"{name}-{row}", str(truth[value[schema.columns.index("transaction_id")]]))
-            for row, value in enumerate(values)
-            if known.random() < labelled
-        ]
+        came = [str(truth[value[schema.columns.index("transaction_id")]]) for value in values]
+        chances = [labelled(*pair) if callable(labelled) else labelled for pair in zip(came, told, strict=True)]
+        pairs = [(f"{name}-{row}", came[row]) for row, chance in enumerate(chances) if known.random() < chance]
         if pairs:
             labels.append(label_lines(pairs, at), at)
     for writer in (predictions, labels, refusals):
@@ -219,6 +221,56 @@ def test_without_labels_inputs_are_judged_and_performance_is_not(tmp_path):
         "labels for 0% of the rows (0 of 1,000)",
         f"{LABELS} {SETTINGS.min_labels:,} labelled rows, there are 0",
     )
+
+
+@pytest.mark.parametrize(
+    "labelled",
+    [
+        lambda label, decision: 1 if label != decision else 0.1,
+        lambda label, decision: 1 if label == "1" else 0.1,
+        lambda label, decision: 1 if label == "1" else 0.5,
+        lambda label, decision: decision == "1",
+    ],
+    ids=["complaints", "positives first", "positives first, half of the others", "predicted positives"],
+)
+def test_labels_that_come_selectively_are_an_alarm_of_their_own(tmp_path, labelled):
+    serve(tmp_path, labelled=labelled)
+    report = look(tmp_path, holdout=ROWS)
+    assert report.kinds == ("coverage",), [alarm.sentence for alarm in report.alarms]
+    assert (report.label, report.concept) == (None, None)
+    assert report.notes[-1].startswith("label and concept drift are not judged")
+    assert report.alarms[0].title == "selective labels"
+    assert WindowReport.model_validate_json(report.model_dump_json()) == report
+    page = window_page(report, SETTINGS)
+    assert "Which labels came" in page
+    assert KINDS["coverage"] in page
+
+
+@pytest.mark.parametrize(("scenario", "kinds"), [("none", ()), ("label", ("label",))])
+def test_an_audit_sample_is_judged_alone_however_the_other_labels_came(tmp_path, scenario, kinds):
+    ids = serve(tmp_path, scenario, labelled=lambda label, decision: 1 if label != decision else 0.1)
+    share = CONFIG.feedback.model_copy(update={"audit": 0.5})
+    wanted, holdout = CONFIG.model_copy(update={"feedback": share}), trained().holdout
+    few = examine(collect(tmp_path), trained().bundle, 1, holdout, {}, wanted)
+    assert few.kinds == ("coverage",)
+    assert any(note.startswith("the audit sample does not judge alone; that needs 200, and 95%") for note in few.notes)
+    truth = dict(zip(*_truths(scenario), strict=True))
+    rows = collect(tmp_path).rows
+    chosen = rows[in_audit(rows["prediction_id"], 0.5)]
+    assert len(chosen) == pytest.approx(len(ids) / 2, rel=0.1)
+    writer = RecordWriter(tmp_path / "labels", {"kind": "labels", "model": "fraud"})
+    pairs = [
+        (name, str(truth[own])) for name, own in zip(chosen["prediction_id"], chosen["transaction_id"], strict=True)
+    ]
+    writer.append(label_lines(pairs, NOON), NOON)
+    report = examine(collect(tmp_path), trained().bundle, 1, holdout, {}, wanted)
+    assert report.kinds == kinds, report.alarms
+    assert f"labels are judged by the audit sample alone: {len(chosen):,} of its {len(chosen):,}" in report.notes[1]
+
+
+def _truths(scenario):
+    rows = card_transactions(ROWS, 100, scenario, start=20_000)
+    return rows["transaction_id"], rows["fraud"].tolist()
 
 
 def test_labels_of_unknown_predictions_are_left_out(tmp_path):

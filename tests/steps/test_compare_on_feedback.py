@@ -56,3 +56,15 @@ def test_without_a_record_it_is_judged_like_a_first_model() -> None:
     verdict = compare_on_feedback.entrypoint(trained(0.1), lost, 1, HOLDOUT, HOLDOUT[:80], *settings)
     assert (verdict.decision, verdict.rows, verdict.groups) == ("promote", len(HOLDOUT), ())
     assert verdict.reasons[0].endswith("judged like a first model")
+
+
+@pytest.mark.parametrize("doubt", ["", "labels came for 10% of those decided 0"])
+def test_where_labels_may_be_selective_the_old_rows_are_one_more_condition(doubt: str) -> None:
+    champion, challenger = trained(0.001), trained(0.1)
+    record = replace(StandIn.of(champion, HOLDOUT, champion.scores(HOLDOUT)), fault="it is gone")
+    history = History(keep=True, old_rows=80, new_rows=len(HOLDOUT) - 80, reason="a test", doubt=doubt)
+    settings = (history, CONFIG.gate, CONFIG.evaluation, CONFIG.serving)
+    verdict = compare_on_feedback.entrypoint(challenger, record, 1, HOLDOUT, HOLDOUT[:80], *settings)
+    found = {condition.name: condition.n for condition in verdict.conditions}
+    assert found.get("not_worse_on_old_rows") == (80 if doubt else None)
+    assert found["not_worse_than_champion"] == len(HOLDOUT)
