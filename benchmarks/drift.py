@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from scipy.stats import norm
 import config
 from config import ROOT, Contract, Data, Monitoring, Policy
 from core.bundle import Bundle
-from core.concept import concept_drift, label_drift
+from core.concept import ALIKE_ROWS, concept_drift, effective_rows, label_drift, likeness
 from core.contract import Column, learn_contract
 from core.drift import FAMILIES, column_drifts, discoveries, separation
 from core.fraud import card_transactions
@@ -39,6 +39,7 @@ from core.metrics import Predictions
 from core.model import train
 from core.monitor import Window, examine
 from core.policy import Decision, judged_windows, requirements
+from core.records import TRUTH
 from core.sources import read_rows
 from core.split import resolve
 
@@ -46,6 +47,7 @@ SETTINGS = Monitoring(min_rows=100)
 LEVEL = SETTINGS.false_alarm_rate / FAMILIES
 """Stated rate of false alarms of each family of tests."""
 
+Floats = npt.NDArray[np.float64]
 Found = dict[str, bool | float]
 """What became of one window, by column of the table."""
 
@@ -314,8 +316,8 @@ def logged(rows: pd.DataFrame, bundle: Bundle) -> Window:
         "prediction_score": bundle.scores(rows),
     }
     known = pd.concat([pd.DataFrame(answers), rows.drop(columns=target)], axis=1)
-    refusals = pd.DataFrame({"time": [], "path": [], "field": [], "rule": []})
-    return Window(known, known.assign(label=rows[target].astype(object)), refusals, 0)
+    refusals = pd.DataFrame({name: [] for name in ("time", "path", "field", "rule", "rows", "answered")})
+    return Window(known, known.assign(**{TRUTH: rows[target].astype(object)}), refusals, 0)
 
 
 def evidently(rows: pd.DataFrame, reference: pd.DataFrame) -> Found:
@@ -331,6 +333,106 @@ def evidently(rows: pd.DataFrame, reference: pd.DataFrame) -> Found:
         sides = [Dataset.from_pandas(side, definition) for side in (rows, reference)]
         counted = Report([DataDriftPreset()]).run(*sides).dict()["metrics"][0]["value"]
     return {"Evidently": counted["share"] >= 0.5, "its columns": float(counted["share"])}
+
+
+def _sea(n: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw inputs and chances of SEA (Street & Kim 2001): a step across two inputs of three, 10 % of labels wrong."""
+    x = random.uniform(0, 10, (n, 3))
+    return x, np.where(x[:, 0] + x[:, 1] <= 8, 0.9, 0.1)
+
+
+def _agrawal(n: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw inputs and chances of the second function of Agrawal et al. (1993): a band of salaries that age decides."""
+    x = random.uniform([20, 0, 20, 0, 1], [80, 500, 150, 1000, 30], (n, 5))  # age, loan, salary, house, years
+    low = np.select([x[:, 0] < 40, x[:, 0] < 60], [50, 75], 25)
+    return x, np.where((x[:, 2] >= low) & (x[:, 2] <= low + 50), 0.95, 0.05)
+
+
+def _waves(n: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw inputs and chances of a curve and a product, which a line misses."""
+    x = random.standard_normal((n, SEEN))
+    logits = 1.5 * (x[:, 0] + 0.8 * x[:, 1] * x[:, 3] - 0.7 * (x[:, 2] ** 2 - 1) - 0.5)
+    return x, 1 / (1 + np.exp(-logits))
+
+
+def _corner(n: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw inputs and chances of 13 % positives, most of them in a corner."""
+    x = random.standard_normal((n, SEEN))
+    logits = 2.4 * np.maximum(x[:, 0], 0) + 1.8 * (x[:, 2] > 1) + 0.8 * x[:, 3] - 4
+    return x, 1 / (1 + np.exp(-logits))
+
+
+def _rings(n: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw inputs and chances of which a line learns nothing: young and old against those between."""
+    x, _ = _agrawal(n, random)
+    return x, np.where((x[:, 0] < 40) | (x[:, 0] >= 60), 0.95, 0.05)
+
+
+WORLDS = {"SEA": _sea, "Agrawal 2": _agrawal, "Agrawal 1": _rings, "waves": _waves, "corner": _corner}
+MOVED = [0, 2]  # columns; the first by `tilt` standard deviations of a normal, the other by 0.7 of it
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Look at labels of rows whose inputs alone have moved, beside a logistic model that misses what is there.
+
+    Rows are kept by odds that grow by `tilt` with each standard deviation; without a tilt the model's positives are.
+    With `wrong`, so many labels are another row's, which is concept drift.
+    """
+
+    world: str
+    labels: int
+    tilt: float | None
+    wrong: float = 0.0
+    holdout: int = 2500
+
+    def __call__(self, seed: int) -> Found:
+        """Return which families alarm, with the weights and without them, and where too few rows are alike to tell."""
+        random = np.random.default_rng([seed, 2])
+        (before, known), (x, labelled) = self.drawn(self.holdout, 0, random), self.drawn(self.labels, self.tilt, random)
+        swapped = np.where(random.random(self.labels) < self.wrong, random.permutation(labelled.truth), labelled.truth)
+        labelled, prior = replace(labelled, truth=swapped), (1 - known.truth.mean(), known.truth.mean())
+        weights = likeness(x, labelled.scores, before, known, learned(before))
+        told = effective_rows(weights) >= ALIKE_ROWS
+        found: Found = {"not judged": not told}
+        for name, given in (("", weights), (" unweighted", None)):
+            label = label_drift(labelled, known, prior, "y", SETTINGS, given)
+            concept = concept_drift(labelled, known, SETTINGS, given)
+            judged = told or given is None
+            found[f"label{name}"] = judged and label.drifted
+            found[f"concept{name}"] = judged and concept is not None and concept.drifted
+        return found
+
+    def drawn(self, n: int, tilt: float | None, random: np.random.Generator) -> tuple[pd.DataFrame, Predictions]:
+        """Return n rows of the world and what the model says of them."""
+        model, centre, scale = _line(self.world)
+        kept: list[tuple[Floats, Floats]] = []
+        while sum(len(chances) for _, chances in kept) < n:
+            x, chances = WORLDS[self.world](4 * n, random)
+            if tilt is None:
+                keep = model.predict_proba(x)[:, 1] > model.cut
+            else:
+                moved = ((x - centre) / scale)[:, MOVED] @ [1, 0.7]
+                keep = random.random(len(x)) < np.exp(np.minimum(tilt * moved - abs(tilt) * 2.8, 0))
+            kept.append((x[keep], chances[keep]))
+        x, chances = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
+        truth = (random.random(n) < chances).astype(int)
+        rows = pd.DataFrame(x, columns=[f"x{place}" for place in range(x.shape[1])])
+        return rows, Predictions("binary", truth, model.predict_proba(x)[:, 1])
+
+
+@cache
+def _line(world: str) -> tuple[Any, Floats, Floats]:
+    """Return a logistic regression of a world, whose positives are three tenths; means and deviations of the inputs."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    random = np.random.default_rng(0)
+    x, chances = WORLDS[world](7500, random)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x, random.random(len(x)) < chances)
+    model.cut = np.quantile(model.predict_proba(x)[:, 1], 0.7)
+    return model, x.mean(axis=0), x.std(axis=0)
 
 
 Rows = Iterator[tuple[str, Callable[[int], Found], int]]
@@ -369,6 +471,18 @@ def _label_power(runs: int) -> Rows:
                 yield f"{target}: {labels:,} labels, {name}", experiment, runs // 2
 
 
+def _moved(runs: int) -> Rows:
+    for world in WORLDS:
+        for tilt in (1, -1, 1.5, 2, None):
+            for labels in (500, 2000, 10_000):
+                shown = "positives alone" if tilt is None else f"inputs by {tilt:g} sd"
+                yield f"{world}: {labels:,} labels, {shown}", Moved(world, labels, tilt), runs // 4
+    for world in WORLDS:
+        for labels in (500, 2000):
+            experiment = Moved(world, labels, 1, wrong=0.5)
+            yield f"{world}: {labels:,} labels, inputs by 1 sd, half of them wrong", experiment, runs // 4
+
+
 def _delay(runs: int) -> Rows:
     for kind in ("covariate", "label", "concept"):
         for course in ("sudden", "gradual", "recurring"):
@@ -381,6 +495,7 @@ TABLES: dict[str, tuple[str, Callable[[int], Rows]]] = {
     "labels": ("False alarms of label and concept drift", _label_calibration),
     "power": ("Shifted inputs that are found", _power),
     "label_power": ("Changed labels that are found", _label_power),
+    "moved": ("Labels of rows whose inputs have moved, and a model that misses what is there", _moved),
     "delay": ("Rows from the change on (median, greatest)", _delay),
 }
 

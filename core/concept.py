@@ -2,36 +2,44 @@
 
 A classifier's scores, calibrated on the holdout (Platt 1999), promise how many labels of each class a window holds and
 how well the scores rank them. Label drift (Saerens et al. 2002) is a class that is more or less frequent than promised,
-at the same inputs. Concept drift is ranking that falls short of what is promised once the frequencies are put right:
-so neither other inputs nor another mix of classes is taken for it. What is promised, and how far chance moves it, comes
-from labels drawn from the scores. Of numbers the residuals are compared: their mean, and then their spread.
+at the same inputs. Concept drift is ranking that falls short of what is promised once the frequencies are put right.
+What is promised, and how far chance moves it, comes from labels drawn from the scores. Of numbers the residuals are
+compared: their mean, and then their spread.
+
+Rows of one score have other labels where inputs have moved and the model misses what moved. So the holdout is weighted
+to look like the window (`likeness`), and where too few of its rows do, nothing is promised. That holds as far as the
+columns show what has moved, and by measurement: `python -m benchmarks.drift --only moved`.
 
 Label and concept drift are two families of `core.drift`; each has its share of the false alarm rate and a floor.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from config import Monitoring, Section
+from config import Evaluation, Monitoring, Section
 from core.contract import Column, deciles
-from core.drift import FAMILIES, discoveries
-from core.metrics import Predictions, evaluate, measure, metric_names
+from core.drift import FAMILIES, classifier_rows, discoveries, encoded
+from core.metrics import Predictions, estimate, evaluate, measure, metric_names
 from core.table import as_kind
 
 Floats = npt.NDArray[np.float64]
 
 DRAWS, DRAWN_ROWS = 300, 20_000
 """Labels are drawn so often, for so many rows at most."""
+ALIKE_ROWS = 200
+"""Rows of the holdout, in effect, that must be like the window's, or half of a small one: else nothing is promised."""
 SEGMENT_ROWS, SEGMENTS = 50, 5
 """Labelled rows of a segment on each side, and segments shown."""
 
 _TINY = 1e-6  # scores are kept so far from 0 and 1
+_GUARD_RESAMPLES = 200  # of an interval that nobody reads
+_BENT_CLASSES = 5  # at most; of more, the bends would outnumber the rows of a class
 
 
 class LabelDrift(Section):
@@ -87,46 +95,107 @@ class Segment(Section):
     p: float
 
 
-def calibrated(scores: Floats, holdout: Predictions) -> Floats:
-    """Return class probabilities (n, k) for scores, corrected by a logistic regression on the holdout.
+def likeness(
+    rows: pd.DataFrame, scores: Floats, holdout_rows: pd.DataFrame, holdout: Predictions, columns: Sequence[Column]
+) -> Floats:
+    """Return weights (holdout rows,) of mean 1 under which the holdout looks like rows with these scores.
 
-    A holdout of one class corrects nothing.
+    They are the ratio of both densities, from a classifier that tells the sides apart (Sugiyama et al. 2007; Bickel et
+    al. 2009, JMLR 10:2137): small trees, judged on rows they have not seen. How far these and the scores are to be
+    believed is what a logistic regression on both says, so that sides that do not differ weigh evenly.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.preprocessing import StandardScaler
+
+    shown = [column for column in columns if column.kind != "datetime" and column.name in rows]
+    size, random = classifier_rows(len(shown) + 1), np.random.default_rng(0)
+    keep = np.sort(random.permutation(len(rows))[:size])
+    said = [_features(side, holdout.task) for side in (holdout.scores, scores[keep])]
+    side, values = np.repeat([0, 1], [len(part) for part in said]), np.concatenate(said)
+    if shown:
+        codes = [encoded(part, shown) for part in (holdout_rows, rows.iloc[keep])]
+        values = np.hstack([values, np.concatenate(codes)])
+    apart = np.empty(len(side))
+    for known, rest in StratifiedKFold(3, shuffle=True, random_state=0).split(values, side):
+        known = random.permutation(known)[: 2 * size]
+        guess = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=4, early_stopping=False, random_state=0)
+        apart[rest] = guess.fit(values[known], side[known]).decision_function(values[rest])
+    evidence = StandardScaler().fit_transform(np.column_stack([apart, np.concatenate(said)]))
+    ratio = LogisticRegression(max_iter=1000).fit(evidence, side).decision_function(evidence[side == 0])
+    weights = np.exp(np.maximum(ratio - ratio.max(), -30))
+    return np.asarray(weights / weights.mean())
+
+
+def effective_rows(weights: Floats) -> int:
+    """Return how many rows of equal weight would say as much (Kish 1965)."""
+    return round(float(weights.sum() ** 2 / (weights**2).sum()))
+
+
+def calibrated(scores: Floats, holdout: Predictions) -> Floats:
+    """Return class probabilities (n, k) for scores, corrected by the holdout."""
+    return calibration(holdout)(scores)
+
+
+def calibration(holdout: Predictions, weights: Floats | None = None) -> Callable[[Floats], Floats]:
+    """Return what turns scores into class probabilities (n, k): a logistic regression on the weighted holdout.
+
+    The line that it fits (Platt 1999) may bend at the quartiles of each class's scores: where most scores are exactly
+    0, or the model misses what matters, no line fits. A holdout of one class corrects nothing.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     if len(np.unique(holdout.truth)) < 2:
-        return scores if scores.ndim == 2 else np.column_stack([1 - scores, scores])
-    model = LogisticRegression(max_iter=1000).fit(_logits(holdout.scores), holdout.truth.astype(int))
-    found = np.zeros((len(scores), _classes(holdout)))
-    found[:, model.classes_] = model.predict_proba(_logits(scores))
-    return found
+        return lambda scores: scores if scores.ndim == 2 else np.column_stack([1 - scores, scores])
+    bends = _bends(holdout, np.ones(len(holdout.truth)) if weights is None else weights)
+    line = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+    known = _bent(_logits(holdout.scores), bends)
+    line.fit(known, holdout.truth.astype(int), logisticregression__sample_weight=weights)
+
+    def chances(scores: Floats) -> Floats:
+        found = np.zeros((len(scores), _classes(holdout)))
+        found[:, line.classes_] = line.predict_proba(_bent(_logits(scores), bends))
+        return found
+
+    return chances
 
 
-def estimated_performance(scores: Floats, holdout: Predictions) -> dict[str, float]:
+def estimated_performance(scores: Floats, holdout: Predictions, weights: Floats | None = None) -> dict[str, float]:
     """Return the metrics to be expected where calibrated scores are right, so if there is no concept drift.
 
-    Each row counts once for each class, by its probability (Guillory et al. 2021; no numbers for regression).
+    Each row counts once for each class, by its probability (Guillory et al. 2021; no numbers for regression). A metric
+    is left out that the holdout, calibrated on two thirds of it at a time, does not give back within the 95 % interval
+    that it has there.
     """
     if holdout.task == "regression":
         return {}
     scores = scores[_drawn(len(scores))]
-    chances = calibrated(scores, holdout)
-    k = chances.shape[1]
-    every = replace(holdout, truth=np.repeat(np.arange(k), len(scores)), scores=np.concatenate([scores] * k))
-    weights = chances.T.reshape(1, -1)
-    return {name: float(evaluate(name, every, weights)[0]) for name in metric_names(holdout.task)}
+    expected = _expected(scores, calibration(holdout, weights)(scores), holdout)
+    known = estimate(holdout, expected, Evaluation(resamples=_GUARD_RESAMPLES))
+    again = _expected(holdout.scores, _cross_fitted(holdout), holdout)
+    return {name: value for name, value in expected.items() if known[name].low <= again[name] <= known[name].high}
 
 
 def label_drift(
-    labelled: Predictions, holdout: Predictions, prior: Sequence[float], target: str, settings: Monitoring
+    labelled: Predictions,
+    holdout: Predictions,
+    prior: Sequence[float],
+    target: str,
+    settings: Monitoring,
+    weights: Floats | None = None,
 ) -> LabelDrift:
-    """Compare the labels with those that the inputs promise; `prior` is the training shares or mean."""
+    """Compare the labels with those that the inputs promise; `prior` is the training shares or mean.
+
+    The weights are those of `likeness`; without them the inputs are taken to be as they were.
+    """
     level = settings.false_alarm_rate / FAMILIES
     if labelled.task == "regression":
         now, before = (side.truth - side.scores for side in (labelled, holdout))
-        error = float(np.sqrt(np.mean(before**2)))
-        spread = math.sqrt(now.var(ddof=1) / len(now) + before.var(ddof=1) / len(before))
-        moved = float(now.mean() - before.mean())
+        error = float(np.sqrt(np.average(before**2, weights=weights)))
+        moved, spread, _ = _beyond(now, labelled.scores, before, holdout.scores, weights)
         p, change = _two_sided(moved / max(spread, 1e-300)), moved / max(error, 1e-300)
         seen = (float(labelled.truth.mean()) - prior[0]) / max(error, 1e-300)
         drifted = p <= level and min(change * np.sign(change), seen * np.sign(change)) >= settings.min_shift
@@ -134,7 +203,8 @@ def label_drift(
         return LabelDrift(
             label=target, value=value, promised=value - moved, change=change, in_errors=True, p=p, drifted=drifted
         )
-    chances, known = calibrated(labelled.scores, holdout), calibrated(holdout.scores, holdout)
+    calibrate = calibration(holdout, weights)
+    chances, known = calibrate(labelled.scores), calibrate(_like(holdout, weights).scores)
     found, n = [], len(labelled.truth)
     codes = [1] if labelled.task == "binary" else range(_classes(holdout))
     for code in codes:
@@ -159,19 +229,25 @@ def label_drift(
     return min(found, key=lambda drift: (not drift.drifted, drift.p))
 
 
-def concept_drift(labelled: Predictions, holdout: Predictions, settings: Monitoring) -> ConceptDrift | None:
-    """Compare how well the scores rank the labels with what they promise; None where one class came, or is promised."""
+def concept_drift(
+    labelled: Predictions, holdout: Predictions, settings: Monitoring, weights: Floats | None = None
+) -> ConceptDrift | None:
+    """Compare how well the scores rank the labels with what they promise; None where one class came, or is promised.
+
+    The weights are those of `likeness`; without them the inputs are taken to be as they were.
+    """
     level = settings.false_alarm_rate / FAMILIES
     if labelled.task == "regression":
         now, before = (side.truth - side.scores for side in (labelled, holdout))
-        error, error_before = (float(side.std()) for side in (now, before))
         # Deviations are tested, since of squares a heavy tail decides (Brown & Forsythe 1974, JASA 69:364).
-        sides = [np.abs(side - np.median(side)) for side in (now, before)]
-        means = [max(float(side.mean()), 1e-300) for side in sides]
-        spread = math.hypot(
-            *(side.std() / mean / math.sqrt(len(side)) for side, mean in zip(sides, means, strict=True))
-        )
-        p = _one_sided(math.log(means[0] / means[1]) / max(spread, 1e-300))
+        middle = np.quantile(before, 0.5, weights=weights, method="inverted_cdf")
+        deviations = np.abs(now - np.median(now)), np.abs(before - middle)
+        grown, spread, mean = _beyond(deviations[0], labelled.scores, deviations[1], holdout.scores, weights)
+        promised = max(float(deviations[0].mean()) - grown, 1e-300)
+        p = _one_sided(grown / max(spread, 1e-300))
+        centre = np.average(before, weights=weights)
+        error, error_before = float(now.std()), math.sqrt(np.average((before - centre) ** 2, weights=weights))
+        error_before *= promised / max(mean, 1e-300)
         drifted = p <= level and error >= (1 + settings.min_drop) * error_before
         return ConceptDrift(metric="rmse", value=error, promised=error_before, p=p, drifted=bool(drifted))
     labelled = labelled.take(_drawn(len(labelled.truth)))
@@ -180,8 +256,9 @@ def concept_drift(labelled: Predictions, holdout: Predictions, settings: Monitor
     if math.isnan(value):
         return None
     shares = np.bincount(labelled.truth.astype(int), minlength=_classes(holdout)) / len(labelled.truth)
-    promised, spread = _promise(labelled, _with_shares(calibrated(labelled.scores, holdout), shares))
-    _, spread_before = _promise(holdout, calibrated(holdout.scores, holdout))
+    calibrate, like = calibration(holdout, weights), _like(holdout, weights)
+    promised, spread = _promise(labelled, _with_shares(calibrate(labelled.scores), shares))
+    _, spread_before = _promise(like, calibrate(like.scores))
     if math.isnan(spread + spread_before):
         return None
     fallen = math.asin(math.sqrt(promised)) - math.asin(math.sqrt(value))
@@ -229,6 +306,81 @@ def worse_segments(
     real = discoveries([segment.p for segment in found], settings.false_alarm_rate)
     worse = [segment for segment, is_real in zip(found, real, strict=True) if is_real]
     return tuple(sorted(worse, key=lambda segment: segment.loss_before - segment.loss)[:SEGMENTS])
+
+
+def _expected(scores: Floats, chances: Floats, holdout: Predictions) -> dict[str, float]:
+    """Return the metrics of rows that count once for each class, by its chance (n, k)."""
+    k = chances.shape[1]
+    every = replace(holdout, truth=np.repeat(np.arange(k), len(scores)), scores=np.concatenate([scores] * k))
+    return {name: float(evaluate(name, every, chances.T.reshape(1, -1))[0]) for name in metric_names(holdout.task)}
+
+
+def _cross_fitted(holdout: Predictions) -> Floats:
+    """Return the chances (n, k) of holdout rows by what the other two thirds say."""
+    fold = np.empty(len(holdout.truth), int)
+    order = np.random.default_rng(0).permutation(len(fold))
+    fold[order[np.argsort(holdout.truth[order], kind="stable")]] = np.arange(len(fold)) % 3
+    chances = np.empty((len(fold), _classes(holdout)))
+    for number in range(3):
+        chances[fold == number] = calibration(holdout.take(fold != number))(holdout.scores[fold == number])
+    return chances
+
+
+def _like(holdout: Predictions, weights: Floats | None) -> Predictions:
+    """Return as many rows of a weighted holdout as say as much, each so often as its weight asks for."""
+    if weights is None:
+        return holdout
+    size, heap = effective_rows(weights), np.cumsum(weights)
+    return holdout.take(np.searchsorted(heap, (np.arange(size) + 0.5) / size * heap[-1]))
+
+
+def _beyond(
+    now: Floats, scores: Floats, before: Floats, scores_before: Floats, weights: Floats | None
+) -> tuple[float, float, float]:
+    """Return how far the mean of values is above what the weighted holdout says of such scores, and its spread.
+
+    What it says is a line through its own values, with bends as in `calibration`; the third number is their mean.
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    weights = np.ones(len(before)) if weights is None else weights
+    bends = [np.unique(np.quantile(scores_before, (0.25, 0.5, 0.75), weights=weights, method="inverted_cdf"))]
+    line = make_pipeline(StandardScaler(), Ridge())
+    line.fit(_bent(scores_before[:, None], bends), before, ridge__sample_weight=weights)
+    left, left_before = (
+        now - line.predict(_bent(scores[:, None], bends)),
+        before - line.predict(_bent(scores_before[:, None], bends)),
+    )
+    noise_before = math.sqrt(np.average(left_before**2, weights=weights) / effective_rows(weights))
+    spread = math.hypot(float(left.std(ddof=1)) / math.sqrt(len(left)), noise_before)
+    return float(left.mean()), spread, float(np.average(before, weights=weights))
+
+
+def _bends(holdout: Predictions, weights: Floats) -> list[Floats]:
+    """Return for each column of the logits where its line bends: at the quartiles, in the class and outside of it."""
+    logits, bends = _logits(holdout.scores), []
+    for place, column in enumerate(logits.T):
+        inside = holdout.truth == (1 if holdout.task == "binary" else place)
+        quartiles = [
+            np.quantile(column[rows], (0.25, 0.5, 0.75), weights=weights[rows], method="inverted_cdf")
+            for rows in (inside, ~inside)
+            if rows.any() and logits.shape[1] <= _BENT_CLASSES
+        ]
+        bends.append(np.unique(quartiles))
+    return bends
+
+
+def _bent(logits: Floats, bends: Sequence[Floats]) -> Floats:
+    """Return the logits beside what of each lies above each of its bends."""
+    above = [np.maximum(column[:, None] - at, 0) for column, at in zip(logits.T, bends, strict=True)]
+    return np.hstack([logits, *above])
+
+
+def _features(scores: Floats, task: str) -> Floats:
+    """Return scores as columns: logits (n, 1) or (n, k), or numbers as they are."""
+    return scores[:, None] if task == "regression" else _logits(scores)
 
 
 def _promise(predictions: Predictions, chances: Floats) -> tuple[float, float]:

@@ -146,9 +146,9 @@ def separation(
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    size = min(CLASSIFIER_ROWS, max(CLASSIFIER_CELLS // len(shown), _FEWEST))
+    size = classifier_rows(len(shown))
     sides = [side.sample(size, random_state=0) if len(side) > size else side for side in (reference_rows, rows)]
-    values = np.concatenate([_codes(side, shown) for side in sides])
+    values = np.concatenate([encoded(side, shown) for side in sides])
     truth = np.repeat([0, 1], [len(side) for side in sides])
     guess = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=0)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -208,7 +208,12 @@ def _expected(window: Counts, reference: Counts) -> Floats:
     return np.asarray(total * min(window.sum(), reference.sum()) / max(total.sum(), 1))
 
 
-def _codes(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:
+def classifier_rows(columns: int) -> int:
+    """Return how many rows of a side a classifier of so many columns sees."""
+    return min(CLASSIFIER_ROWS, max(CLASSIFIER_CELLS // columns, _FEWEST))
+
+
+def encoded(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:
     """Return the columns as numbers, (rows, columns): categories by their place, unseen ones share the last."""
     found = []
     for column in columns:

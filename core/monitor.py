@@ -14,13 +14,16 @@ from config import Config, Monitoring, Section, command
 from core.bundle import Bundle
 from core.checks import Finding, check_rows
 from core.concept import (
+    ALIKE_ROWS,
     ConceptDrift,
     LabelDrift,
     ReliabilityBin,
     Segment,
     concept_drift,
+    effective_rows,
     estimated_performance,
     label_drift,
+    likeness,
     reliability,
     worse_segments,
 )
@@ -125,6 +128,8 @@ class WindowReport(Paged):
     """The same on the holdout, at promotion."""
     estimated: dict[str, float] = Field({})
     """Expected without labels, as long as there is no concept drift."""
+    alike: int | None = None
+    """Holdout rows, in effect, that the labelled ones are held against: those of inputs like theirs."""
     label: LabelDrift | None = None
     concept: ConceptDrift | None = None
     reliability: tuple[ReliabilityBin, ...] = ()
@@ -258,15 +263,17 @@ def _examine_inputs(
     apart = separation(rows, holdout_rows, whole, settings)
     scores = logged_scores(rows, bundle.card)
     psi, moved = _prediction_drift(scores, holdout, settings)
+    estimated, note = _estimated(scores, holdout, likeness(rows, scores, holdout_rows, holdout, whole))
     return report.model_copy(
         update={
+            "notes": (*report.notes, *note),
             "alarms": _joined([*report.alarms, *_input_alarms(findings, drifts, apart, settings)]),
             "findings": findings,
             "columns": tuple(drifts),
             "separation": apart,
             "prediction_psi": psi,
             "prediction_drifted": moved,
-            "estimated": estimated_performance(scores, holdout),
+            "estimated": estimated,
         }
     )
 
@@ -309,16 +316,21 @@ def _examine_labels(
         alarms.append(_alarm("coverage", bands.sentence))
     elif len(usable) >= settings.min_labels:
         labelled = _predictions(usable, bundle)
-        label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings)
-        concept = concept_drift(labelled, holdout, settings)
         columns = [column for column in contract.columns if column.name not in config.serving.personal]
-        segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
-        alarms = _label_alarms(label, concept, segments)
-        if alarms and bands is not None and not drift_is_likelier(*asked_of(due, bundle.card), holdout, settings):
-            seen = "; ".join(alarm.sentence for alarm in alarms)
-            alarms = [_alarm("coverage", f"{seen}; labels that come selectively would explain it as well")]
+        weights = likeness(usable, labelled.scores, holdout_rows, holdout, columns)
+        found["alike"] = effective_rows(weights)
+        if unlike := _unlike(weights):
+            notes.append(f"label and concept drift are not judged: {unlike}")
         else:
-            found |= {"label": label, "concept": concept, "segments": segments}
+            label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings, weights)
+            concept = concept_drift(labelled, holdout, settings, weights)
+            segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
+            alarms = _label_alarms(label, concept, segments)
+            if alarms and bands is not None and not drift_is_likelier(*asked_of(due, bundle.card), holdout, settings):
+                seen = "; ".join(alarm.sentence for alarm in alarms)
+                alarms = [_alarm("coverage", f"{seen}; labels that come selectively would explain it as well")]
+            else:
+                found |= {"label": label, "concept": concept, "segments": segments}
     else:
         needed = "labelled rows without the new gaps" if gaps else "labelled rows"
         notes.append(f"label and concept drift need {settings.min_labels:,} {needed}, there are {len(usable):,}")
@@ -326,6 +338,25 @@ def _examine_labels(
         notes.append("label and concept drift are not judged, and metrics are those of the labelled rows alone")
     found |= {"bands": bands, "alarms": _joined([*report.alarms, *alarms])}
     return report.model_copy(update={**found, "notes": tuple(notes)})
+
+
+def _estimated(scores: np.ndarray, holdout: Predictions, weights: np.ndarray) -> tuple[dict[str, float], list[str]]:
+    """Return the performance to be expected, and why some of it is not shown."""
+    if holdout.task == "regression":
+        return {}, []
+    if unlike := _unlike(weights):
+        return {}, [f"performance is not estimated: {unlike}"]
+    estimated = estimated_performance(scores, holdout, weights)
+    if not (hidden := [name for name in metric_names(holdout.task) if name not in estimated]):
+        return estimated, []
+    return estimated, [f"no estimate of {', '.join(hidden)}: on the holdout it misses what was measured there"]
+
+
+def _unlike(weights: np.ndarray) -> str:
+    """Say that too little of the holdout is like the window; nothing where there is enough."""
+    alike, needed = effective_rows(weights), min(ALIKE_ROWS, len(weights) // 2)
+    said = f"too few holdout rows are like these ({alike:,} in effect, {needed:,} are needed)"
+    return said if alike < needed else ""
 
 
 def _notes(window: Window, settings: Monitoring) -> list[str]:

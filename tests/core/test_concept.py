@@ -5,14 +5,17 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from benchmarks.drift import FEW, HEAVY, MORE, NUMBERS, THREE, Labels, predictions
+from benchmarks.drift import FEW, HEAVY, MORE, NUMBERS, THREE, WORLDS, Labels, Moved, _labelled, learned, predictions
 from config import Contract, Data, Monitoring
 from core.concept import (
+    ALIKE_ROWS,
     SEGMENTS,
     calibrated,
     concept_drift,
+    effective_rows,
     estimated_performance,
     label_drift,
+    likeness,
     reliability,
     worse_segments,
 )
@@ -94,6 +97,53 @@ def test_other_inputs_are_neither_label_nor_concept_drift():
     assert not concept.drifted
 
 
+@pytest.mark.parametrize("tilt", [-1, 1.5, None])
+@pytest.mark.parametrize("world", WORLDS)
+def test_other_inputs_are_neither_where_the_model_misses_what_is_there(world, tilt):
+    for seed in range(2):
+        moved = Moved(world, 1000, tilt)(seed)
+        assert not any(moved[name] for name in ("not judged", "label", "concept"))
+
+
+def test_without_weights_other_inputs_look_like_drift_of_labels_and_of_the_concept():
+    """So the test above would fail without them."""
+    assert Moved("Agrawal 1", 1000, 1.5)(0)["label unweighted"]
+    assert Moved("Agrawal 2", 1000, -1)(0)["concept unweighted"]
+
+
+def test_a_concept_that_no_longer_holds_is_found_at_other_inputs():
+    for world in ("waves", "corner"):
+        assert Moved(world, 2000, 1, wrong=0.6)(0)["concept"]
+
+
+def test_rows_as_they_were_weigh_evenly_and_of_rows_unlike_those_of_before_few_count():
+    drawn = Moved("waves", 1000, 0)
+    (before, known), (same, said) = (drawn.drawn(n, 0, random(n)) for n in (2500, 1000))
+    weights = likeness(same, said.scores, before, known, learned(before))
+    assert weights.mean() == pytest.approx(1)
+    assert effective_rows(weights) > 0.97 * len(before)
+    far, said = drawn.drawn(1000, 3.5, random(1))
+    weights = likeness(far, said.scores, before, known, learned(before))
+    assert effective_rows(weights) < ALIKE_ROWS
+    assert np.average(before["x0"], weights=weights) > before["x0"].mean() + 1.5 * before["x0"].std()
+
+
+def test_errors_of_numbers_are_held_against_those_of_rows_like_these():
+    """The model misses an input, and errors are larger where that is."""
+
+    def drawn(n, shift, seed):
+        x, missed, noise = random(seed).standard_normal((3, n))
+        missed += shift
+        y = x + 0.5 * missed + noise * np.exp(0.2 * missed)
+        return pd.DataFrame({"x": x, "missed": missed}), Predictions("regression", y, x)
+
+    (before, known), (rows, labelled) = drawn(2500, 0, 0), drawn(1000, 1, 10)
+    weights = likeness(rows, labelled.scores, before, known, learned(before))
+    for given, is_drift in ((None, True), (weights, False)):
+        assert label_drift(labelled, known, (0.0,), "y", SETTINGS, given).drifted is is_drift
+        assert concept_drift(labelled, known, SETTINGS, given).drifted is is_drift
+
+
 def test_a_window_of_one_class_has_no_ranking_to_judge():
     label, concept = found(window(MORE).take(window(MORE).truth == 0), holdout(MORE))
     assert label.drifted
@@ -132,6 +182,27 @@ def test_estimated_performance_is_near_the_true_one_also_with_other_inputs(targe
             assert value == pytest.approx(measure(name, rows), abs=0.05), name
     ranking = "roc_auc" if target is MORE else "macro_f1"
     assert abs(measure(ranking, shifted) - measure(ranking, now)) > 0.02  # so there was something to foresee
+
+
+def test_a_forest_whose_scores_are_mostly_zero_is_estimated_about_right():
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(50, random_state=0).fit(*_labelled(FEW, 5000, random(0)))
+    x, truth = _labelled(FEW, 20_000, random(1))
+    now = Predictions("binary", truth, forest.predict_proba(x)[:, 1])
+    assert (now.scores == 0).mean() > 0.5
+    estimated = estimated_performance(now.scores[5000:], now.take(np.arange(5000)))
+    true = measure("average_precision", now)
+    assert estimated["average_precision"] == pytest.approx(true, rel=0.25)
+
+
+def test_what_the_holdout_does_not_give_back_is_not_estimated():
+    """Scores that are all next to nothing rank the rows, and calibration does not tell them apart."""
+    before = holdout(MORE)
+    tiny = replace(before, scores=before.scores * 1e-7)
+    estimated = estimated_performance(tiny.scores, tiny)
+    assert not {"roc_auc", "average_precision"} & set(estimated)
+    assert estimated["accuracy"] == pytest.approx(measure("accuracy", tiny), abs=0.02)
 
 
 def test_nothing_is_estimated_of_numbers():
