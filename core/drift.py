@@ -53,6 +53,8 @@ class ColumnDrift(Section):
     psi: float | None
     """Population stability index without what sampling gives it; below 0 it is noise."""
     drifted: bool = False
+    usual: float | None = None
+    """Mean PSI of earlier windows, each beside the others, where they were asked whether this one is like them."""
     missing: float
     missing_before: float
     missing_p: float
@@ -93,9 +95,14 @@ def p_value(p: float) -> str:
 def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, settings: Monitoring) -> list[ColumnDrift]:
     """Compare each reference column that the window has with its statistics, learned from `n` rows."""
     found = [_compare(rows[column.name], column, n) for column in reference if column.name in rows.columns]
+    return decided(found, settings)
+
+
+def decided(drifts: Sequence[ColumnDrift], settings: Monitoring) -> list[ColumnDrift]:
+    """Say of each column by its p-values and floors whether it has drifted, and whether its missing values have."""
     level = settings.false_alarm_rate / FAMILIES
-    real = discoveries([drift.p for drift in found], level)
-    gaps = discoveries([drift.missing_p for drift in found], level)
+    real = discoveries([drift.p for drift in drifts], level)
+    gaps = discoveries([drift.missing_p for drift in drifts], level)
     return [
         drift.model_copy(
             update={
@@ -103,18 +110,17 @@ def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, setti
                 "missing_drifted": is_gap and abs(drift.missing - drift.missing_before) >= settings.min_missing,
             }
         )
-        for drift, is_real, is_gap in zip(found, real, gaps, strict=True)
+        for drift, is_real, is_gap in zip(drifts, real, gaps, strict=True)
     ]
 
 
 def homogeneity(window: Counts, reference: Counts) -> tuple[str, float, float] | None:
     """Return test, p-value and corrected PSI of two rows of counts over the same bins; None where one bin is left."""
-    window, reference = _pooled(np.asarray(window), np.asarray(reference))
+    window, reference = pooled(np.asarray(window), np.asarray(reference))
     n, m, bins = int(window.sum()), int(reference.sum()), len(window)
     if bins < 2 or not n or not m:
         return None
-    now, before = (window + 0.5) / (n + bins / 2), (reference + 0.5) / (m + bins / 2)
-    psi = float(((now - before) * np.log(now / before)).sum() - (bins - 1) * (1 / n + 1 / m))
+    psi = stability_index(window, reference) - (bins - 1) * (1 / n + 1 / m)
     if bins == 2 and _expected(window, reference).min() < _FEW:
         from scipy.stats import fisher_exact
 
@@ -123,6 +129,12 @@ def homogeneity(window: Counts, reference: Counts) -> tuple[str, float, float] |
 
     statistic = n * m * float(((window / n - reference / m) ** 2 / (window + reference)).sum())
     return "chi-square", float(chi2.sf(statistic, bins - 1)), psi
+
+
+def stability_index(window: Counts, reference: Counts) -> float:
+    """Return the population stability index of two rows of counts, with what sampling alone gives it."""
+    sides = [(side + 0.5) / (side.sum() + len(side) / 2) for side in (window, reference)]
+    return float(((sides[0] - sides[1]) * np.log(sides[0] / sides[1])).sum())
 
 
 def discoveries(p_values: Sequence[float | None], level: float) -> list[bool]:
@@ -166,12 +178,24 @@ def separation(
     )
 
 
-def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
+def column_counts(values: pd.Series, reference: Column) -> tuple[Counts, Counts]:
+    """Count the values missing and present, and those present by reference bin."""
     present, counts = counts_of(values, reference)
-    gone, gone_before = len(values) - present, round(n * reference.missing)
-    missing = homogeneity(np.array([gone, present]), np.array([gone_before, n - gone_before]))
-    before = np.zeros_like(counts)
-    before[: len(reference.shares)] = np.round(np.array(reference.shares) * (n - gone_before))
+    return np.array([len(values) - present, present]), counts
+
+
+def reference_counts(reference: Column, n: int, bins: int) -> tuple[Counts, Counts]:
+    """Return the same of the n rows that the reference was learned from; a bin that it lacks is empty."""
+    gone, counts = round(n * reference.missing), np.zeros(bins, np.int64)
+    counts[: len(reference.shares)] = np.round(np.array(reference.shares) * (n - gone))
+    return np.array([gone, n - gone]), counts
+
+
+def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
+    gaps, counts = column_counts(values, reference)
+    gone, present = map(int, gaps)
+    gaps_before, before = reference_counts(reference, n, len(counts))
+    missing = homogeneity(gaps, gaps_before)
     test, p, psi = homogeneity(counts, before) or (None, None, None)
     return ColumnDrift(
         name=reference.name,
@@ -187,7 +211,7 @@ def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
     )
 
 
-def _pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:
+def pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:
     """Pool the bins in which the smaller side expects too few rows, the rarest first."""
     seen = window + reference > 0
     window, reference = window[seen], reference[seen]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as with_default
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from core.concept import (
     reliability,
     worse_segments,
 )
-from core.contract import deciles, histogram
+from core.contract import Column, DataContract, deciles, histogram
 from core.drift import (
     FAMILIES,
     ColumnDrift,
@@ -39,6 +40,7 @@ from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
 from core.records import TRUTH, read_labels, read_predictions, read_refusals
+from core.rhythm import NEEDED, WINDOWS, Earlier, held_columns, held_separation
 
 Kind = Literal["schema", "missing", "covariate", "label", "concept"]
 
@@ -71,6 +73,7 @@ class Window:
     """Rows that another version answered; they are not looked at."""
     from_future: int = 0
     """Rows dated later than now; they are not looked at."""
+    earlier: Earlier = with_default(default_factory=Earlier)
 
 
 class Alarm(Section):
@@ -197,6 +200,25 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
     )
 
 
+def collect_earlier(log: str, version: int, rows: pd.DataFrame, first: datetime) -> pd.DataFrame:
+    """Read what a version answered before the rows of a window, back to `first`, with labels as `TRUTH`.
+
+    They are read in pieces, each twice as long as the one after it, until there are `WINDOWS` times as many.
+    """
+    times, wanted = rows["prediction_time"], WINDOWS * len(rows)
+    end = times.iloc[0].to_pydatetime()
+    length = max(2 * (times.iloc[-1].to_pydatetime() - end), timedelta(hours=1))
+    parts: list[pd.DataFrame] = [rows.head(0)]
+    while end > first and sum(map(len, parts)) < wanted:
+        start = max(end - length, first)
+        found = plain_objects(read_predictions(f"{log}/predictions", start, end))
+        parts.append(found[found["prediction_version"] == version])
+        end, length = start, 2 * length
+    found = pd.concat(parts[:0:-1] or parts, ignore_index=True).tail(wanted).reset_index(drop=True)
+    labels = read_labels(f"{log}/labels", end).set_index("prediction_id")["label"].rename(TRUTH)
+    return found.join(plain(labels), on="prediction_id")
+
+
 def examine(
     window: Window,
     bundle: Bundle,
@@ -249,11 +271,13 @@ def _examine_inputs(
     gaps = {drift.name for drift in drifts if drift.missing_drifted}
     whole = [column for column in kept if column.name in rows and column.name not in gaps]
     apart = separation(rows, holdout_rows, whole, settings)
+    drifts, apart, notes = _beside_past(drifts, apart, window, holdout_rows, contract, whole, settings)
     scores = _scores(rows, bundle)
     psi, moved = _prediction_drift(scores, holdout, settings)
     return report.model_copy(
         update={
             "alarms": _joined([*report.alarms, *_input_alarms(findings, drifts, apart, settings)]),
+            "notes": (*report.notes, *notes),
             "findings": findings,
             "columns": tuple(drifts),
             "separation": apart,
@@ -262,6 +286,37 @@ def _examine_inputs(
             "estimated": estimated_performance(scores, holdout),
         }
     )
+
+
+def _beside_past(
+    drifts: list[ColumnDrift],
+    apart: Separation | None,
+    window: Window,
+    holdout_rows: pd.DataFrame,
+    contract: DataContract,
+    seen: Sequence[Column],
+    settings: Monitoring,
+) -> tuple[list[ColumnDrift], Separation | None, list[str]]:
+    """Hold what has drifted, if rows are independent of each other, against earlier windows; say what came of it."""
+    alarmed = {drift.name for drift in drifts if drift.drifted or drift.missing_drifted}
+    if not alarmed and (apart is None or not apart.drifted):
+        return drifts, apart, []
+    rows, past = window.rows, window.earlier.cut(len(window.rows))
+    if past is None:
+        known = len(window.earlier.rows) // len(rows)
+        wanted = f"{NEEDED} earlier windows of {len(rows):,} rows would show how much they differ by themselves"
+        note = f"rows are taken to be independent of each other: {wanted}, the log holds {known}"
+        return drifts, apart, [note]
+    held = held_columns(drifts, rows, contract.columns, contract.reference_rows or contract.rows, past, settings)
+    still = {drift.name for drift in held if drift.drifted or drift.missing_drifted}
+    usual = [f"'{drift.name}'" for drift in held if drift.name in alarmed - still]
+    if apart is not None and apart.drifted and not still:
+        apart = held_separation(apart, rows, holdout_rows, seen, past, settings)
+        usual += [] if apart.drifted else ["what a classifier sees"]
+    if not usual:
+        return held, apart, []
+    more = f" and {len(usual) - 5} more" if len(usual) > 5 else ""
+    return held, apart, [f"no alarm for {', '.join(usual[:5])}{more}: {past.sentence}, differ as much"]
 
 
 def _examine_labels(

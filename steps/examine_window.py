@@ -1,15 +1,21 @@
 """Compare a window of traffic with what the model learned from."""
 
+from datetime import UTC
+from functools import partial
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
 
+import decisions
+import deployer
 from config import Config
 from core.bundle import Bundle
 from core.metrics import Scorecard
-from core.monitor import Window, WindowReport, examine
+from core.monitor import Window, WindowReport, collect_earlier, examine
+from core.policy import quiet_until
 from core.report import window_page
+from core.rhythm import Earlier
 from registry import Promotion
 from steps.materializers import Report
 
@@ -28,8 +34,16 @@ def examine_window(
     config: Config,
 ) -> Annotated[WindowReport, "window_report"]:
     """Say what has drifted, how well the model does where labels came, and what usually helps."""
+    version, first = promotion.version, promotion.time.astimezone(UTC).replace(tzinfo=None)
+    read = partial(collect_earlier, deployer.active().log(config.name), version, window_rows, first)
+    quiet = quiet_until(decisions.history(config.name), version)
     window = Window(
-        rows=window_rows, judged=judged_rows, refusals=refusals, other_versions=other_versions, from_future=from_future
+        rows=window_rows,
+        judged=judged_rows,
+        refusals=refusals,
+        other_versions=other_versions,
+        from_future=from_future,
+        earlier=Earlier(read, quiet),
     )
-    report = examine(window, promoted_model, promotion.version, check_rows, promoted_scorecard.estimates, config)
+    report = examine(window, promoted_model, version, check_rows, promoted_scorecard.estimates, config)
     return report.with_page(window_page(report, config.monitoring))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -14,8 +15,9 @@ from servers import Model, model
 import config
 from config import ROOT, Monitoring, Serving
 from core.fraud import SCENARIOS, card_transactions
-from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_window, examine
+from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_earlier, collect_window, examine
 from core.records import TRUTH, RecordWriter, label_lines, prediction_line, refusal_line
+from core.rhythm import NEEDED, WINDOWS, Earlier
 from serving.schema import Refused, Schema
 
 # Of the 120 windows that benchmarks/README.md tells of, CI looks at 41 again, and none may be judged wrongly. If 7 %
@@ -311,6 +313,42 @@ def test_where_labels_take_time_older_rows_are_judged(tmp_path):
     assert list(window.rows["prediction_id"]) == new
     assert list(window.judged["prediction_id"]) == old
     assert window.judged[TRUTH].notna().all()
+
+
+def test_earlier_traffic_of_the_version_is_read_with_its_labels_back_to_when_it_was_promoted(tmp_path):
+    old = serve(tmp_path, rows=200, labelled=1, begin=NOON - timedelta(hours=48))
+    serve(tmp_path, rows=100, seed=2, version=2, begin=NOON - timedelta(hours=3))
+    between = serve(tmp_path, rows=100, labelled=0, seed=1, begin=NOON - timedelta(hours=1))
+    serve(tmp_path, rows=100, seed=3)
+    rows = collect(tmp_path, Monitoring(window_hours=6.5)).rows
+    first = (NOON - timedelta(hours=72)).replace(tzinfo=None)
+    earlier = collect_earlier(str(tmp_path), 1, rows, first)
+    assert list(earlier["prediction_id"]) == [*old, *between]
+    assert list(earlier[TRUTH].notna()) == [True] * 200 + [False] * 100
+    assert {*rows.columns} <= {*earlier.columns}
+    later = collect_earlier(str(tmp_path), 1, rows, first + timedelta(hours=70))
+    assert list(later["prediction_id"]) == between
+    assert collect_earlier(str(tmp_path), 1, rows.tail(1), first).shape[0] == WINDOWS
+    assert collect_earlier(str(tmp_path), 1, rows, NOW).empty
+
+
+def test_a_window_is_held_against_earlier_ones_where_they_are_known(tmp_path):
+    serve(tmp_path, rows=1200, labelled=0)
+    window = collect(tmp_path)
+    ordered = window.rows.sort_values("amount", ignore_index=True).assign(**{TRUTH: None})
+    small, large = ordered.head(600), ordered.tail(600).reset_index(drop=True)
+    earlier = [small, large] * (NEEDED // 2)
+
+    def alarms(windows: int) -> WindowReport:
+        rows = pd.concat(earlier[:windows], ignore_index=True)
+        known = dataclasses.replace(window, rows=large, judged=large, earlier=Earlier(lambda: rows))
+        return examine(known, trained().bundle, 1, trained().holdout.tail(1000), {}, CONFIG)
+
+    few, enough = alarms(NEEDED - 1), alarms(NEEDED)
+    assert few.kinds == ("covariate",)
+    assert any("rows are taken to be independent of each other" in note for note in few.notes)
+    assert enough.kinds == ()
+    assert any(note.startswith("no alarm for 'amount'") for note in enough.notes), enough.notes
 
 
 def test_a_half_written_line_is_not_part_of_the_window(tmp_path):
