@@ -21,7 +21,7 @@ import pandas as pd
 from config import Kind, Monitoring, Section
 from core.contract import Column, counts_of
 from core.metrics import Predictions, measure
-from core.table import as_kind
+from core.table import as_kind, exact_hashes, row_hashes
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -38,6 +38,8 @@ CLASSIFIER_CELLS = 1_500_000
 _FEW = 5  # expected rows below which a bin's chi-square is not to be trusted (Cochran 1954)
 _FEWEST = 500  # as many as a window needs at least, unless told otherwise
 _Z = 3.09  # one-sided 0.1 %
+_FOLDS = 5
+_FEWEST_GROUPS = 2 * _FOLDS  # of fewer a fold may hold all
 
 
 class ColumnDrift(Section):
@@ -149,25 +151,39 @@ def discoveries(p_values: Sequence[float | None], level: float) -> list[bool]:
 
 
 def separation(
-    rows: pd.DataFrame, reference_rows: pd.DataFrame, columns: Sequence[Column], settings: Monitoring
+    rows: pd.DataFrame,
+    reference_rows: pd.DataFrame,
+    columns: Sequence[Column],
+    settings: Monitoring,
+    identity: Sequence[str] = (),
 ) -> Separation | None:
-    """Let a classifier try to tell the window from reference rows by these columns; times would give it away."""
+    """Let a classifier try to tell the window from reference rows by these columns; times would give it away.
+
+    Rows of one identity share a fold, so that nothing is told by knowing them again, and count as one where it is said
+    how sure the result is; so do copies of a row that one side alone holds. Too few different ones give None.
+    """
     shown = [column for column in columns if column.kind != "datetime"]
     if not shown or not len(reference_rows):
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import PredefinedSplit, StratifiedKFold, cross_val_predict
 
     size = min(CLASSIFIER_ROWS, max(CLASSIFIER_CELLS // len(shown), _FEWEST))
     sides = [side.sample(size, random_state=0) if len(side) > size else side for side in (reference_rows, rows)]
     values = np.concatenate([_codes(side, shown) for side in sides])
     truth = np.repeat([0, 1], [len(side) for side in sides])
+    group = _groups(sides, values, truth, identity)
+    before, now = (_different(group[truth == side]) for side in (0, 1))
+    if min(before, now) < _FEWEST_GROUPS:
+        return None
     guess = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=0)
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    if group.max() + 1 < len(group):
+        folds = PredefinedSplit(np.random.default_rng(0).permutation(group.max() + 1)[group] % _FOLDS)
     scores = cross_val_predict(guess, values, truth, cv=folds, method="predict_proba")[:, 1]
     auc = measure("roc_auc", Predictions("binary", truth, scores))
     # The fitted classifiers of the folds differ, so the spread is taken as if nothing separated: at its largest.
-    spread = float(np.sqrt((1 / len(sides[0]) + 1 / len(sides[1]) + 1 / len(sides[0]) / len(sides[1])) / 12))
+    spread = float(np.sqrt((1 / before + 1 / now + 1 / before / now) / 12))
     low = auc - _Z * spread
     return Separation(
         auc=auc,
@@ -230,6 +246,29 @@ def _expected(window: Counts, reference: Counts) -> Floats:
     """Return the rows that each bin of the smaller side would have if the sides did not differ."""
     total = window + reference
     return np.asarray(total * min(window.sum(), reference.sum()) / max(total.sum(), 1))
+
+
+def _groups(
+    sides: Sequence[pd.DataFrame], values: npt.NDArray[Any], truth: npt.NDArray[Any], identity: Sequence[str]
+) -> Counts:
+    """Number the rows so that those share a number which must share a fold, 0 to the number of groups - 1, (rows,).
+
+    They are those of one identity, where every row has it, else those of the same values. Values that both sides hold
+    give nothing away: they are what there is to compare in a table of few different rows.
+    """
+    if identity and all({*identity} <= {*side.columns} and side[[*identity]].notna().all(axis=None) for side in sides):
+        hashes = np.concatenate([row_hashes(side, identity) for side in sides])
+        return np.unique(hashes, return_inverse=True)[1]
+    contents = pd.DataFrame(values).rename(columns=str)
+    found = np.unique(exact_hashes(contents, list(contents.columns)), return_inverse=True)[1]
+    on_both = np.isin(found, np.intersect1d(found[truth == 0], found[truth == 1]))
+    return np.unique(np.where(on_both, len(found) + np.arange(len(found)), found), return_inverse=True)[1]
+
+
+def _different(group: Counts) -> float:
+    """Return how many different rows say as much as these do: the number of groups where they are of one size."""
+    sizes = np.bincount(group)
+    return float(len(group) ** 2 / (sizes**2).sum())
 
 
 def _codes(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:

@@ -270,7 +270,7 @@ def _examine_inputs(
     drifts = column_drifts(rows, kept, contract.reference_rows or contract.rows, settings)
     gaps = {drift.name for drift in drifts if drift.missing_drifted}
     whole = [column for column in kept if column.name in rows and column.name not in gaps]
-    apart = separation(rows, holdout_rows, whole, settings)
+    apart = separation(rows, holdout_rows, whole, settings, contract.id)
     drifts, apart, notes = _beside_past(drifts, apart, window, holdout_rows, contract, whole, settings)
     scores = _scores(rows, bundle)
     psi, moved = _prediction_drift(scores, holdout, settings)
@@ -311,7 +311,7 @@ def _beside_past(
     still = {drift.name for drift in held if drift.drifted or drift.missing_drifted}
     usual = [f"'{drift.name}'" for drift in held if drift.name in alarmed - still]
     if apart is not None and apart.drifted and not still:
-        apart = held_separation(apart, rows, holdout_rows, seen, past, settings)
+        apart = held_separation(apart, rows, holdout_rows, seen, past, settings, contract.id)
         usual += [] if apart.drifted else ["what a classifier sees"]
     if not usual:
         return held, apart, []

@@ -116,16 +116,17 @@ def held_separation(
     columns: Sequence[Column],
     past: Past,
     settings: Monitoring,
+    identity: Sequence[str] = (),
 ) -> Separation:
     """Let the classifier try earlier windows too; this one must stand out, or all of them together."""
     places = np.linspace(0, len(past.windows) - 1, FITTED).astype(int)
-    earlier = [separation(past.windows[place], reference_rows, columns, settings) for place in places]
-    p = exceedance(_logit(apart.auc), [_logit(each.auc) for each in earlier if each is not None])
-    if p <= settings.false_alarm_rate / FAMILIES:
+    earlier = [separation(past.windows[place], reference_rows, columns, settings, identity) for place in places]
+    known = [_logit(each.auc) for each in earlier if each is not None]
+    if len(known) < 2 or exceedance(_logit(apart.auc), known) <= settings.false_alarm_rate / FAMILIES:
         return apart
     every = pd.concat([*past.together, rows])
     sample = every.iloc[np.linspace(0, len(every) - 1, len(rows)).astype(int)].reset_index(drop=True)
-    lasting = separation(sample, reference_rows, columns, settings)
+    lasting = separation(sample, reference_rows, columns, settings, identity)
     return apart.model_copy(update={"drifted": lasting is not None and lasting.drifted})
 
 
