@@ -39,6 +39,7 @@ from core.metrics import Predictions
 from core.model import train
 from core.monitor import Window, examine
 from core.policy import Decision, judged_windows, requirements
+from core.records import TRUTH
 from core.sources import read_rows
 from core.split import resolve
 
@@ -314,8 +315,8 @@ def logged(rows: pd.DataFrame, bundle: Bundle) -> Window:
         "prediction_score": bundle.scores(rows),
     }
     known = pd.concat([pd.DataFrame(answers), rows.drop(columns=target)], axis=1)
-    refusals = pd.DataFrame({"time": [], "path": [], "field": [], "rule": []})
-    return Window(known, known.assign(label=rows[target].astype(object)), refusals, 0)
+    refusals = pd.DataFrame({name: [] for name in ("time", "path", "field", "rule", "rows", "answered", "version")})
+    return Window(known, known.assign(**{TRUTH: rows[target].astype(object)}), refusals, 0)
 
 
 def evidently(rows: pd.DataFrame, reference: pd.DataFrame) -> Found:

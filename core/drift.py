@@ -163,7 +163,7 @@ def separation(
     how sure the result is; so do copies of a row that one side alone holds. Too few different ones give None.
     """
     shown = [column for column in columns if column.kind != "datetime"]
-    if not shown or not len(reference_rows):
+    if not shown or not len(reference_rows) or not len(rows):
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import PredefinedSplit, StratifiedKFold, cross_val_predict

@@ -41,6 +41,7 @@ from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
 from core.records import TRUTH, read_labels, read_predictions, read_refusals
 from core.rhythm import NEEDED, WINDOWS, Earlier, held_columns, held_separation
+from core.split import FEW_CONTENTS, SplitRule, repeats
 
 Kind = Literal["schema", "missing", "covariate", "label", "concept"]
 
@@ -267,11 +268,12 @@ def _examine_inputs(
     kept = [column for column in contract.columns if column.name not in config.serving.personal]
     logged = contract.model_copy(update={"columns": tuple(kept)})
     findings = check_rows(rows[[c for c in logged.features if c in rows]], logged, config.contract)
-    drifts = column_drifts(rows, kept, contract.reference_rows or contract.rows, settings)
+    sides = _Sides.of(rows, bundle, holdout_rows)
+    drifts = column_drifts(sides.train(rows), kept, contract.reference_rows or contract.rows, settings)
     gaps = {drift.name for drift in drifts if drift.missing_drifted}
     whole = [column for column in kept if column.name in rows and column.name not in gaps]
-    apart = separation(rows, holdout_rows, whole, settings, contract.id)
-    drifts, apart, notes = _beside_past(drifts, apart, window, holdout_rows, contract, whole, settings)
+    apart = separation(sides.holdout(rows), holdout_rows, whole, settings, contract.id)
+    drifts, apart, notes = _beside_past(drifts, apart, window, sides, holdout_rows, contract, whole, settings)
     scores = _scores(rows, bundle)
     psi, moved = _prediction_drift(scores, holdout, settings)
     return report.model_copy(
@@ -288,10 +290,35 @@ def _examine_inputs(
     )
 
 
+@dataclass(frozen=True)
+class _Sides:
+    """Say which rows are like those that a statistic was learned from.
+
+    All are, as long as few rows repeat another. In a table of few different rows without an id, some contents were
+    learned from and others held out: served rows of the one side are compared with it alone.
+    """
+
+    rule: SplitRule | None
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, bundle: Bundle, holdout_rows: pd.DataFrame) -> "_Sides":
+        rule, logged = bundle.card.split, {*rows.columns}
+        by_content = not bundle.card.contract.id and rule.time is None and {*rule.identity} <= logged
+        few = by_content and repeats(holdout_rows, rule.identity) >= FEW_CONTENTS * len(holdout_rows)
+        return cls(rule if few else None)
+
+    def train(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows if self.rule is None else rows[~self.rule.held_out(rows)]
+
+    def holdout(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows if self.rule is None else rows[self.rule.held_out(rows)]
+
+
 def _beside_past(
     drifts: list[ColumnDrift],
     apart: Separation | None,
     window: Window,
+    sides: "_Sides",
     holdout_rows: pd.DataFrame,
     contract: DataContract,
     seen: Sequence[Column],
@@ -307,11 +334,13 @@ def _beside_past(
         wanted = f"{NEEDED} earlier windows of {len(rows):,} rows would show how much they differ by themselves"
         note = f"rows are taken to be independent of each other: {wanted}, the log holds {known}"
         return drifts, apart, [note]
-    held = held_columns(drifts, rows, contract.columns, contract.reference_rows or contract.rows, past, settings)
+    n = contract.reference_rows or contract.rows
+    held = held_columns(drifts, sides.train(rows), contract.columns, n, past.of(sides.train), settings)
     still = {drift.name for drift in held if drift.drifted or drift.missing_drifted}
     usual = [f"'{drift.name}'" for drift in held if drift.name in alarmed - still]
     if apart is not None and apart.drifted and not still:
-        apart = held_separation(apart, rows, holdout_rows, seen, past, settings, contract.id)
+        there = past.of(sides.holdout)
+        apart = held_separation(apart, sides.holdout(rows), holdout_rows, seen, there, settings, contract.id)
         usual += [] if apart.drifted else ["what a classifier sees"]
     if not usual:
         return held, apart, []

@@ -51,6 +51,10 @@ class Past:
     together: tuple[pd.DataFrame, ...]
     """Those that show in all what an alarm that lasts would: the same, or those since it began."""
 
+    def of(self, side: Callable[[pd.DataFrame], pd.DataFrame]) -> "Past":
+        """Return the same, of each window those rows that `side` takes."""
+        return Past(tuple(map(side, self.windows)), tuple(map(side, self.together)))
+
     @property
     def sentence(self) -> str:
         """Say what a window was held against."""
