@@ -40,7 +40,7 @@ from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
 from core.records import TRUTH, read_labels, read_predictions, read_refusals
-from core.rhythm import NEEDED, WINDOWS, Earlier, held_columns, held_separation
+from core.rhythm import NEEDED, WINDOWS, Earlier, held_columns, held_label, held_separation
 from core.split import FEW_CONTENTS, SplitRule, repeats
 
 Kind = Literal["schema", "missing", "covariate", "label", "concept"]
@@ -330,10 +330,7 @@ def _beside_past(
         return drifts, apart, []
     rows, past = window.rows, window.earlier.cut(len(window.rows))
     if past is None:
-        known = len(window.earlier.rows) // len(rows)
-        wanted = f"{NEEDED} earlier windows of {len(rows):,} rows would show how much they differ by themselves"
-        note = f"rows are taken to be independent of each other: {wanted}, the log holds {known}"
-        return drifts, apart, [note]
+        return drifts, apart, [_assumed("rows", len(rows), len(window.earlier.rows))]
     n = contract.reference_rows or contract.rows
     held = held_columns(drifts, sides.train(rows), contract.columns, n, past.of(sides.train), settings)
     still = {drift.name for drift in held if drift.drifted or drift.missing_drifted}
@@ -372,6 +369,9 @@ def _examine_labels(
     if len(usable) >= settings.min_labels:
         labelled = _predictions(usable, bundle)
         label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings)
+        if label.drifted:
+            label, told = _label_beside_past(label, usable, window, bundle, holdout, settings)
+            notes += told
         concept = concept_drift(labelled, holdout, settings)
         columns = [column for column in contract.columns if column.name not in config.serving.personal]
         segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
@@ -381,6 +381,31 @@ def _examine_labels(
         needed = "labelled rows without the new gaps" if gaps else "labelled rows"
         notes.append(f"label and concept drift need {settings.min_labels:,} {needed}, there are {len(usable):,}")
     return report.model_copy(update={**found, "notes": tuple(notes)})
+
+
+def _label_beside_past(
+    label: LabelDrift, judged: pd.DataFrame, window: Window, bundle: Bundle, holdout: Predictions, settings: Monitoring
+) -> tuple[LabelDrift, list[str]]:
+    """Hold labels that have drifted, if they are independent of each other, against those of earlier windows."""
+    known = window.earlier.rows
+    if len(known):
+        known = known[known[TRUTH].notna() & (known["prediction_time"] < judged["prediction_time"].iloc[0])]
+    past = Earlier(lambda: known, window.earlier.quiet).cut(len(judged))
+    if past is None:
+        return label, [_assumed("labels", len(judged), len(known))]
+
+    def look(rows: pd.DataFrame) -> LabelDrift:
+        labelled = _predictions(rows.reset_index(drop=True), bundle)
+        return label_drift(labelled, holdout, bundle.card.prior, bundle.card.contract.target, settings)
+
+    together = look(pd.concat([*past.together, judged]))
+    label = held_label(label, list(map(look, past.windows)), together, len(past.together) + 1, settings)
+    return label, [] if label.drifted else [f"no alarm for the labels: {past.sentence}, differ as much"]
+
+
+def _assumed(what: str, n: int, known: int) -> str:
+    wanted = f"{NEEDED} earlier windows of {n:,} would show how much they differ by themselves"
+    return f"{what} are taken to be independent of each other: {wanted}, the log holds {known // n}"
 
 
 def _notes(window: Window, settings: Monitoring) -> list[str]:

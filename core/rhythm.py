@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from config import Monitoring
+from core.concept import LabelDrift
 from core.contract import Column
 from core.drift import (
     FAMILIES,
@@ -134,6 +135,22 @@ def held_separation(
     return apart.model_copy(update={"drifted": lasting is not None and lasting.drifted})
 
 
+def held_label(
+    label: LabelDrift, earlier: Sequence[LabelDrift], together: LabelDrift, windows: int, settings: Monitoring
+) -> LabelDrift:
+    """Return whether labels have drifted beyond what they did in earlier windows, or in so many windows together."""
+    from scipy.special import fdtrc
+
+    level, changes = settings.false_alarm_rate / FAMILIES, [_change(each) for each in earlier]
+    variance = max(float(np.var(changes, ddof=1)), 1e-12)
+    p, lasting = (
+        float(fdtrc(1, len(changes) - 1, count * _change(each) ** 2 / variance))
+        for each, count in ((label, 1), (together, windows))
+    )
+    p = max(label.p, min(p, lasting) if together.drifted else p)
+    return label.model_copy(update={"p": p, "drifted": p <= level})
+
+
 def exceedance(value: float, earlier: Sequence[float]) -> float:
     """Return the p-value of a value above those of earlier windows, by Student's distribution of the next one."""
     from scipy.stats import t
@@ -191,6 +208,10 @@ def _distance(window: Counts, reference: Counts) -> tuple[float, int]:
     window, reference = pooled(window, reference)
     few = len(window) < 2 or not window.sum() or not reference.sum()
     return (0.0 if few else stability_index(window, reference)), len(window)
+
+
+def _change(label: LabelDrift) -> float:
+    return label.change if label.in_errors else float(np.log(label.change))
 
 
 def _logit(auc: float) -> float:

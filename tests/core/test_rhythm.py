@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from scipy.signal import lfilter
 
-from benchmarks.drift import learned
+from benchmarks.drift import MORE, learned, predictions
 from config import Monitoring
+from core.concept import LabelDrift, label_drift
 from core.drift import Counts, column_drifts, discoveries, separation
-from core.rhythm import NEEDED, WINDOWS, Earlier, Past, _Spread, held_columns, held_separation
+from core.rhythm import NEEDED, WINDOWS, Earlier, Past, _Spread, held_columns, held_label, held_separation
 
 SETTINGS = Monitoring()
 N, ROWS, COLUMNS = 500, 7500, 4
@@ -128,6 +129,28 @@ def test_what_only_a_classifier_sees_is_held_against_what_it_sees_in_earlier_win
     assert past is not None
     assert apart.drifted
     assert held_separation(apart, window, holdout, columns, past, SETTINGS).drifted is alarms
+
+
+def of_labels(odds: list[float]) -> list[LabelDrift]:
+    holdout = predictions(MORE, 2000, np.random.default_rng(0))
+    return [
+        label_drift(predictions(MORE, N, np.random.default_rng(seed), factor), holdout, (0.8, 0.2), "y", SETTINGS)
+        for seed, factor in enumerate(odds, 1)
+    ]
+
+
+@pytest.mark.parametrize(("slow", "together", "alarms"), [(0.7, 1.0, False), (0.0, 1.0, True), (0.0, 3.0, True)])
+def test_odds_that_come_and_go_slowly_are_no_label_drift_where_earlier_windows_show_them(slow, together, alarms):
+    earlier = of_labels([float(np.exp(slow * np.sin(place))) for place in range(NEEDED)])
+    label, every = of_labels([2.2, together])
+    assert label.drifted
+    held = held_label(label, earlier, every, NEEDED + 1, SETTINGS)
+    assert held.drifted is alarms
+
+
+def test_odds_that_have_been_others_all_the_time_are_no_rhythm():
+    *earlier, label, every = of_labels([2.2] * (NEEDED + 2))
+    assert held_label(label, earlier, every, NEEDED + 1, SETTINGS).drifted
 
 
 def test_what_a_classifier_has_seen_in_all_traffic_is_no_rhythm():
