@@ -204,6 +204,9 @@ class Rules(Section):
     """A number or time beyond the widened range (`contract.range_slack`)."""
     duplicate_rows: Severity = "warn"
     """Rows that stand there more than once; they stay on one side of the split."""
+    repeated_contents: Severity = "warn"
+    """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart: the split
+    goes by contents, so neither side is a sample of the table. Monitoring compares served rows with their own side."""
     constant_column: Severity = "warn"
     """A column with one value; it teaches nothing."""
     empty_column: Severity = "error"

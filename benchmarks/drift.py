@@ -316,7 +316,7 @@ def logged(rows: pd.DataFrame, bundle: Bundle) -> Window:
         "prediction_score": bundle.scores(rows),
     }
     known = pd.concat([pd.DataFrame(answers), rows.drop(columns=target)], axis=1)
-    refusals = pd.DataFrame({name: [] for name in ("time", "path", "field", "rule", "rows", "answered")})
+    refusals = pd.DataFrame({name: [] for name in ("time", "path", "field", "rule", "rows", "answered", "version")})
     return Window(known, known.assign(**{TRUTH: rows[target].astype(object)}), refusals, 0)
 
 

@@ -17,6 +17,7 @@ from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
 from core.notes import Reading
 from core.paged import Paged
+from core.split import FEW_CONTENTS, repeats
 from core.table import (
     MISSING_WORDS,
     as_kind,
@@ -150,8 +151,9 @@ def check_table(rows: pd.DataFrame, data: Data, settings: Contract, contract: Da
     """Look for faults that need no earlier contract; `contract` is the one just learned from these rows."""
     compared = [name for name in rows.columns if name not in data.drop]
     broken: list[_Broken] = []
-    if repeats := len(rows) - len(np.unique(exact_hashes(rows, compared))):
-        broken.append(("duplicate_rows", None, repeats, f"{repeats} of {len(rows)} rows repeat another row"))
+    if copies := len(rows) - len(np.unique(exact_hashes(rows, compared))):
+        broken.append(("duplicate_rows", None, copies, f"{copies} of {len(rows)} rows repeat another row"))
+    broken += _repeated_contents(rows, [name for name in compared if name != data.target], data)
     kinds = {name: kind for name, kind in (contract.features | data.kinds).items() if kind not in _ANY}
     wrong = {
         name: list(_wrong_type(rows[name], as_kind(rows[name], kind), kind))
@@ -207,6 +209,18 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
             yield "id_like", known.name, len(rows), sentence
     if contract.classes:
         yield from _similar_labels(rows[contract.target])
+
+
+def _repeated_contents(rows: pd.DataFrame, identity: Sequence[str], data: Data) -> Iterator[_Broken]:
+    """Look for a table of few different rows that nothing tells apart."""
+    count = repeats(rows, identity)
+    if count and not data.keys and count >= FEW_CONTENTS * len(rows):
+        sentence = (
+            f"{count / len(rows):.0%} of the rows repeat another's values, {len(rows) - count:,} are different: all "
+            "of the same values are on one side of the split, so the holdout is no sample of the table; name a column "
+            "in data.id that tells rows apart, if need be one that numbers them"
+        )
+        yield "repeated_contents", None, count, sentence
 
 
 def _odd(counts: pd.Series, kind: Kind, data: Data) -> npt.NDArray[np.bool_]:

@@ -21,7 +21,7 @@ import pandas as pd
 from config import Kind, Monitoring, Section
 from core.contract import Column, counts_of
 from core.metrics import Predictions, measure
-from core.table import as_kind
+from core.table import as_kind, exact_hashes, row_hashes
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -38,6 +38,8 @@ CLASSIFIER_CELLS = 1_500_000
 _FEW = 5  # expected rows below which a bin's chi-square is not to be trusted (Cochran 1954)
 _FEWEST = 500  # as many as a window needs at least, unless told otherwise
 _Z = 3.09  # one-sided 0.1 %
+_FOLDS = 5
+_FEWEST_GROUPS = 2 * _FOLDS  # of fewer a fold may hold all
 
 
 class ColumnDrift(Section):
@@ -53,6 +55,8 @@ class ColumnDrift(Section):
     psi: float | None
     """Population stability index without what sampling gives it; below 0 it is noise."""
     drifted: bool = False
+    usual: float | None = None
+    """Mean PSI of earlier windows, each beside the others, where they were asked whether this one is like them."""
     missing: float
     missing_before: float
     missing_p: float
@@ -93,9 +97,14 @@ def p_value(p: float) -> str:
 def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, settings: Monitoring) -> list[ColumnDrift]:
     """Compare each reference column that the window has with its statistics, learned from `n` rows."""
     found = [_compare(rows[column.name], column, n) for column in reference if column.name in rows.columns]
+    return decided(found, settings)
+
+
+def decided(drifts: Sequence[ColumnDrift], settings: Monitoring) -> list[ColumnDrift]:
+    """Say of each column by its p-values and floors whether it has drifted, and whether its missing values have."""
     level = settings.false_alarm_rate / FAMILIES
-    real = discoveries([drift.p for drift in found], level)
-    gaps = discoveries([drift.missing_p for drift in found], level)
+    real = discoveries([drift.p for drift in drifts], level)
+    gaps = discoveries([drift.missing_p for drift in drifts], level)
     return [
         drift.model_copy(
             update={
@@ -103,18 +112,17 @@ def column_drifts(rows: pd.DataFrame, reference: Sequence[Column], n: int, setti
                 "missing_drifted": is_gap and abs(drift.missing - drift.missing_before) >= settings.min_missing,
             }
         )
-        for drift, is_real, is_gap in zip(found, real, gaps, strict=True)
+        for drift, is_real, is_gap in zip(drifts, real, gaps, strict=True)
     ]
 
 
 def homogeneity(window: Counts, reference: Counts) -> tuple[str, float, float] | None:
     """Return test, p-value and corrected PSI of two rows of counts over the same bins; None where one bin is left."""
-    window, reference = _pooled(np.asarray(window), np.asarray(reference))
+    window, reference = pooled(np.asarray(window), np.asarray(reference))
     n, m, bins = int(window.sum()), int(reference.sum()), len(window)
     if bins < 2 or not n or not m:
         return None
-    now, before = (window + 0.5) / (n + bins / 2), (reference + 0.5) / (m + bins / 2)
-    psi = float(((now - before) * np.log(now / before)).sum() - (bins - 1) * (1 / n + 1 / m))
+    psi = stability_index(window, reference) - (bins - 1) * (1 / n + 1 / m)
     if bins == 2 and _expected(window, reference).min() < _FEW:
         from scipy.stats import fisher_exact
 
@@ -123,6 +131,12 @@ def homogeneity(window: Counts, reference: Counts) -> tuple[str, float, float] |
 
     statistic = n * m * float(((window / n - reference / m) ** 2 / (window + reference)).sum())
     return "chi-square", float(chi2.sf(statistic, bins - 1)), psi
+
+
+def stability_index(window: Counts, reference: Counts) -> float:
+    """Return the population stability index of two rows of counts, with what sampling alone gives it."""
+    sides = [(side + 0.5) / (side.sum() + len(side) / 2) for side in (window, reference)]
+    return float(((sides[0] - sides[1]) * np.log(sides[0] / sides[1])).sum())
 
 
 def discoveries(p_values: Sequence[float | None], level: float) -> list[bool]:
@@ -137,25 +151,39 @@ def discoveries(p_values: Sequence[float | None], level: float) -> list[bool]:
 
 
 def separation(
-    rows: pd.DataFrame, reference_rows: pd.DataFrame, columns: Sequence[Column], settings: Monitoring
+    rows: pd.DataFrame,
+    reference_rows: pd.DataFrame,
+    columns: Sequence[Column],
+    settings: Monitoring,
+    identity: Sequence[str] = (),
 ) -> Separation | None:
-    """Let a classifier try to tell the window from reference rows by these columns; times would give it away."""
+    """Let a classifier try to tell the window from reference rows by these columns; times would give it away.
+
+    Rows of one identity share a fold, so that nothing is told by knowing them again, and count as one where it is said
+    how sure the result is; so do copies of a row that one side alone holds. Too few different ones give None.
+    """
     shown = [column for column in columns if column.kind != "datetime"]
-    if not shown or not len(reference_rows):
+    if not shown or not len(reference_rows) or not len(rows):
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import PredefinedSplit, StratifiedKFold, cross_val_predict
 
     size = classifier_rows(len(shown))
     sides = [side.sample(size, random_state=0) if len(side) > size else side for side in (reference_rows, rows)]
     values = np.concatenate([encoded(side, shown) for side in sides])
     truth = np.repeat([0, 1], [len(side) for side in sides])
+    group = _groups(sides, values, truth, identity)
+    before, now = (_different(group[truth == side]) for side in (0, 1))
+    if min(before, now) < _FEWEST_GROUPS:
+        return None
     guess = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=0)
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    if group.max() + 1 < len(group):
+        folds = PredefinedSplit(np.random.default_rng(0).permutation(group.max() + 1)[group] % _FOLDS)
     scores = cross_val_predict(guess, values, truth, cv=folds, method="predict_proba")[:, 1]
     auc = measure("roc_auc", Predictions("binary", truth, scores))
     # The fitted classifiers of the folds differ, so the spread is taken as if nothing separated: at its largest.
-    spread = float(np.sqrt((1 / len(sides[0]) + 1 / len(sides[1]) + 1 / len(sides[0]) / len(sides[1])) / 12))
+    spread = float(np.sqrt((1 / before + 1 / now + 1 / before / now) / 12))
     low = auc - _Z * spread
     return Separation(
         auc=auc,
@@ -166,12 +194,24 @@ def separation(
     )
 
 
-def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
+def column_counts(values: pd.Series, reference: Column) -> tuple[Counts, Counts]:
+    """Count the values missing and present, and those present by reference bin."""
     present, counts = counts_of(values, reference)
-    gone, gone_before = len(values) - present, round(n * reference.missing)
-    missing = homogeneity(np.array([gone, present]), np.array([gone_before, n - gone_before]))
-    before = np.zeros_like(counts)
-    before[: len(reference.shares)] = np.round(np.array(reference.shares) * (n - gone_before))
+    return np.array([len(values) - present, present]), counts
+
+
+def reference_counts(reference: Column, n: int, bins: int) -> tuple[Counts, Counts]:
+    """Return the same of the n rows that the reference was learned from; a bin that it lacks is empty."""
+    gone, counts = round(n * reference.missing), np.zeros(bins, np.int64)
+    counts[: len(reference.shares)] = np.round(np.array(reference.shares) * (n - gone))
+    return np.array([gone, n - gone]), counts
+
+
+def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
+    gaps, counts = column_counts(values, reference)
+    gone, present = map(int, gaps)
+    gaps_before, before = reference_counts(reference, n, len(counts))
+    missing = homogeneity(gaps, gaps_before)
     test, p, psi = homogeneity(counts, before) or (None, None, None)
     return ColumnDrift(
         name=reference.name,
@@ -187,7 +227,7 @@ def _compare(values: pd.Series, reference: Column, n: int) -> ColumnDrift:
     )
 
 
-def _pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:
+def pooled(window: Counts, reference: Counts) -> tuple[Counts, Counts]:
     """Pool the bins in which the smaller side expects too few rows, the rarest first."""
     seen = window + reference > 0
     window, reference = window[seen], reference[seen]
@@ -211,6 +251,29 @@ def _expected(window: Counts, reference: Counts) -> Floats:
 def classifier_rows(columns: int) -> int:
     """Return how many rows of a side a classifier of so many columns sees."""
     return min(CLASSIFIER_ROWS, max(CLASSIFIER_CELLS // columns, _FEWEST))
+
+
+def _groups(
+    sides: Sequence[pd.DataFrame], values: npt.NDArray[Any], truth: npt.NDArray[Any], identity: Sequence[str]
+) -> Counts:
+    """Number the rows so that those share a number which must share a fold, 0 to the number of groups - 1, (rows,).
+
+    They are those of one identity, where every row has it, else those of the same values. Values that both sides hold
+    give nothing away: they are what there is to compare in a table of few different rows.
+    """
+    if identity and all({*identity} <= {*side.columns} and side[[*identity]].notna().all(axis=None) for side in sides):
+        hashes = np.concatenate([row_hashes(side, identity) for side in sides])
+        return np.unique(hashes, return_inverse=True)[1]
+    contents = pd.DataFrame(values).rename(columns=str)
+    found = np.unique(exact_hashes(contents, list(contents.columns)), return_inverse=True)[1]
+    on_both = np.isin(found, np.intersect1d(found[truth == 0], found[truth == 1]))
+    return np.unique(np.where(on_both, len(found) + np.arange(len(found)), found), return_inverse=True)[1]
+
+
+def _different(group: Counts) -> float:
+    """Return how many different rows say as much as these do: the number of groups where they are of one size."""
+    sizes = np.bincount(group)
+    return float(len(group) ** 2 / (sizes**2).sum())
 
 
 def encoded(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:

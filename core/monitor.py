@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as with_default
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from config import Config, Monitoring, Section, command
-from core.bundle import Bundle
+from core.bundle import Bundle, Card
 from core.checks import Finding, check_rows
 from core.concept import (
     ALIKE_ROWS,
@@ -27,7 +28,7 @@ from core.concept import (
     reliability,
     worse_segments,
 )
-from core.contract import deciles, histogram
+from core.contract import Column, deciles, histogram
 from core.coverage import NEARLY_ALL, Coverage, asked_of, coverage_of, drift_is_likelier, logged_scores
 from core.drift import (
     FAMILIES,
@@ -43,6 +44,8 @@ from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
 from core.records import TRUTH, in_audit, read_labels, read_predictions, read_refusals
+from core.rhythm import NEEDED, WINDOWS, Earlier, held_columns, held_label, held_separation
+from core.split import FEW_CONTENTS, SplitRule, repeats
 
 Kind = Literal["schema", "missing", "covariate", "coverage", "label", "concept"]
 
@@ -76,6 +79,7 @@ class Window:
     """Rows that another version answered; they are not looked at."""
     from_future: int = 0
     """Rows dated later than now; they are not looked at."""
+    earlier: Earlier = with_default(default_factory=Earlier)
 
 
 class Alarm(Section):
@@ -209,6 +213,25 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
     )
 
 
+def collect_earlier(log: str, version: int, rows: pd.DataFrame, first: datetime) -> pd.DataFrame:
+    """Read what a version answered before the rows of a window, back to `first`, with labels as `TRUTH`.
+
+    They are read in pieces, each twice as long as the one after it, until there are `WINDOWS` times as many.
+    """
+    times, wanted = rows["prediction_time"], WINDOWS * len(rows)
+    end = times.iloc[0].to_pydatetime()
+    length = max(2 * (times.iloc[-1].to_pydatetime() - end), timedelta(hours=1))
+    parts: list[pd.DataFrame] = [rows.head(0)]
+    while end > first and sum(map(len, parts)) < wanted:
+        start = max(end - length, first)
+        found = plain_objects(read_predictions(f"{log}/predictions", start, end))
+        parts.append(found[found["prediction_version"] == version])
+        end, length = start, 2 * length
+    found = pd.concat(parts[:0:-1] or parts, ignore_index=True).tail(wanted).reset_index(drop=True)
+    labels = read_labels(f"{log}/labels", end).set_index("prediction_id")["label"].rename(TRUTH)
+    return found.join(plain(labels), on="prediction_id")
+
+
 def examine(
     window: Window,
     bundle: Bundle,
@@ -257,17 +280,20 @@ def _examine_inputs(
     kept = [column for column in contract.columns if column.name not in config.serving.personal]
     logged = contract.model_copy(update={"columns": tuple(kept)})
     findings = check_rows(rows[[c for c in logged.features if c in rows]], logged, config.contract)
-    drifts = column_drifts(rows, kept, contract.reference_rows or contract.rows, settings)
+    sides = _Sides.of(rows, bundle, holdout_rows)
+    drifts = column_drifts(sides.train(rows), kept, contract.reference_rows or contract.rows, settings)
     gaps = {drift.name for drift in drifts if drift.missing_drifted}
     whole = [column for column in kept if column.name in rows and column.name not in gaps]
-    apart = separation(rows, holdout_rows, whole, settings)
+    identity = bundle.card.recipe.data.group or contract.id
+    apart = separation(sides.holdout(rows), holdout_rows, whole, settings, identity)
+    drifts, apart, notes = _beside_past(drifts, apart, window, sides, holdout_rows, bundle.card, whole, settings)
     scores = logged_scores(rows, bundle.card)
     psi, moved = _prediction_drift(scores, holdout, settings)
     estimated, note = _estimated(scores, holdout, likeness(rows, scores, holdout_rows, holdout, whole))
     return report.model_copy(
         update={
-            "notes": (*report.notes, *note),
             "alarms": _joined([*report.alarms, *_input_alarms(findings, drifts, apart, settings)]),
+            "notes": (*report.notes, *notes, *note),
             "findings": findings,
             "columns": tuple(drifts),
             "separation": apart,
@@ -276,6 +302,64 @@ def _examine_inputs(
             "estimated": estimated,
         }
     )
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Say which rows are like those that a statistic was learned from.
+
+    All are, as long as few rows repeat another. In a table of few different rows without an id, some contents were
+    learned from and others held out: served rows of the one side are compared with it alone.
+    """
+
+    rule: SplitRule | None
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, bundle: Bundle, holdout_rows: pd.DataFrame) -> "_Sides":
+        rule, logged = bundle.card.split, {*rows.columns}
+        by_content = not bundle.card.recipe.data.keys and rule.time is None and {*rule.identity} <= logged
+        few = by_content and repeats(holdout_rows, rule.identity) >= FEW_CONTENTS * len(holdout_rows)
+        return cls(rule if few else None)
+
+    def train(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows if self.rule is None else rows[~self.rule.held_out(rows)]
+
+    def holdout(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows if self.rule is None else rows[self.rule.held_out(rows)]
+
+
+def _beside_past(
+    drifts: list[ColumnDrift],
+    apart: Separation | None,
+    window: Window,
+    sides: "_Sides",
+    holdout_rows: pd.DataFrame,
+    card: Card,
+    seen: Sequence[Column],
+    settings: Monitoring,
+) -> tuple[list[ColumnDrift], Separation | None, list[str]]:
+    """Hold what has drifted, if rows are independent of each other, against earlier windows; say what came of it."""
+    alarmed = {drift.name for drift in drifts if drift.drifted or drift.missing_drifted}
+    if not alarmed and (apart is None or not apart.drifted):
+        return drifts, apart, []
+    rows, past = window.rows, window.earlier.cut(len(window.rows))
+    if past is None:
+        return drifts, apart, [_assumed("rows", len(rows), len(window.earlier.rows))]
+    contract = card.contract
+    n = contract.reference_rows or contract.rows
+    held = held_columns(drifts, sides.train(rows), contract.columns, n, past.of(sides.train), settings)
+    still = {drift.name for drift in held if drift.drifted or drift.missing_drifted}
+    usual = [f"'{drift.name}'" for drift in held if drift.name in alarmed - still]
+    if apart is not None and apart.drifted and not still:
+        there = past.of(sides.holdout)
+        apart = held_separation(
+            apart, sides.holdout(rows), holdout_rows, seen, there, settings, card.recipe.data.group or contract.id
+        )
+        usual += [] if apart.drifted else ["what a classifier sees"]
+    if not usual:
+        return held, apart, []
+    more = f" and {len(usual) - 5} more" if len(usual) > 5 else ""
+    return held, apart, [f"no alarm for {', '.join(usual[:5])}{more}: {past.sentence}, differ as much"]
 
 
 def _examine_labels(
@@ -323,6 +407,9 @@ def _examine_labels(
             notes.append(f"label and concept drift are not judged: {unlike}")
         else:
             label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings, weights)
+            if label.drifted:
+                label, told = _label_beside_past(label, usable, window, bundle, holdout, settings)
+                notes += told
             concept = concept_drift(labelled, holdout, settings, weights)
             segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
             alarms = _label_alarms(label, concept, segments)
@@ -357,6 +444,31 @@ def _unlike(weights: np.ndarray) -> str:
     alike, needed = effective_rows(weights), min(ALIKE_ROWS, len(weights) // 2)
     said = f"too few holdout rows are like these ({alike:,} in effect, {needed:,} are needed)"
     return said if alike < needed else ""
+
+
+def _label_beside_past(
+    label: LabelDrift, judged: pd.DataFrame, window: Window, bundle: Bundle, holdout: Predictions, settings: Monitoring
+) -> tuple[LabelDrift, list[str]]:
+    """Hold labels that have drifted, if they are independent of each other, against those of earlier windows."""
+    known = window.earlier.rows
+    if len(known):
+        known = known[known[TRUTH].notna() & (known["prediction_time"] < judged["prediction_time"].iloc[0])]
+    past = Earlier(lambda: known, window.earlier.quiet).cut(len(judged))
+    if past is None:
+        return label, [_assumed("labels", len(judged), len(known))]
+
+    def look(rows: pd.DataFrame) -> LabelDrift:
+        labelled = _predictions(rows.reset_index(drop=True), bundle)
+        return label_drift(labelled, holdout, bundle.card.prior, bundle.card.contract.target, settings)
+
+    together = look(pd.concat([*past.together, judged]))
+    label = held_label(label, list(map(look, past.windows)), together, len(past.together) + 1, settings)
+    return label, [] if label.drifted else [f"no alarm for the labels: {past.sentence}, differ as much"]
+
+
+def _assumed(what: str, n: int, known: int) -> str:
+    wanted = f"{NEEDED} earlier windows of {n:,} would show how much they differ by themselves"
+    return f"{what} are taken to be independent of each other: {wanted}, the log holds {known // n}"
 
 
 def _notes(window: Window, settings: Monitoring) -> list[str]:

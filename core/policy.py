@@ -100,6 +100,13 @@ def drifting_since(windows: Sequence[Decision]) -> datetime | None:
     return min((window.start for window in series if window.start is not None), default=None)
 
 
+def quiet_until(entries: Sequence[Decision], version: int) -> datetime | None:
+    """Return the end of the version's newest window that did not alarm; where all did, the start of the first."""
+    windows = [(e.start, e.end, e.alarms) for e in entries if e.by == "monitoring" and e.version == version]
+    ends = [end for _, end, alarms in windows if end is not None and not alarms]
+    return max(ends) if ends else min((start for start, _, _ in windows if start is not None), default=None)
+
+
 def requirements(
     windows: Sequence[Decision], entries: Sequence[Decision], labels: int, policy: Policy, now: datetime
 ) -> tuple[Requirement, ...]:

@@ -6,7 +6,7 @@ labels disagree), and a larger holdout only moves rows from train to holdout. A 
 keep the resolved rule with the model: its time cutoff and its columns were found in the rows of that day.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -19,6 +19,10 @@ from core.notes import Reading
 from core.table import Hashes, as_kind, as_text, column, mix, row_hashes
 
 _FOLD = 1 << 62  # sides take their salts from seeds, folds from here on: the two never agree by design
+FEW_CONTENTS = 0.5
+"""Share of rows that repeat another's identity from which a split shares out contents rather than rows: then neither
+side is a sample of the table, and served rows are comparable with a side only if they would be on it."""
+
 _TICK = timedelta(microseconds=1)
 _UNITS = [timedelta(**{unit: 1}) for unit in ("days", "hours", "minutes", "seconds", "milliseconds")]
 
@@ -89,6 +93,11 @@ def folds(rows: pd.DataFrame, rule: SplitRule, k: int) -> npt.NDArray[np.int64]:
     The fold comes from other bits of the row's hash than the side, so it says nothing about the side.
     """
     return np.asarray(rule._hashes(rows, _FOLD) % np.uint64(k)).astype(np.int64)
+
+
+def repeats(rows: pd.DataFrame, identity: Sequence[str]) -> int:
+    """Return how many rows have the identity of another row before them."""
+    return len(rows) - len(np.unique(row_hashes(rows, identity)))
 
 
 def check_sides(target: pd.Series, held_out: npt.NDArray[np.bool_], task: Task) -> None:

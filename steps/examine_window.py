@@ -1,17 +1,21 @@
 """Compare a window of traffic with what the model learned from."""
 
+from datetime import UTC
+from functools import partial
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
 
 import decisions
+import deployer
 from config import Config
 from core.bundle import Bundle
 from core.metrics import Scorecard
-from core.monitor import Window, WindowReport, examine
-from core.policy import eased, ended, keep_alarms
+from core.monitor import Window, WindowReport, collect_earlier, examine
+from core.policy import eased, ended, keep_alarms, quiet_until
 from core.report import window_page
+from core.rhythm import Earlier
 from registry import Promotion
 from steps.materializers import Report
 
@@ -33,12 +37,20 @@ def examine_window(
 
     An alarm of the window before goes on until it is well below its floor, which a second look tells.
     """
+    version, first = promotion.version, promotion.time.astimezone(UTC).replace(tzinfo=None)
+    read = partial(collect_earlier, deployer.active().log(config.name), version, window_rows, first)
+    entries = decisions.history(config.name)
     window = Window(
-        rows=window_rows, judged=judged_rows, refusals=refusals, other_versions=other_versions, from_future=from_future
+        rows=window_rows,
+        judged=judged_rows,
+        refusals=refusals,
+        other_versions=other_versions,
+        from_future=from_future,
+        earlier=Earlier(read, quiet_until(entries, version)),
     )
-    known = (promoted_model, promotion.version, check_rows, promoted_scorecard.estimates)
+    known = (promoted_model, version, check_rows, promoted_scorecard.estimates)
     report = examine(window, *known, config)
-    if kinds := ended(decisions.history(config.name), report):
+    if kinds := ended(entries, report):
         lower = config.model_copy(update={"monitoring": eased(config.monitoring, kinds)})
         report = keep_alarms(report, examine(window, *known, lower), kinds)
     return report.with_page(window_page(report, config.monitoring))

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from tables import CONTRACT, DATA, ROWS, SETTINGS, learned
 
-from config import Contract, Recipe, Rules, UserError
+from config import Contract, Data, Recipe, Rules, UserError
 from core.bundle import Card
 from core.checks import (
     ContractReport,
@@ -167,6 +167,19 @@ def test_standing_rules_need_no_earlier_contract() -> None:
     assert "97 % are numbers, 12 are not, e.g. 'n/a'" in said["note"]
     assert said["essay"] == "'essay' is free text; it is left out"
     assert "all of it are times, not spelt as such: set data.kinds.moment: datetime" in said["moment"]
+
+
+def test_a_table_of_few_different_rows_without_an_id_is_told_what_its_split_is_worth() -> None:
+    few = pd.DataFrame({"a": np.arange(400) % 5, "b": np.arange(400) % 2, "y": np.arange(400) // 10 % 2})
+    data = Data(source="made", target="y")
+    found = check_table(few, data, SETTINGS, learn_contract(few, data, SETTINGS))
+    (finding,) = (each for each in found if each.rule == "repeated_contents")
+    assert (finding.severity, finding.count) == ("warn", 390)
+    assert finding.sentence.startswith("98% of the rows repeat another's values, 10 are different")
+    assert "data.id" in finding.sentence
+    for rows, of in ((few.assign(key=np.arange(400)), data.model_copy(update={"id": ("key",)})), (few.head(15), data)):
+        known = check_table(rows, of, SETTINGS, learn_contract(few.assign(key=1), data, SETTINGS))
+        assert "repeated_contents" not in [each.rule for each in known]
 
 
 def test_a_rule_that_is_off_is_not_looked_for() -> None:

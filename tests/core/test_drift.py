@@ -137,6 +137,43 @@ def test_the_classifier_sees_a_sample_of_a_large_window_and_no_times():
     assert separation(later, rows.head(0), columns, SETTINGS) is None
 
 
+def test_requests_that_are_sent_twice_do_not_give_a_window_away():
+    holdout = pd.DataFrame(random(0).normal(size=(1500, 4)), columns=list("abcd"))
+    window = pd.DataFrame(random(1).normal(size=(1000, 4)), columns=list("abcd"))
+    columns, twice = reference(**holdout), window.loc[np.repeat(np.arange(1000), 2)].reset_index(drop=True)
+    found = separation(twice, holdout, columns, SETTINGS)
+    assert found.auc == pytest.approx(0.5, abs=0.05)
+
+    assert not found.drifted
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_customers_who_come_back_are_known_again_only_where_nobody_names_them(named):
+    """A customer's rows are alike, not the same; by the name of the customer they share a fold."""
+
+    def visits(customers, seed, first):
+        who = np.repeat(np.arange(customers), 50)
+        rows = pd.DataFrame(random(seed).normal(size=(customers, 4))[who], columns=list("abcd"))
+        return (rows + 0.1 * random(seed + 1).normal(size=rows.shape)).assign(customer=first + who)
+
+    holdout, window = visits(50, 0, 0), visits(20, 2, 1000)
+    columns = reference(**holdout.drop(columns="customer"))
+    found = separation(window, holdout, columns, SETTINGS, ("customer",) if named else ())
+    assert found.drifted is not named
+    assert separation(window.head(450), holdout, columns, SETTINGS, ("customer",)) is None  # nine customers
+
+
+def test_a_table_of_few_different_rows_is_compared_row_by_row():
+    def pair(n, sign, seed):
+        a = random(seed).integers(0, 2, n)
+        return pd.DataFrame({"a": a, "b": np.where(random(seed + 1).random(n) < 0.8, a, 1 - a) ^ (sign < 0)})
+
+    before, holdout, same, flipped = pair(N, 1, 0), pair(1500, 1, 2), pair(1500, 1, 4), pair(1500, -1, 6)
+    columns = reference(**before)
+    assert separation(flipped, holdout, columns, SETTINGS).drifted
+    assert not separation(same, holdout, columns, SETTINGS).drifted
+
+
 @pytest.mark.parametrize(("cells", "rows_a_side"), [(6000, 600), (60, 500), (10**9, 1500)])
 def test_the_classifier_sees_fewer_rows_of_a_wide_table(monkeypatch, cells, rows_a_side):
     monkeypatch.setattr("core.drift.CLASSIFIER_CELLS", cells)

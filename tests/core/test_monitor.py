@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -12,11 +13,16 @@ import pytest
 from servers import Model, model
 
 import config
+from benchmarks.drift import logged
 from config import ROOT, Monitoring, Serving
+from core.contract import learn_contract
 from core.fraud import SCENARIOS, card_transactions
-from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_window, examine
+from core.model import train
+from core.monitor import KINDS, SCHEMA_RULES, WindowReport, collect_earlier, collect_window, examine
 from core.records import TRUTH, RecordWriter, in_audit, label_lines, prediction_line, refusal_line
 from core.report import window_page
+from core.rhythm import NEEDED, WINDOWS, Earlier
+from core.split import resolve
 from serving.schema import Refused, Schema
 
 # Of the 120 windows that benchmarks/README.md tells of, CI looks at 41 again, and none may be judged wrongly. If 7 %
@@ -363,6 +369,73 @@ def test_where_labels_take_time_older_rows_are_judged(tmp_path):
     assert list(window.rows["prediction_id"]) == new
     assert list(window.judged["prediction_id"]) == old
     assert window.judged[TRUTH].notna().all()
+
+
+def test_earlier_traffic_of_the_version_is_read_with_its_labels_back_to_when_it_was_promoted(tmp_path):
+    old = serve(tmp_path, rows=200, labelled=1, begin=NOON - timedelta(hours=48))
+    serve(tmp_path, rows=100, seed=2, version=2, begin=NOON - timedelta(hours=3))
+    between = serve(tmp_path, rows=100, labelled=0, seed=1, begin=NOON - timedelta(hours=1))
+    serve(tmp_path, rows=100, seed=3)
+    rows = collect(tmp_path, Monitoring(window_hours=6.5)).rows
+    first = (NOON - timedelta(hours=72)).replace(tzinfo=None)
+    earlier = collect_earlier(str(tmp_path), 1, rows, first)
+    assert list(earlier["prediction_id"]) == [*old, *between]
+    assert list(earlier[TRUTH].notna()) == [True] * 200 + [False] * 100
+    assert {*rows.columns} <= {*earlier.columns}
+    later = collect_earlier(str(tmp_path), 1, rows, first + timedelta(hours=70))
+    assert list(later["prediction_id"]) == between
+    assert collect_earlier(str(tmp_path), 1, rows.tail(1), first).shape[0] == WINDOWS
+    assert collect_earlier(str(tmp_path), 1, rows, NOW).empty
+
+
+def test_a_window_is_held_against_earlier_ones_where_they_are_known(tmp_path):
+    serve(tmp_path, rows=1200, labelled=0)
+    window = collect(tmp_path)
+    ordered = window.rows.sort_values("amount", ignore_index=True).assign(**{TRUTH: None})
+    small, large = ordered.head(600), ordered.tail(600).reset_index(drop=True)
+    earlier = [small, large] * (NEEDED // 2)
+
+    def alarms(windows: int) -> WindowReport:
+        rows = pd.concat(earlier[:windows], ignore_index=True)
+        known = dataclasses.replace(window, rows=large, judged=large, earlier=Earlier(lambda: rows))
+        return examine(known, trained().bundle, 1, trained().holdout.tail(1000), {}, CONFIG)
+
+    few, enough = alarms(NEEDED - 1), alarms(NEEDED)
+    assert few.kinds == ("covariate",)
+    assert any("rows are taken to be independent of each other" in note for note in few.notes)
+    assert enough.kinds == ()
+    assert any(note.startswith("no alarm for 'amount'") for note in enough.notes), enough.notes
+
+
+def survey(rows: int, seed: int, agree: float = 0.8) -> pd.DataFrame:
+    """Draw answers to five questions, 240 different ones at most; two of them agree so often."""
+    random = np.random.default_rng(seed)
+    a, c = random.choice(5, rows, p=[0.4, 0.3, 0.15, 0.1, 0.05]), random.choice(4, rows, p=[0.5, 0.3, 0.15, 0.05])
+    b, d = np.where(random.random(rows) < 0.6, a % 3, random.integers(0, 3, rows)), random.integers(0, 2, rows)
+    e = np.where(random.random(rows) < agree, d, 1 - d)
+    y = random.random(rows) < 1 / (1 + np.exp(1.5 + 0.5 * c - a - d))
+    answers = {name: [f"{name}{code}" for code in codes] for name, codes in zip("abcde", (a, b, c, d, e), strict=True)}
+    return pd.DataFrame(answers).assign(y=y.astype(int))
+
+
+@pytest.mark.parametrize(("agree", "kinds"), [(0.8, ()), (0.2, ("covariate",))])
+def test_a_table_of_few_different_rows_without_an_id_alarms_where_it_has_changed_alone(agree, kinds):
+    """What the split held out are other answers than those it learned from; each is compared with its own."""
+    rows = survey(6000, 0)
+    recipe = config.Recipe.model_validate(
+        {
+            "name": "survey",
+            "data": {"source": "made", "target": "y"},
+            "model": {"estimator": "sklearn.linear_model.LogisticRegression"},
+        }
+    )
+    rule = resolve(rows, recipe.data, recipe.split)
+    train_rows, holdout = (rows[side].reset_index(drop=True) for side in (~rule.held_out(rows), rule.held_out(rows)))
+    bundle = train(train_rows, learn_contract(train_rows, recipe.data, recipe.contract), rule, recipe)
+    settings = config.Config.model_validate(recipe.model_dump())
+    report = examine(logged(survey(2000, 1, agree), bundle), bundle, 1, holdout, {}, settings)
+    assert report.kinds == kinds
+    assert sum(rule.held_out(rows)) not in range(1400, 1601)  # a quarter of the contents is no quarter of the rows
 
 
 def test_a_half_written_line_is_not_part_of_the_window(tmp_path):

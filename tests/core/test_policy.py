@@ -24,6 +24,7 @@ from core.policy import (
     judged_windows,
     keep_alarms,
     last_retraining,
+    quiet_until,
     requirements,
 )
 
@@ -122,6 +123,14 @@ def test_drift_began_with_the_first_of_the_unbroken_alarms() -> None:
     assert drifting_since(windows) == windows[2].start
     assert drifting_since(windows[:2]) is None
     assert drifting_since([]) is None
+
+
+def test_traffic_is_as_usual_up_to_the_newest_window_without_an_alarm() -> None:
+    entries = [entry(0, "missing"), entry(1), retraining(2), entry(3, "covariate"), entry(4, version=2)]
+    assert quiet_until(entries, 1) == entries[1].end
+    assert quiet_until(entries, 2) == entries[4].end
+    assert quiet_until([entries[3], entries[0]], 1) == entries[0].start
+    assert quiet_until(entries, 3) is None
 
 
 def test_a_retraining_dated_later_than_now_holds_up_no_other() -> None:
