@@ -39,7 +39,7 @@ SEGMENT_ROWS, SEGMENTS = 50, 5
 
 _TINY = 1e-6  # scores are kept so far from 0 and 1
 _GUARD_RESAMPLES = 200  # of an interval that nobody reads
-_BENT_CLASSES = 5  # at most; of more, the bends would outnumber the rows of a class
+_BENT_ROWS = 150  # times the square of the number of columns of scores, which is how many coefficients there are
 
 
 class LabelDrift(Section):
@@ -361,12 +361,13 @@ def _beyond(
 def _bends(holdout: Predictions, weights: Floats) -> list[Floats]:
     """Return for each column of the logits where its line bends: at the quartiles, in the class and outside of it."""
     logits, bends = _logits(holdout.scores), []
+    enough = effective_rows(weights) >= _BENT_ROWS * logits.shape[1] ** 2
     for place, column in enumerate(logits.T):
         inside = holdout.truth == (1 if holdout.task == "binary" else place)
         quartiles = [
             np.quantile(column[rows], (0.25, 0.5, 0.75), weights=weights[rows], method="inverted_cdf")
             for rows in (inside, ~inside)
-            if rows.any() and logits.shape[1] <= _BENT_CLASSES
+            if rows.any() and enough
         ]
         bends.append(np.unique(quartiles))
     return bends

@@ -15,6 +15,7 @@ from servers import Model, model
 import config
 from benchmarks.drift import logged
 from config import ROOT, Monitoring, Serving
+from core.concept import ALIKE_ROWS
 from core.contract import learn_contract
 from core.fraud import SCENARIOS, card_transactions
 from core.model import train
@@ -483,3 +484,14 @@ def test_records_from_the_future_hide_no_others_and_are_counted(tmp_path):
 
 def test_every_rule_of_a_changed_schema_is_one_that_is_refused_or_found():
     assert set(SCHEMA_RULES) <= set(config.Rules.model_fields)
+
+
+def test_what_the_holdout_cannot_tell_of_other_inputs_is_not_judged_and_said(tmp_path):
+    serve(tmp_path, rows=20_000, labelled=1, change=lambda rows: rows[rows["amount"] > rows["amount"].quantile(0.97)])
+    report = look(tmp_path)
+    assert report.kinds == ("covariate",)
+    assert report.alike < ALIKE_ROWS
+    assert (report.label, report.concept, report.estimated) == (None, None, {})
+    few = f"too few holdout rows are like these ({report.alike} in effect, {ALIKE_ROWS} are needed)"
+    assert report.notes[-1] == f"label and concept drift are not judged: {few}"
+    assert any(note.startswith("performance is not estimated: too few") for note in report.notes)
