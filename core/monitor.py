@@ -53,7 +53,7 @@ KINDS: dict[Kind, str] = {
     "schema": "mend the sender, or train again on a table that has the new columns",
     "missing": "find out why the values stopped coming; a model that must live without them has to be trained so",
     "covariate": "look at the columns that moved; retrain once labels of the new traffic have come",
-    "coverage": "have a random sample labelled, or judge rows when all labels are in (monitoring.label_delay_hours)",
+    "coverage": "have a random sample labelled (feedback.audit), or wait for all labels (monitoring.label_delay_hours)",
     "label": "scores are off by one factor: retrain on recent rows, which also moves the threshold",
     "concept": "what the model learned no longer holds: retrain on recent labelled rows",
 }
