@@ -50,7 +50,7 @@ class Past:
     windows: tuple[pd.DataFrame, ...]
     """The newest last."""
     together: tuple[pd.DataFrame, ...]
-    """Those that show in all what an alarm that lasts would: the same, or those since it began."""
+    """Those that an alarm that lasts would show in all: those since the newest quiet one, or else the same."""
 
     def of(self, side: Callable[[pd.DataFrame], pd.DataFrame]) -> "Past":
         """Return the same, of each window those rows that `side` takes."""
