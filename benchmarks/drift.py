@@ -26,6 +26,7 @@ if __name__ == "__main__":
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.signal import lfilter
 from scipy.stats import norm
 
 import config
@@ -40,6 +41,7 @@ from core.model import train
 from core.monitor import Window, examine
 from core.policy import Decision, judged_windows, requirements
 from core.records import TRUTH
+from core.rhythm import NEEDED, Earlier, held_columns
 from core.sources import read_rows
 from core.split import resolve
 
@@ -59,6 +61,12 @@ SHAPES: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     "count": lambda z: np.floor(np.exp(1 + 0.7 * z)),
     "correlated": lambda z: z,
 }
+DEPENDENT = (
+    ("independent", 500), ("cycle", 500), ("cycle", 2000), ("weekend", 500), ("weekend", 2000),
+    ("autoregressive 0.9", 500), ("autoregressive 0.99", 2000), ("customers 10", 500), ("customers 50", 500),
+    ("copies", 500),
+)  # fmt: skip
+"""Worlds without drift, and rows of a window."""
 LEVELS = (2, 3, 5, 8, 12, 30)  # of categories; the rarest of 30 has 0.07 % of the rows
 MISSING = {6: 0.05, 7: 0.2, 8: 0.001}  # by numeric column
 SEEN = 5  # inputs that the labels depend on
@@ -239,6 +247,72 @@ class Shifted:
         apart = None if alone else separation(rows, holdout, columns, SETTINGS)
         known = evidently(rows, reference) if seed < self.compared else {}
         return {"columns": alone, "decision": alone or (apart is not None and apart.drifted), **known}
+
+
+def dependent(world: str, rows: int, random: np.random.Generator) -> pd.DataFrame:
+    """Draw a stream of four columns whose rows depend on those before, a row a minute.
+
+    Of `cycle` two have a rhythm of 5,000 rows, of `autoregressive 0.9` a memory; of `weekend` one tells the last two of
+    seven days of 1,000 rows; of `customers 50` all rows of a customer are alike; of `copies` each comes twice.
+    """
+    kind, _, size = world.partition(" ")
+    since, values = np.arange(rows), random.standard_normal((rows, 4))
+    if kind == "cycle":
+        values[:, :2] += 1.5 * np.sin(2 * np.pi * (since[:, None] / 5000 + random.random(2)))
+    elif kind == "weekend":
+        values[:, 0] = (since + random.integers(7000)) // 1000 % 7 >= 5
+    elif kind == "autoregressive":
+        memory = float(size)
+        values[:, :2] = lfilter([(1 - memory**2) ** 0.5], [1, -memory], values[:, :2], axis=0)
+    elif kind == "customers":
+        values = values[since // int(size)] + 0.3 * random.standard_normal((rows, 4))
+    elif kind == "copies":
+        values = values[since // 2]
+    return pd.DataFrame(values, columns=list("abcd")).assign(
+        prediction_time=pd.Timestamp("2026-01-01") + pd.to_timedelta(since, "min")
+    )
+
+
+@cache
+def dependent_reference(world: str) -> tuple[Column, ...]:
+    """Return what 7,500 rows from all over a long stream of a world teach."""
+    rows = dependent(world, 70_000, np.random.default_rng(0)).drop(columns="prediction_time")
+    return learned(rows.sample(7500, random_state=0, ignore_index=True))
+
+
+def one_after_the_other(
+    stream: pd.DataFrame, columns: Sequence[Column], n: int, settings: Monitoring = SETTINGS
+) -> list[tuple[bool, bool]]:
+    """Look at columns window by window as monitoring does; return whether rows as such alarm, and whether it does."""
+    found, quiet = [], stream["prediction_time"].iloc[0] - pd.Timedelta(1, "us")
+    for end in range(n, len(stream) + 1, n):
+        rows, before = stream[end - n : end], stream[: end - n]
+        drifts = column_drifts(rows, columns, 7500, settings)
+        alone = alarm = any(drift.drifted for drift in drifts)
+        past = Earlier(lambda before=before: before, quiet).cut(n) if alone else None  # type: ignore[misc]
+        if past is not None:
+            held = held_columns(drifts, rows, columns, 7500, past, settings)
+            alarm = any(drift.drifted for drift in held)
+        found.append((alone, alarm))
+        quiet = quiet if alarm else rows["prediction_time"].iloc[-1]
+    return found
+
+
+@dataclass(frozen=True)
+class Dependent:
+    """Look at the windows of a stream whose rows depend on each other, without drift or with one behind the warm-up."""
+
+    world: str
+    rows: int
+    shift: float = 0.0
+    """Of column d from the last window on, in standard deviations."""
+
+    def __call__(self, seed: int) -> Found:
+        """Return whether the window behind the warm-up alarms, by rows as such and beside earlier windows."""
+        stream = dependent(self.world, (NEEDED + 1 + seed % 5) * self.rows, np.random.default_rng(seed))
+        stream.loc[len(stream) - self.rows :, "d"] += self.shift
+        alone, alarm = one_after_the_other(stream, dependent_reference(self.world), self.rows)[-1]
+        return {"independent rows": alone, "columns": alarm}
 
 
 @dataclass(frozen=True)
@@ -490,12 +564,19 @@ def _delay(runs: int) -> Rows:
                 yield f"{kind}, {course}, windows of {window:,}", Course(kind, course, window), max(3, runs // 40)
 
 
+def _dependent(runs: int) -> Rows:
+    for shift in (0.0, 0.5, 1.0):
+        for world, rows in DEPENDENT:
+            yield f"{world}, {rows:,} rows, {shift:g} sd", Dependent(world, rows, shift), runs // (2 if shift else 1)
+
+
 TABLES: dict[str, tuple[str, Callable[[int], Rows]]] = {
     "calibration": (f"False alarms; stated: 1 % in all, {LEVEL:.1%} a family", _calibration),
     "labels": ("False alarms of label and concept drift", _label_calibration),
     "power": ("Shifted inputs that are found", _power),
     "label_power": ("Changed labels that are found", _label_power),
     "moved": ("Labels of rows whose inputs have moved, and a model that misses what is there", _moved),
+    "dependent": (f"Rows that depend on each other, behind {NEEDED} windows", _dependent),
     "delay": ("Rows from the change on (median, greatest)", _delay),
 }
 

@@ -50,7 +50,7 @@ class Past:
     windows: tuple[pd.DataFrame, ...]
     """The newest last."""
     together: tuple[pd.DataFrame, ...]
-    """Those that show in all what an alarm that lasts would: the same, or those since it began."""
+    """Those that an alarm that lasts would show in all: those since the newest quiet one, or else the same."""
 
     def of(self, side: Callable[[pd.DataFrame], pd.DataFrame]) -> "Past":
         """Return the same, of each window those rows that `side` takes."""
@@ -86,9 +86,8 @@ class Earlier:
             return Past(windows, windows)
         since = self.rows["prediction_time"] > self.quiet
         before = _windows(self.rows[~since], n)
-        if len(before) >= NEEDED // 2:
-            return Past(before, before)
-        return Past(windows, _windows(self.rows[since], n) or windows)
+        usual = before if len(before) >= NEEDED // 2 else windows
+        return Past(usual, _windows(self.rows[since], n) or usual)
 
 
 def _windows(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, ...]:
@@ -200,7 +199,8 @@ class _Spread:
         from scipy.special import fdtrc
 
         ratio = windows * _distance(now, reference)[0] / self.mean
-        return float(fdtrc(self.freedom, self.windows * self.freedom, ratio))
+        # Their mean alone would have more degrees of freedom, but the shape is learned from the same windows.
+        return float(fdtrc(self.freedom, 2 * self.windows, ratio))
 
 
 def _distance(window: Counts, reference: Counts) -> tuple[float, int]:

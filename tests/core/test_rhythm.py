@@ -1,62 +1,32 @@
-from functools import cache
-
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.signal import lfilter
 
-from benchmarks.drift import MORE, learned, predictions
+from benchmarks.drift import MORE, dependent, dependent_reference, learned, one_after_the_other, predictions
 from config import Monitoring
 from core.concept import LabelDrift, label_drift
-from core.drift import Counts, column_drifts, discoveries, separation
-from core.rhythm import NEEDED, WINDOWS, Earlier, Past, _Spread, held_columns, held_label, held_separation
+from core.drift import Counts, separation
+from core.rhythm import NEEDED, WINDOWS, Earlier, Past, _Spread, held_label, held_separation
 
 SETTINGS = Monitoring()
-N, ROWS, COLUMNS = 500, 7500, 4
+N, ROWS = 500, 7500
 START = pd.Timestamp("2026-01-01")
 
 
 def made(world: str, windows: int, seed: int) -> pd.DataFrame:
-    """Draw windows of N rows, of which two columns of four depend on what came before."""
-    random, rows = np.random.default_rng(seed), windows * N
-    values, since = random.normal(size=(rows, COLUMNS)), np.arange(rows)
-    if world == "cycle":
-        values[:, :2] += 1.5 * np.sin(2 * np.pi * (since[:, None] / 5000 + random.random(2)))
-    elif world == "weekend":
-        values[:, 0] = since // 1000 % 7 >= 5
-    elif world == "autoregressive":
-        values[:, :2] = lfilter([(1 - 0.9**2) ** 0.5], [1, -0.9], values[:, :2], axis=0)
-    elif world == "customers":
-        values = np.repeat(values[::50], 50, axis=0) + 0.3 * values
-    return pd.DataFrame(values, columns=list("abcd")).assign(prediction_time=START + pd.to_timedelta(since, "min"))
+    return dependent(world, windows * N, np.random.default_rng(seed))
 
 
-@cache
-def reference(world: str):
-    rows = made(world, 140, 0).drop(columns="prediction_time")
-    return learned(rows.sample(ROWS, random_state=0, ignore_index=True))
-
-
-def alarms(rows: pd.DataFrame, world: str, settings: Monitoring = SETTINGS) -> list[bool]:
+def alarms(rows: pd.DataFrame, world: str) -> list[bool]:
     """Look at one window after the other, as monitoring does."""
-    columns, found, quiet = reference(world), [], rows["prediction_time"].iloc[0] - pd.Timedelta(1, "us")
-    for end in range(N, len(rows) + 1, N):
-        window = rows[end - N : end]
-        drifts = column_drifts(window, columns, ROWS, settings)
-        past = Earlier(lambda before=rows[: end - N]: before, quiet).cut(N)
-        if past is not None and any(drift.drifted for drift in drifts):
-            drifts = held_columns(drifts, window, columns, ROWS, past, settings)
-        found.append(any(drift.drifted for drift in drifts))
-        quiet = quiet if found[-1] else window["prediction_time"].iloc[-1]
-    return found
+    return [alarm for _, alarm in one_after_the_other(rows, dependent_reference(world), N, SETTINGS)]
 
 
-@pytest.mark.parametrize("world", ["cycle", "weekend", "autoregressive", "customers"])
+@pytest.mark.parametrize("world", ["cycle", "weekend", "autoregressive 0.9", "customers 50"])
 def test_rows_that_depend_on_each_other_alarm_until_windows_have_shown_how_much_they_differ(world):
-    for seed in (1, 2):
-        found = alarms(made(world, NEEDED + 10, seed), world)
-        assert sum(found[:NEEDED]) >= NEEDED // 4
-        assert not any(found[NEEDED:])
+    found = alarms(made(world, NEEDED + 10, 1), world)
+    assert sum(found[:NEEDED]) >= NEEDED // 4
+    assert not any(found[NEEDED:])
 
 
 @pytest.mark.parametrize(
@@ -76,15 +46,15 @@ def test_half_a_standard_deviation_is_found_beside_columns_with_a_rhythm():
 
 
 def test_where_nothing_depends_on_anything_the_spread_of_windows_is_that_of_chance():
-    """Degrees of freedom are those of the bins, and the p-values of a family are as stated."""
+    """Degrees of freedom are those of the bins, and no p-value is too small more often than stated."""
     random, found = np.random.default_rng(0), []
     for _ in range(400):
         counts: list[Counts] = list(random.multinomial(N, np.full(10, 0.1), size=NEEDED + 1))
         spread = _Spread(counts[1:])
         found.append(spread.p(counts[0], np.sum(counts[1:], axis=0)))
     assert 5 <= spread.freedom <= 9
-    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.035)
-    assert sum(discoveries(found, 0.002)) == 0
+    assert 0 < np.mean(np.array(found) < 0.05) <= 0.06
+    assert min(found) > 0.0002
 
 
 def test_windows_that_never_differed_excuse_nothing():
@@ -101,7 +71,7 @@ def test_traffic_counts_up_to_the_newest_window_without_an_alarm():
 
     assert cut(None, NEEDED - 1) is None
     assert Earlier().cut(N) is None
-    for quiet, windows, together in ((None, NEEDED + 5, NEEDED + 5), (12, 12, 12), (5, NEEDED + 5, NEEDED)):
+    for quiet, windows, together in ((None, NEEDED + 5, NEEDED + 5), (12, 12, NEEDED - 7), (5, NEEDED + 5, NEEDED)):
         past = cut(quiet)
         assert past is not None
         assert (len(past.windows), len(past.together)) == (windows, together)
