@@ -431,7 +431,7 @@ def foresee(name: str, version: int | None, judgement: Verdict, promote_it: Lite
     if promote_it == "off":
         return judgement.held("it would be promoted, but gate.promote is off")
     last = champion(name)
-    if last is not None and last.kind == "rollback":
+    if last is not None and last.kind == "rollback" and last.replaces and rolled_back(name, last.replaces):
         fault = "none was promoted since: see that this one has not the same fault"
         return judgement.because(f"version {last.replaces} was {_withdrawn(last)}, and {fault}")
     return judgement
@@ -487,11 +487,12 @@ def rolled_back(name: str, version: int) -> Promotion | None:
 
 
 def _rollback(entries: list[Promotion], version: int) -> Promotion | None:
-    for entry in reversed(entries):
+    """Return the rollback that speaks against a version; one that only takes back another rollback does not."""
+    for place, entry in reversed(list(enumerate(entries))):
         if entry.version == version:
             return None
         if entry.kind == "rollback" and entry.replaces == version:
-            return entry
+            return None if _rollback(entries[:place], entry.version) else entry
     return None
 
 

@@ -47,8 +47,9 @@ def draft_config(path: str, target: str, changes: Sequence[str] = ()) -> str:
     task = infer_task(rows[target], data.task)
     free = [name for name in rows.columns if name not in (target, data.time, *data.keys, *data.drop)]
     empty = [name for name in free if rows[name].isna().all()]
-    ids = data.id or tuple(name for name in free if is_called_an_id(rows[name]))
-    ids = ids or tuple(name for name in free if _are_codes(rows[name]))[:1]
+    different = rows.drop_duplicates()  # a row that stands there twice has the same id twice
+    ids = data.id or tuple(name for name in free if is_called_an_id(different[name]))
+    ids = ids or tuple(name for name in free if _are_codes(different[name]))[:1]
     times = [name for name in free if name not in ids and _is_time(rows[name])]
     time = data.time or (times[0] if len(times) == 1 else None)
     data = data.model_copy(update={"id": ids, "time": time, "drop": (*data.drop, *empty)})

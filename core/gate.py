@@ -159,10 +159,10 @@ def judge(
         conditions.append(condition("not_worse_than_champion", metric, f" against {rival}", lead, -gate.margin, True))
 
     outcomes = {c.outcome for c in conditions}
-    compared = conditions[-1]
+    compared, limits = conditions[-1], tuple[str, ...]()
     if share := unseen_share(metric, compared.effective or n, task):
         worse = f"up to {share:.1%} of all rows may be worse than any of these"
-        notes = (*notes, f"{metric} has no upper bound: {worse}, and of them nothing is promised")
+        limits = (f"{metric} has no upper bound: {worse}, and of them nothing is promised",)
     decision: Decision = "reject" if "failed" in outcomes else "hold" if "inconclusive" in outcomes else "promote"
     # The champion comes last above and first here: among equals it is what people ask for.
     failed, open_, passed = (
@@ -171,7 +171,7 @@ def judge(
     )
     return Verdict(
         decision=decision,
-        reasons=(*failed, *open_, *notes, *passed),
+        reasons=(*failed, *open_, *notes, *passed, *limits),
         conditions=tuple(conditions),
         champion_version=champion_version,
         rows=n,

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import norm, t
 
 from config import Evaluation, Task, UserError, known
 from core.groups import Groups, design_effect
@@ -391,6 +390,8 @@ def _tail(name: str, predictions: Predictions, evaluation: Evaluation) -> float:
     fewest = min(events(predictions).values())
     if fewest < 2:
         return tail
+    from scipy.stats import norm, t
+
     return float(norm.cdf(t.ppf(tail, fewest - 1) * math.sqrt(fewest / (fewest - 1))))
 
 

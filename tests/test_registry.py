@@ -80,6 +80,11 @@ def test_a_rolled_back_model_does_not_come_back_by_training_again(
     assert registration.reasons[0].endswith("none was promoted since: see that this one has not the same fault")
     train("gone", "model.params={C: 1.1, max_iter: 1000}", "gate.margin=0.5")
     assert "rolled back" not in output("registration").reasons[0]
+    cli(
+        "--rollback", "2", "--reason", "it was fair after all", "--set", "name=gone"
+    )  # nothing against the one it replaces
+    train("gone", "model.params={C: 1.2, max_iter: 1000}", "gate.margin=0.5")
+    assert "rolled back" not in output("registration").reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def test_a_draft_drops_what_is_empty_and_names_codes_that_tell_rows_apart(tmp_pa
     assert (config.data.id, config.data.drop) == (("kunde",), ("note", "nothing"))
     assert "# left out: nothing, holds no value (drop)" in text
     check_rows_here(config)  # a training takes it as it is
+    repeated = pd.concat([words, words.head(3)])  # a row that stands there twice is one of whom it is
+    assert drafted(str(_written(repeated, tmp_path)), "y")[1].data.id == ("kunde",)
     for none in (
         {"kunde": [f"he said {n}" for n in range(400)]},  # free text
         {"kunde": ["K-1", *words["kunde"][1:-1], "K-1"]},  # one twice

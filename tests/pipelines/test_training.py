@@ -204,7 +204,7 @@ def test_rows_of_one_customer_stay_together_and_count_as_what_they_are_worth(cli
     assert contract.left_out == {"customer": "group", "order": "id"}
     assert not {*sides[0]} & {*sides[1]}
     estimate = output("scorecard").estimates["roc_auc"]
-    assert estimate.effective == pytest.approx(sides[1].nunique(), rel=0.5)
+    assert sides[1].nunique() <= estimate.effective < len(sides[1]) / 3
     assert f"n = {len(sides[1])}, worth" in " ".join(output("verdict").reasons)
     assert "independent rows" in (run.LOCAL / "reports/orders/evaluation.html").read_text()
 

@@ -63,7 +63,7 @@ def test_where_labels_may_be_selective_the_old_rows_are_one_more_condition(doubt
     champion, challenger = trained(0.001), trained(0.1)
     record = replace(StandIn.of(champion, HOLDOUT, champion.scores(HOLDOUT)), fault="it is gone")
     history = History(keep=True, old_rows=80, new_rows=len(HOLDOUT) - 80, reason="a test", doubt=doubt)
-    settings = (history, CONFIG.gate, CONFIG.evaluation, CONFIG.serving)
+    settings = (history, CONFIG.gate, CONFIG.evaluation, CONFIG.serving, Earlier(), None)
     verdict = compare_on_feedback.entrypoint(challenger, record, 1, HOLDOUT, HOLDOUT[:80], *settings)
     found = {condition.name: condition.n for condition in verdict.conditions}
     assert found.get("not_worse_on_old_rows") == (80 if doubt else None)
