@@ -137,6 +137,9 @@ def simulate(use_case: Config, options: dict[str, Any]) -> int:
         log = place.log(use_case.name)
         replayed = traffic.simulate(use_case, status.url, log, place.token, progress, **options)
     console.show_replay(replayed)
+    if not traffic.is_stream(use_case.data):
+        what = f"rows of {use_case.data.shown_source}, which the model may have learned from"
+        console.fields([("for trying out", f"these were {what}; what came of them is in the log like any other")])
     return 1 if replayed.failed else 0
 
 
@@ -147,6 +150,7 @@ def take_labels(use_case: Config, path: Path) -> int:
     import registry
     from core.labels import read_label_table, write_labels
     from core.own_ids import TAKEN_FOR, OwnIds
+    from core.records import read_identities
     from serving.schema import Refused, Schema
 
     found = registry.load_champion(use_case.name)
@@ -163,10 +167,14 @@ def take_labels(use_case: Config, path: Path) -> int:
         )
     except Refused as err:
         raise UserError(f"{path}: {err.sentence}") from err
-    pairs, unknown = [(key[0], label) for key, label, _ in labels], 0
     if names:
         pairs, unknown = OwnIds(f"{log}/predictions", names).resolve(labels)
-    nobody = f"no prediction with this {' and '.join(names)} (before its date) is on record"
+    else:
+        made = {prediction_id for _, _, prediction_id in read_identities(f"{log}/predictions", ())}
+        pairs = [(key[0], label) for key, label, _ in labels if key[0] in made]
+        unknown = len(labels) - len(pairs)
+    known_by = f"{' and '.join(names)} (before its date)" if names else "prediction_id"
+    nobody = f"no prediction with this {known_by} is on record"
     if not pairs:
         raise UserError(f"{path}: none of its {unknown:,} labels can be taken: {nobody}")
     write_labels(log, use_case.name, pairs)

@@ -228,7 +228,8 @@ def _check_options(what: str, function: Callable[..., Any], options: dict[str, A
         allowed += sorted(SPELLING.difference(allowed))
     for option in options:
         if option not in allowed:
-            raise UserError(f"no option '{option}' (data.options); {known(what, allowed, option)}")
+            takes = known(what, allowed, option) if allowed else f"{what} takes none: do in it what '{option}' would do"
+            raise UserError(f"no option '{option}' (data.options); {takes}")
 
 
 def _of_this_format(options: dict[str, Any], reader: Callable[..., Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, UserError, command
+from config import ROOT, UserError, command, command_of
 from serving import state
 
 START_SECONDS = 60.0
@@ -146,7 +146,8 @@ class LocalServer:
         while not (self.folder / "server.json").exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 said = output.read_text(encoding="utf-8", errors="replace").strip().removeprefix("error: ")
-                fix = f"{_holder(port) or 'stop what listens there'}, or choose another: --set serving.port=3010"
+                stop = _holder(port, self.folder.parent) or "stop what listens there"
+                fix = f"{stop}, or choose another: --set serving.port=3010"
                 raise UserError(f"the server did not start: {said.splitlines()[-1] if said else 'no word'}; {fix}")
             time.sleep(0.02)
 
@@ -165,13 +166,15 @@ def _hash(token: str | None) -> str:
     return hashlib.sha256(f"serving {token}".encode()).hexdigest() if token else ""
 
 
-def _holder(port: int) -> str | None:
+def _holder(port: int, home: Path) -> str | None:
     """Say how to stop a server of ours that has a port, also of another clone; Linux tells whose it is."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended
             command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if command[1:3] == ["-m", "serving.supervisor"] and command[5:6] == [str(port)]:
-                return f"the server of {command[3]} has it, stop that one: kill {process.name}"
+                folder = Path(command[3])
+                stop = command_of(folder.name, "--stop") if folder.parent == home else f"kill {process.name}"
+                return f"the server of {folder} has it, stop that one: {stop}"
     return None
 
 

@@ -222,6 +222,11 @@ class _Service:
         return response.status, answer if isinstance(answer, dict) else {}
 
 
+def is_stream(data: Data) -> bool:
+    """Say whether a source makes new rows whenever it is asked, rather than those of a table."""
+    return bool(_stream(data))
+
+
 def _stream(data: Data) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a source's function if it makes a stream, else none."""
     match = re.fullmatch(r"([\w.]+):(\w+)", data.source)

@@ -48,6 +48,10 @@ def test_labels_of_a_file_go_on_record_by_own_ids(cli: Cli, tmp_path: Path) -> N
     nobodys = cli("--labels", str(labels), "--config", str(config))
     assert nobodys.code == 2
     assert "none of its 1 labels can be taken: no prediction with this customer" in nobodys.err
+    labels.write_text("prediction_id;churned\n000000000001-000000-0;no\n9f86d081884c-7d659a2feaa0-0;yes\n")
+    taken = cli("--labels", str(labels), "--config", str(config))
+    assert "1 of 2 are on record" in " ".join(taken.out.split())
+    assert "unknown 1: no prediction with this prediction_id is on record" in " ".join(taken.out.split())
     missing = cli("--labels", str(tmp_path / "none.csv"), "--config", str(config))
     assert (missing.code, "none.csv' of labels" in missing.err) == (2, True)
     listed = tmp_path / "audit.csv"

@@ -363,6 +363,9 @@ def test_calls_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "did you mean 'make'?" in refusal("makers:mak", checked=False)
     assert "no option 'sice'" in (message := refusal("makers:make", options={"sice": 1}, checked=False))
     assert "did you mean 'size'?" in message
+    assert "makers:wrong takes none: do in it what 'sep' would do" in refusal(
+        "makers:wrong", options={"sep": ";"}, checked=False
+    )
     assert "must return a DataFrame, it returned int" in refusal("makers:wrong", checked=False)
     assert "missing a required argument: 'a'" in refusal("makers:needs", checked=False)
 

@@ -169,6 +169,9 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             start(server, made, tmp_path / "v1", taken["port"], tmp_path / "log")
         assert server.server() is None
+        sibling = LocalServer(folder.parent / "sibling")
+        with pytest.raises(UserError, match=f"stop that one: python run.py --stop --set name={folder.name}, or choose"):
+            start(sibling, made, tmp_path / "v1", taken["port"], tmp_path / "log")
 
 
 def test_a_full_disk_refuses_what_it_cannot_log_and_recovers(tmp_path: Path, small_disk: Path) -> None:

@@ -15,7 +15,7 @@ import config
 from config import ROOT, Config, UserError
 from core.records import read_labels, read_predictions, read_refusals
 from serving import traffic
-from serving.traffic import GIVE_UP, Replay, check_traffic, next_row, replay, simulate, stream_rows
+from serving.traffic import GIVE_UP, Replay, check_traffic, is_stream, next_row, replay, simulate, stream_rows
 
 FRAUD = config.load(ROOT / "configs/fraud.yaml", ["data.rows=6000"])
 CANCER = config.load(ROOT / "configs/breast_cancer.yaml")
@@ -199,3 +199,8 @@ def test_options_that_cannot_be_met_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(UserError, match=message):
         check_traffic(use_case, **options)
+
+
+def test_rows_of_a_table_are_told_from_those_of_a_stream() -> None:
+    assert is_stream(FRAUD.data)
+    assert not is_stream(CANCER.data)
