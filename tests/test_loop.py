@@ -38,7 +38,7 @@ def test_what_does_not_hold_ends_the_demo(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_world_that_comes_back_brings_its_champion_back_and_nothing_is_trained(cli: Cli, tmp_path: Path) -> None:
     loop = demo.Loop("returned", tmp_path / "demo.log")
-    loop.changes += ["policy.cooldown_hours=0"]
+    loop.changes += ["policy.cooldown_hours=0", "gate.minimum.roc_auc=0.7"]  # a floor that both worlds clear
     loop.do("--pipeline", "training")
     loop.do("--pipeline", "deployment")
     try:
