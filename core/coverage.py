@@ -20,7 +20,7 @@ import pandas as pd
 from config import Monitoring, Section
 from core.bundle import Card
 from core.concept import calibrated
-from core.drift import FAMILIES, homogeneity, p_value
+from core.drift import FAMILIES, homogeneity, p_value, stability_index
 from core.metrics import Predictions
 from core.records import TRUTH
 
@@ -185,8 +185,7 @@ def _instability(here: npt.NDArray[np.int_], all_rows: npt.NDArray[np.int_]) -> 
     n, m, bands = int(here.sum()), int(all_rows.sum()), len(here)
     if not n:
         return 0.0
-    now, before = (here + 0.5) / (n + bands / 2), (all_rows + 0.5) / (m + bands / 2)
-    return float(((now - before) * np.log(now / before)).sum() - (bands - 1) * (1 / n - 1 / m))
+    return stability_index(here, all_rows) - (bands - 1) * (1 / n - 1 / m)
 
 
 def _where(band: Band) -> str:

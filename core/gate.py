@@ -36,10 +36,10 @@ from core.paged import Paged
 from core.stand_in import StandIn
 
 Decision = Literal["promote", "hold", "reject"]
+Outcome = Literal["passed", "failed", "inconclusive"]
+
 FEWEST_GROUPS = 30
 """Groups whose spread can be told; of fewer, an interval is too narrow (Cameron, Gelbach & Miller 2008)."""
-
-Outcome = Literal["passed", "failed", "inconclusive"]
 
 
 class Condition(BaseModel):

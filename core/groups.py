@@ -39,11 +39,6 @@ def groups_of(rows: pd.DataFrame, data: Data, features: Sequence[str]) -> Groups
     return _numbered(hashes, np.zeros(len(rows), bool)) if 2 * len(np.unique(hashes)) >= len(rows) else None
 
 
-def sizes(groups: Groups) -> npt.NDArray[np.intp]:
-    """Return how many rows each group has."""
-    return np.bincount(groups)
-
-
 def design_effect(values: npt.NDArray[Any], groups: Groups | None) -> float:
     """Return by how much dependence within groups widens the variance of the mean of values (n,): 1 where it does not.
 
@@ -53,7 +48,7 @@ def design_effect(values: npt.NDArray[Any], groups: Groups | None) -> float:
         return 1.0
     off = values - values.mean()
     total = float(off @ off)
-    counts = sizes(groups)
+    counts = np.bincount(groups)
     if not total > 0:
         return float((counts**2).sum() / counts.sum())
     within = float((np.bincount(groups, off) ** 2).sum()) / total

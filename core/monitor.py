@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from config import Config, Monitoring, Section, command
-from core.bundle import Bundle, Card
+from core.bundle import Bundle
 from core.checks import Finding, check_rows
 from core.concept import (
     ALIKE_ROWS,
@@ -28,7 +28,7 @@ from core.concept import (
     reliability,
     worse_segments,
 )
-from core.contract import Column, deciles, histogram
+from core.contract import Column, DataContract, deciles, histogram
 from core.coverage import NEARLY_ALL, Coverage, asked_of, coverage_of, drift_is_likelier, logged_scores
 from core.drift import (
     FAMILIES,
@@ -286,7 +286,7 @@ def _examine_inputs(
     whole = [column for column in kept if column.name in rows and column.name not in gaps]
     identity = bundle.card.recipe.data.group or contract.id
     apart = separation(sides.holdout(rows), holdout_rows, whole, settings, identity)
-    drifts, apart, notes = _beside_past(drifts, apart, window, sides, holdout_rows, bundle.card, whole, settings)
+    drifts, apart, notes = _beside_past(drifts, apart, window, sides, holdout_rows, contract, whole, identity, settings)
     scores = logged_scores(rows, bundle.card)
     psi, moved = _prediction_drift(scores, holdout, settings)
     estimated, note = _estimated(scores, holdout, likeness(rows, scores, holdout_rows, holdout, whole))
@@ -334,8 +334,9 @@ def _beside_past(
     window: Window,
     sides: "_Sides",
     holdout_rows: pd.DataFrame,
-    card: Card,
+    contract: DataContract,
     seen: Sequence[Column],
+    identity: Sequence[str],
     settings: Monitoring,
 ) -> tuple[list[ColumnDrift], Separation | None, list[str]]:
     """Hold what has drifted, if rows are independent of each other, against earlier windows; say what came of it."""
@@ -345,16 +346,13 @@ def _beside_past(
     rows, past = window.rows, window.earlier.cut(len(window.rows))
     if past is None:
         return drifts, apart, [_assumed("rows", len(rows), len(window.earlier.rows))]
-    contract = card.contract
     n = contract.reference_rows or contract.rows
     held = held_columns(drifts, sides.train(rows), contract.columns, n, past.of(sides.train), settings)
     still = {drift.name for drift in held if drift.drifted or drift.missing_drifted}
     usual = [f"'{drift.name}'" for drift in held if drift.name in alarmed - still]
     if apart is not None and apart.drifted and not still:
         there = past.of(sides.holdout)
-        apart = held_separation(
-            apart, sides.holdout(rows), holdout_rows, seen, there, settings, card.recipe.data.group or contract.id
-        )
+        apart = held_separation(apart, sides.holdout(rows), holdout_rows, seen, there, settings, identity)
         usual += [] if apart.drifted else ["what a classifier sees"]
     if not usual:
         return held, apart, []
