@@ -12,7 +12,6 @@ import pandas as pd
 
 from config import Contract, Data, Kind, Rules, Section, Split, UserError
 from config import known as names_of
-from core.bundle import Card
 from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
 from core.notes import Reading
@@ -104,9 +103,10 @@ def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) 
     return _judge(broken, settings.rules, len(rows))
 
 
-def column_changes(card: Card, rows: pd.DataFrame, data: Data, accept: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def column_changes(
+    contract: DataContract, identity: Sequence[str], rows: pd.DataFrame, data: Data, accept: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
     """Return what `core.notes.Reading` says of the columns of rows beside those of a champion: new, gone, identity."""
-    contract, identity = card.contract, card.split.identity
     taken = {data.target, data.time, *data.keys, *data.drop, *accept}
     new = tuple(name for name in rows.columns if name not in contract.names and name not in taken)
     had = {*contract.features, *(name for name, reason in contract.left_out.items() if reason == "gone")}

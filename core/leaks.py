@@ -9,14 +9,12 @@ import pandas as pd
 
 from config import Kind, Task
 from core.contract import DataContract, encode_target
-from core.metrics import Predictions, measure
 from core.table import as_kind, exact_hashes, row_hashes
 
 _ROWS = 10_000  # more rows change the score by less than its distance from the limit
 _LEAVES = 64  # enough to follow a copy of a number: 64 steps leave 1 / 64² of its variance
 _LEAVES_PER_CLASS = 4  # enough for a few intervals, too few to learn noise by heart
 _MIN_ROWS, _MIN_CLASS = 20, 5  # with fewer, some column separates the classes by chance
-_METRIC = {"binary": "roc_auc", "multiclass": "balanced_accuracy", "regression": "r2"}
 _MEASURE = {"binary": "ROC AUC", "multiclass": "balanced accuracy", "regression": "R² of ranks"}
 
 
@@ -44,7 +42,7 @@ def _score_alone(
     values: pd.Series, kind: Kind, target: npt.NDArray[Any], fold: npt.NDArray[np.bool_], task: Task
 ) -> float:
     """Score two-fold predictions of the target from one column: level means for categories, else a tree."""
-    from sklearn import config_context
+    from sklearn import config_context, metrics
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     leaves = _LEAVES if task == "regression" else _LEAVES_PER_CLASS * len(np.unique(target))
@@ -61,9 +59,12 @@ def _score_alone(
             with config_context(skip_parameter_validation=True):  # a third of the time, over thousands of columns
                 tree = Tree(max_leaf_nodes=leaves, random_state=0).fit(ranks[~test], target[~test])
                 predicted[test] = tree.predict(ranks[test])
-    if task == "multiclass":
-        predicted = np.eye(int(target.max()) + 1)[predicted.astype(int)]  # a score for each class
-    return measure(_METRIC[task], Predictions(task, target, predicted))
+    score = {
+        "binary": metrics.roc_auc_score,
+        "multiclass": metrics.balanced_accuracy_score,
+        "regression": metrics.r2_score,
+    }
+    return float(score[task](target, predicted))
 
 
 def _by_level(

@@ -1,4 +1,4 @@
-"""Lay out a release and the code that serves it in a folder, from which a bento is built."""
+"""Lay out a release and the code that serves it in a folder, from which a bento is built, and open one that was."""
 
 import shutil
 from collections.abc import Mapping
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from config import ROOT, Serving
+from config import ROOT, Serving, UserError
 from core.bundle import MODULES, Bundle, hash_files, sha256
 from core.compiled import NotCompilable, compile_model, parity
 from core.metrics import Estimate
-from serving.release import Release, shipped_code
+from serving.deployment import Bento
+from serving.release import Release, Served, shipped_code
 from serving.schema import check_personal
 
 PACKAGES = (
@@ -66,6 +67,20 @@ def assemble(
     )
     release.write(folder)
     return release, note
+
+
+def open_release(bento: Bento) -> Served:
+    """Open the release in a bento, if it and the code beside it are what was built."""
+    source = Path(bento.path) / "src"
+    served = Served(source / "release", bento.sha256)
+    for compiled in source.rglob("__pycache__"):
+        shutil.rmtree(compiled, ignore_errors=True)  # Python would believe it, and makes it again
+    if shipped_code(source) != served.release.shipped:
+        raise UserError(
+            f"the code in {source} was changed after the bento was built; delete {bento.path} and deploy again with "
+            "--no-cache"
+        )
+    return served
 
 
 def _compile(bundle: Bundle, rows: pd.DataFrame, folder: Path) -> str:

@@ -17,7 +17,7 @@ from core.gate import Verdict
 from core.records import check_names
 from serving.release import Served
 from serving.schema import Refused, Row, Schema, check_personal
-from serving.traffic import as_requests
+from serving.values import as_requests
 
 ROWS = 200  # of the holdout: as many requests as a 99th percentile needs
 WARM_UP = 20

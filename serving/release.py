@@ -7,7 +7,6 @@ A release is a folder: `release.json`, the bundle (`card.json`, `model.pkl`) and
 
 import hashlib
 import hmac
-import shutil
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,6 @@ from config import Section, Serving, UserError
 from core.bundle import Bundle, Card, sha256
 from core.compiled import CompiledModel
 from core.metrics import Estimate
-from serving.deployment import Bento
 
 RELEASE = "release.json"
 
@@ -77,20 +75,6 @@ class Served:
     def card(self) -> Card:
         """Return what the model is."""
         return self.bundle.card
-
-
-def open_release(bento: Bento) -> Served:
-    """Open the release in a bento, if it and the code beside it are what was built."""
-    source = Path(bento.path) / "src"
-    served = Served(source / "release", bento.sha256)
-    for compiled in source.rglob("__pycache__"):
-        shutil.rmtree(compiled, ignore_errors=True)  # Python would believe it, and makes it again
-    if shipped_code(source) != served.release.shipped:
-        raise UserError(
-            f"the code in {source} was changed after the bento was built; delete {bento.path} and deploy again with "
-            "--no-cache"
-        )
-    return served
 
 
 def shipped_code(source: Path) -> str:

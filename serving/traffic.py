@@ -4,19 +4,18 @@ import http.client
 import importlib
 import inspect
 import json
-import math
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from config import Config, Data, UserError
 from core.sources import check_source, read_rows
+from serving.values import as_json, as_requests
 
 if TYPE_CHECKING:  # the check of the options does without pandas
     import pandas as pd
@@ -24,7 +23,6 @@ if TYPE_CHECKING:  # the check of the options does without pandas
 SECONDS = 30.0  # for an answer
 PAUSE = 0.1  # after a request that failed: a worker that died is back in a second
 GIVE_UP = 20  # requests in a row that failed: then nobody is there
-_EXACT = 2.0**53
 
 
 @dataclass
@@ -75,11 +73,6 @@ def simulate(
     )
     replayed.start = start
     return replayed
-
-
-def as_requests(rows: "pd.DataFrame", columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return rows as clients send them that have the source's: the columns by name."""
-    return [dict(zip(columns, row, strict=True)) for row in zip(*(_json(rows[name]) for name in columns), strict=True)]
 
 
 def check_traffic(use_case: Config, *, scenario: str = "none", **numbers: int) -> None:
@@ -142,7 +135,7 @@ def replay(
     repeated, since it may be on record. Ctrl-C ends the replay, as do GIVE_UP failures in a row; any other refusal
     would meet every request, and is a UserError.
     """
-    sent, labels, labelled = as_requests(rows, columns), _json(rows[target]), 0
+    sent, labels, labelled = as_requests(rows, columns), as_json(rows[target]), 0
     replayed, begun = Replay(rows=len(rows)), time.monotonic()
 
     def known(places: slice) -> list[dict[str, Any]]:
@@ -236,20 +229,6 @@ def _stream(data: Data) -> Mapping[str, inspect.Parameter]:
     function = getattr(importlib.import_module(match[1]), match[2], None)
     parameters = inspect.signature(function).parameters if callable(function) else {}
     return parameters if {"scenario", "start"} <= set(parameters) else {}
-
-
-def _json(column: "pd.Series") -> list[Any]:
-    """Return a column's values as JSON has them: times in ISO 8601, whole numbers whole, null where one is missing."""
-    values = column.to_numpy().astype(object)
-    return [None if gone else _plain(value) for value, gone in zip(values, column.isna(), strict=True)]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < _EXACT:
-        return int(value)
-    return value
 
 
 def _reason(sentence: str) -> str:

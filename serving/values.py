@@ -11,6 +11,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
+import pandas as pd
 
 from config import Kind, Serving
 from core.categories import category_of, is_ambiguous
@@ -26,6 +27,7 @@ DIGITS = r"^(0|-?([1-9][0-9]{0,17}|[1-8][0-9]{18}|9[01][0-9]{17}))$(?!\n)"
 UNFIT = (msgspec.ValidationError, ValueError)
 """What says that a value does not fit."""
 _ISO = re.compile(ISO)
+_EXACT = 2.0**53
 
 
 class _Times(type):
@@ -343,3 +345,24 @@ def _lies_within(low: Any, high: Any, value: Any) -> bool:
 
 def _is_one_of(categories: frozenset[str], value: Any) -> bool:
     return category_of(as_text(value), categories) in categories
+
+
+def as_requests(rows: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows as clients send them that have the source's: the columns by name."""
+    return [
+        dict(zip(columns, row, strict=True)) for row in zip(*(as_json(rows[name]) for name in columns), strict=True)
+    ]
+
+
+def as_json(column: pd.Series) -> list[Any]:
+    """Return a column's values as JSON has them: times in ISO 8601, whole numbers whole, null where one is missing."""
+    values = column.to_numpy().astype(object)
+    return [None if gone else _plain(value) for value, gone in zip(values, column.isna(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    return value

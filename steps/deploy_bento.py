@@ -10,9 +10,10 @@ import deployer
 from config import Serving
 from core.paged import Paged
 from core.report import deployment_page
+from serving.assemble import open_release
 from serving.check import Check, check_server
 from serving.deployment import Bento, Deployer
-from serving.release import Served, open_release
+from serving.release import Served
 from serving.schema import Schema
 from steps.materializers import Report
 

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from tables import CONTRACT, DATA, ROWS, SETTINGS, learned
 
 from config import Contract, Data, Recipe, Rules, UserError
-from core.bundle import Card
 from core.checks import (
     ContractReport,
     Finding,
@@ -20,7 +19,6 @@ from core.checks import (
 )
 from core.contract import DataContract, learn_contract
 from core.notes import Reading
-from core.split import SplitRule
 
 
 def rules(findings: tuple[Finding, ...]) -> list[tuple[str, str | None, int]]:
@@ -207,8 +205,7 @@ def test_errors_stop_a_run_in_one_sentence_that_says_how_to_go_on() -> None:
 def found_in_training(rows: pd.DataFrame, *accept: str) -> tuple[DataContract, tuple[Finding, ...]]:
     """Learn from rows beside a champion that learned from ROWS."""
     settings = Contract(accept=accept)
-    champion = Card.model_construct(contract=CONTRACT, split=SplitRule(identity=("key",), holdout=0.25, seed=0))
-    reading = Reading().model_copy(update=column_changes(champion, rows, DATA, accept))
+    reading = Reading().model_copy(update=column_changes(CONTRACT, ("key",), rows, DATA, accept))
     contract = learn_contract(rows, DATA, settings, reading=reading, settled=CONTRACT.without(accept).known)
     return contract, check_training_rows(rows, CONTRACT, contract, settings)
 

@@ -9,8 +9,8 @@ import pytest
 from servers import breast_cancer, release
 
 from config import UserError
+from serving.assemble import open_release
 from serving.deployment import Bento
-from serving.release import open_release
 
 CHANGES: dict[str, Callable[[Path], Any]] = {
     "changed": lambda source: (source / "serving/app.py").write_text("raise SystemExit"),
