@@ -104,7 +104,7 @@ def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) 
 
 
 def column_changes(
-    contract: DataContract, identity: Sequence[str], rows: pd.DataFrame, data: Data, accept: Sequence[str]
+    contract: DataContract, identity: tuple[str, ...], rows: pd.DataFrame, data: Data, accept: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return what `core.notes.Reading` says of the columns of rows beside those of a champion: new, gone, identity."""
     taken = {data.target, data.time, *data.keys, *data.drop, *accept}
