@@ -4,8 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import commandline
 import config
-import run
 from config import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +21,7 @@ def test_commands_parse_and_targets_exist() -> None:
     runs = [line for line in TYPED + re.findall(r"`(python run.py[^`]*)`", README) if "run.py" in line]
     assert len(runs) >= 6
     for line in runs:
-        run.parser().parse_args(shlex.split(line)[2:])
+        commandline.parser().parse_args(shlex.split(line)[2:])
 
 
 def test_the_small_use_case_is_valid(tmp_path: Path) -> None:
