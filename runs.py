@@ -185,14 +185,14 @@ def give_to_containers() -> None:
 def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
     """Return the options that make a pipeline run in a stack's place; steps elsewhere get this process's manners.
 
-    Where the orchestrator cannot stop at the first failure, what does not depend on the failed step goes on.
+    It stops at the first failure; where the orchestrator cannot, what does not depend on the failed step goes on.
     """
     from zenml.client import Client
     from zenml.enums import ExecutionMode
 
     options = stack.options(vars(pipeline))
-    if ExecutionMode.FAIL_FAST not in Client().active_stack.orchestrator.supported_execution_modes:
-        options["execution_mode"] = ExecutionMode.CONTINUE_ON_FAILURE
+    stops = ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes
+    options["execution_mode"] = ExecutionMode.FAIL_FAST if stops else ExecutionMode.CONTINUE_ON_FAILURE
     if not stack.runs_here:
         manners = {key: value for key, value in ENVIRONMENT.items() if key != "ZENML_REPOSITORY_PATH"}
         manners[config.OPTIONS] = os.environ[config.OPTIONS]

@@ -84,6 +84,8 @@ REFUSED = {
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
     "version": (["--rollback", "0"], "the number of a version, 1 or more, it is '0'"),
+    "an option of another action": (["--history", "--no-cache"], "--no-cache goes with --pipeline"),
+    "an option that changes nothing": (["--schema", "--stack", "docker"], "--stack does not go with --schema"),
     "reason alone": (["--list", "--reason", "x"], "--reason goes with --rollback"),
     "traffic option alone": (["--status", "--label-delay", "0"], "--label-delay goes with --simulate"),
     "traffic of no rows": (["--simulate", "--rows", "0"], "--rows must be 1 or more, it is 0"),
@@ -163,6 +165,18 @@ def test_answers_without_heavy_libraries(arguments: list[str]) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stderr.strip() == "set()"
     assert result.stdout
+
+
+def test_the_help_shows_each_action_with_its_options_and_an_example_that_it_takes() -> None:
+    parser = commandline.parser()
+    blocks = parser.format_help().split("\n  python run.py ")[1:]
+    for (name, action), block in zip(commandline.ACTIONS.items(), blocks, strict=True):
+        assert block.startswith(f"{action.example}\n")
+        given = parser.parse_args(shlex.split(action.example.partition(" > ")[0]))
+        assert commandline.chosen(given) is action
+        for option in (name, *action.own):
+            assert f"\n  --{option.replace('_', '-')} " in block
+    assert "--change-shared " in blocks[-1]
 
 
 def test_a_python_without_the_packages_is_one_line() -> None:
