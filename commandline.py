@@ -14,8 +14,7 @@ import config
 import environment
 import runs
 import scheduling
-import unfinished
-from config import ROOT, Config, UserError, known
+from config import Config, UserError, known
 from stacks import files
 
 DEFAULT, LOCAL = commands.CONFIGS / "breast_cancer.yaml", "local"
@@ -132,8 +131,8 @@ def _flag(name: str) -> str:
 def run(given: Given) -> int:
     """Run this pipeline, now or by the clock, and what it asks for next."""
     name = given.pipeline
-    if name not in pipelines():
-        raise UserError(f"no pipeline '{name}'; {known('pipelines/', pipelines(), name)}")
+    if name not in (there := runs.pipelines()):
+        raise UserError(f"no pipeline '{name}'; {known('pipelines/', there, name)}")
     if given.dry_run and (name != "training" or given.schedule is not None):
         raise UserError("--dry-run goes with --pipeline training, without --schedule: nothing else runs dry")
     when = None if given.schedule is None else scheduling.USUAL.get(given.schedule.strip(), given.schedule)
@@ -141,19 +140,19 @@ def run(given: Given) -> int:
         scheduling.read_cron(when)
     use_case, stack = read_use_case(given), read_stack(given)
     if stack.runs_here:
-        check_here(name, use_case)
+        runs.check_here(name, use_case)
     if when is not None:
         job = scheduled_job(given, use_case)  # before use_stack sets its variables
         runs.use_stack(stack, shared=given.change_shared)
         return runs.schedule_pipeline(name, use_case, stack, job, when, cache=not given.no_cache)
-    begin(given, use_case, stack)
+    runs.begin(use_case, stack, shared=given.change_shared)
     return runs.run_pipeline(name, use_case, stack, cache=not given.no_cache, dry=given.dry_run)
 
 
 def show_names(given: Given) -> int:
     """List pipelines, configs and stacks."""
     for what, names in (
-        ("pipelines", pipelines()),
+        ("pipelines", runs.pipelines()),
         ("configs", config.names("configs")),
         ("stacks", config.names("stacks")),
     ):
@@ -177,7 +176,7 @@ def roll_back(given: Given) -> int:
     import registry
 
     use_case, stack = read_use_case(given), read_stack(given)
-    begin(given, use_case, stack)
+    runs.begin(use_case, stack, shared=given.change_shared)
     entry = registry.rollback(use_case.name, given.rollback or None, given.reason or "no reason given")
     print(f"version {entry.version} of {use_case.name} is champion again; it replaces version {entry.replaces}")
     if not given.deploy:
@@ -234,7 +233,7 @@ def simulate(given: Given) -> int:
     use_case = read_use_case(given)
     traffic = {name: value for name in TRAFFIC if (value := getattr(given, name)) is not None}
     check_traffic(use_case, **traffic)
-    begin(given, use_case, read_stack(given))
+    runs.begin(use_case, read_stack(given), shared=given.change_shared)
     return commands.simulate(use_case, traffic)
 
 
@@ -262,17 +261,8 @@ def show_schema(given: Given) -> int:
 def begun(given: Given) -> Config:
     """Return the use case, when its stack is this process's and what was left unfinished is repaired."""
     use_case = read_use_case(given)
-    begin(given, use_case, read_stack(given))
+    runs.begin(use_case, read_stack(given), shared=given.change_shared)
     return use_case
-
-
-def begin(given: Given, use_case: Config, stack: files.Stack) -> None:
-    """Make the stack this process's, and repair what a killed run has left."""
-    import registry
-
-    runs.use_stack(stack, shared=given.change_shared)
-    unfinished.close_killed()
-    registry.repair(use_case.name)
 
 
 def read_use_case(given: Given) -> Config:
@@ -296,27 +286,6 @@ def name_folder() -> None:
 
 def _changes(given: Given) -> list[str]:
     return [word for change in given.set or [] for word in ("--set", change)]
-
-
-def pipelines() -> list[str]:
-    """Return the pipelines there are: one a file."""
-    return sorted(path.stem for path in (ROOT / "pipelines").glob("[!_]*.py"))
-
-
-def check_here(pipeline: str, use_case: Config) -> None:
-    """Find what can be found wrong with source, estimator and a small table before anything heavy is imported."""
-    if pipeline == "inference":
-        from core.sources import batch_parts
-
-        batch_parts(use_case)
-    elif pipeline == "training":
-        from core.estimators import check_estimator
-        from core.preflight import check_rows_here
-        from core.sources import check_source
-
-        check_source(use_case.data)
-        check_estimator(use_case.model)
-        check_rows_here(use_case)
 
 
 def scheduled_job(given: Given, use_case: Config) -> scheduling.Job:

@@ -62,6 +62,36 @@ def zenml_home(folder: Path) -> dict[str, str]:
     return {"ZENML_CONFIG_PATH": str(folder), "ZENML_STORE_URL": f"sqlite:///{database}"}
 
 
+def pipelines() -> list[str]:
+    """Return the pipelines there are: one a file."""
+    return sorted(path.stem for path in (ROOT / "pipelines").glob("[!_]*.py"))
+
+
+def check_here(pipeline: str, use_case: Config) -> None:
+    """Find what can be found wrong with source, estimator and a small table before anything heavy is imported."""
+    if pipeline == "inference":
+        from core.sources import batch_parts
+
+        batch_parts(use_case)
+    elif pipeline == "training":
+        from core.estimators import check_estimator
+        from core.preflight import check_rows_here
+        from core.sources import check_source
+
+        check_source(use_case.data)
+        check_estimator(use_case.model)
+        check_rows_here(use_case)
+
+
+def begin(use_case: Config, stack: files.Stack, *, shared: bool) -> None:
+    """Make the stack this process's, and repair what a killed run has left."""
+    import registry
+
+    use_stack(stack, shared=shared)
+    unfinished.close_killed()
+    registry.repair(use_case.name)
+
+
 def use_stack(stack: files.Stack, *, shared: bool = False) -> None:
     """Start ZenML on this clone's own state, or the stack's server, and make the stack this process's active one."""
     start_zenml(stack)

@@ -23,7 +23,7 @@ def test_commands_parse_and_targets_exist() -> None:
     runs = [line for line in TYPED + re.findall(r"`(python run.py[^`]*)`", README) if "run.py" in line]
     assert len(runs) >= 6
     for line in runs:
-        commandline.parser().parse_args(shlex.split(line)[2:])
+        commandline.chosen(commandline.parser().parse_args(shlex.split(line)[2:]))
 
 
 def test_make_help_lists_every_word_and_the_first_is_training() -> None:

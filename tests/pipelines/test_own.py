@@ -101,7 +101,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / f"{name}.py").write_text(OWN, encoding="utf-8")
         monkeypatch.delitem(sys.modules, f"pipelines.{name}", raising=False)
     monkeypatch.setattr(pipelines, "__path__", [*pipelines.__path__, str(tmp_path)])
-    monkeypatch.setattr("commandline.pipelines", lambda: list(NAMES))
+    monkeypatch.setattr("runs.pipelines", lambda: list(NAMES))
 
 
 def lines(out: str) -> list[str]:
