@@ -1,8 +1,7 @@
 """Show a run while it goes on and what came of it."""
 
-import csv
-import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,10 +15,11 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from config import Recipe, command, printable
+from config import Recipe, UserError, printable
 from core.compare import differences, settings
 from core.metrics import default_metric
 from core.report import number
+from results import Finished, Result, brief, cut, few, shown
 
 MARKS = {
     "completed": ("✓", "green"),
@@ -27,10 +27,10 @@ MARKS = {
     "failed": ("✗", "red"),
     "running": ("›", "yellow"),
 }
-WARNINGS = 20  # printed; more scroll the verdict away
 COMMAND = re.compile(r"\b(python run\.py|make|curl|docker|kubectl) ")
-_LONGEST = 80  # characters of a value, such as a thousand dropped columns
 WAITING = ("·", "dim")
+PORT, PORTS = 8237, 100
+"""ZenML's own for the dashboard; where it is taken, the next free one of so many is it."""
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
 States = dict[str, tuple[str, float | None, float | None]]
@@ -76,170 +76,62 @@ def progress(run_name: str, title: str, *, contained: bool = False) -> Iterator[
             lines(_states(run_name, contained))
 
 
-def show_training(run: Any, name: str, folder: Path) -> None:
-    """Print verdict, metrics, where the pages are, and what to do next; copy the pages into the folder."""
+def show(run: Any, name: str, folder: Path) -> str | None:
+    """Print what came of a run, and return the pipeline that it asks for.
+
+    The last result among its outputs says both; a run without one is summed up by what its last step returned.
+    """
+    from zenml.utils.dashboard_utils import get_run_url
+    from zenml.utils.source_utils import load
+
+    last: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+    results = []
+    for step in run.steps.values():
+        last = {output: artifacts[0] for output, artifacts in step.outputs.items()} or last
+        outputs |= last
+        results += [artifact for artifact in last.values() if issubclass(load(artifact.data_type), Result)]
+    result = results[-1].load() if results else None
+    seen = get_run_url(run) or "make dashboard"  # a server has a page of the run
+    if result is not None:
+        lines = result.summary(Finished(name, folder, seen, outputs))
+    else:
+        lines = [(output, brief(artifact.load())) for output, artifact in last.items()]
+    print()
+    if lines:
+        fields(lines)
+    print(f"run      {run_url(run)}")  # whole, so that a terminal opens it
+    return result.follows if result is not None else None
+
+
+def run_url(found: Any) -> str:
+    """Return where a dashboard shows a run: the server's, this clone's, or the one that `make dashboard` would open."""
     from zenml.utils.dashboard_utils import get_run_url
 
-    seen = get_run_url(run) or "make dashboard"  # a server has a page of the run
-    then = f"{seen}, then {command('--pipeline deployment')}"
-    print()
-    fields(_training(run, name, folder, then))
+    if url := get_run_url(found):
+        return url
+    running = dashboard_port()
+    url = f"http://127.0.0.1:{running or free_port(PORT)}/projects/{found.project.name}/runs/{found.id}"
+    return url if running else f"{url} (after make dashboard)"
 
 
-def _training(run: Any, name: str, folder: Path, then: str) -> list[tuple[str, str]]:
-    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
-    scorecard, report = outputs["scorecard"].load(), outputs["contract_report"].load()
-    verdict, dry = outputs["verdict"].load(), "registration" not in outputs
-    if dry:
-        said, champion, own = "in a dry run", verdict.champion_version, "dry-run"
-    else:
-        registration = outputs["registration"].load()
-        said, champion = f"version {registration.version} of {name}", registration.champion
-        own = f"v{registration.version}"
-    pages = {"evaluation": scorecard.page, "contract": report.page, "verdict": verdict.page}
-    # A later run that holds the same model leaves the pages that tell how it was decided.
-    settled = not dry and verdict.decision != "promote" and (folder / own / "verdict.html").exists()
-    keep_pages(pages, folder, own, champion, settled=settled)
-    promoted, shown = verdict.decision == "promote" and not dry, _shown(folder)
-    pairs = [("verdict", f"{verdict.decision}, {said}")]
-    pairs += [("", reason) for reason in verdict.reasons]
-    pairs += [("champion", f"version {champion}" if champion else "none yet")]
-    for index, (metric, e) in enumerate(scorecard.estimates.items()):
-        value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)})"
-        pairs.append(("" if index else f"holdout {100 * e.confidence:g} %", value))
-    warnings = few([finding.sentence for finding in report.warnings], f"{shown}/contract.html")
-    pairs += [("" if index else "warnings", sentence) for index, sentence in enumerate(warnings)]
-    kept = "" if settled else f"; kept in {own}/"
-    pairs += [("report", f"{shown}/evaluation.html, also verdict.html and contract.html{kept}")]
-    return [*pairs, ("next", then if promoted else f"read {shown}/verdict.html")]
+def dashboard_port() -> int | None:
+    """Return the port of this clone's ZenML dashboard, if it runs."""
+    from zenml.utils.server_utils import get_local_server
+
+    server: Any = get_local_server()
+    return server.config.port if server is not None and server.is_running else None
 
 
-def keep_pages(pages: dict[str, str], folder: Path, version: str, champion: int | None, *, settled: bool) -> None:
-    """Write pages as the latest, each with a link to the champion's, and unless they are settled into the version's."""
-    own = folder / version
-    own.mkdir(parents=True, exist_ok=True)
-    for place, up in ((folder, ""), *(() if settled else ((own, "../"),))):
-        for page, text in pages.items():
-            if champion and version != f"v{champion}" and (folder / f"v{champion}/{page}.html").exists():
-                link = f'<p><a href="{up}v{champion}/{page}.html">this page of the champion, version {champion}</a></p>'
-                text = text.replace("</h1>", f"</h1>\n{link}", 1)
-            (place / f"{page}.html").write_text(text, encoding="utf-8")
-
-
-def show_deployment(run: Any, name: str, folder: Path) -> None:
-    """Print what serves now and what it showed before it got traffic; keep the page and a request that works."""
-    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
-    found = outputs["deployment"].load()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "deployment.html").write_text(found.page, encoding="utf-8")
-    request = json.dumps(found.example, indent=1, ensure_ascii=False)
-    (folder / "request.json").write_text(f"{request}\n", encoding="utf-8")
-    with (folder / "request.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([found.example, found.example.values()])
-    if found.changed:
-        after = f", in place of {found.replaced}" if found.replaced else ""
-        released = f"version {found.bento.version} of {name}, release {found.bento.release}{after}"
-        pairs = [("deployed" if found.url else "written", released)]
-    else:
-        pairs = [("unchanged", f"release {found.bento.release} of {name} was serving already; nothing was done")]
-    pairs += [("url", found.url or "none: nothing was started"), ("runtime", found.bento.note)]
-    for place, check in enumerate(found.checks):
-        speed = f"p50 {check.p50_ms:.2f} ms, p99 {check.p99_ms:.2f} ms"
-        shown = f"{check.rows} rows, scores {check.difference:.2g} apart at most, {speed}"
-        pairs.append(("" if place else "checked", shown))
-    pairs += [("report", f"{_shown(folder)}/deployment.html")]
-    if found.files:
-        bento, manifests = outputs["bento"].load(), Path(found.process.rpartition(" ")[2])
-        if not manifests.is_dir():  # they were written in a container that is gone
-            manifests = folder.parents[1] / "manifests" / name
-            manifests.mkdir(parents=True, exist_ok=True)
-            for file, text in found.files.items():
-                (manifests / file).write_text(text, encoding="utf-8")
-        pairs += [("image", f"docker build -f {bento.path}/src/serving/Dockerfile -t {found.image} {bento.path}")]
-        pairs += [("", f"docker push {found.image}")]
-        pairs += [("next", f"kubectl apply -f {_shown(manifests)}")]
-        print()
-        return fields(pairs)
-    request = f"curl -s {found.url}/predict -d @{_shown(folder)}/request.json"
-    pairs += [("next", request if found.url else found.process)]
-    print()
-    return fields(pairs)
-
-
-def show_inference(run: Any, name: str, folder: Path) -> None:
-    """Print how many rows were scored and where the scores are."""
-    report = next(s.outputs["batch_report"][0].load() for s in run.steps.values() if "batch_report" in s.outputs)
-    pairs = [("scored", f"{report.rows:,} rows of {len(report.files)} files, {report.positive:,} decided positive")]
-    warned = [f"{file.name}: {finding.sentence}" for file in report.read for finding in file.findings]
-    pairs += [("" if place else "warnings", sentence) for place, sentence in enumerate(warned[:10])]
-    pairs += [("", f"and {len(warned) - 10} more, in the artifact batch_report")] if len(warned) > 10 else []
-    pairs += [("scores", f"{report.files[0].rpartition('/')[0]}/*.parquet")]
-    print()
-    fields(pairs)
-
-
-def show_monitoring(run: Any, name: str, folder: Path) -> None:
-    """Print what was found in the window and what was decided; keep the pages."""
-    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
-    report, decision, alert = (outputs[key].load() for key in ("window_report", "decision", "alert"))
-    folder.mkdir(parents=True, exist_ok=True)
-    pages = {"window": report.page, "decision": decision.page, "drift": outputs["drift_report"].load()}
-    for page, content in pages.items():
-        (folder / f"{page}.html").write_text(content, encoding="utf-8")
-    span = f", {report.start:%Y-%m-%d %H:%M:%S} to {report.end:%H:%M:%S} UTC" if report.start else ""
-    pairs = [("window", f"{report.rows:,} rows that version {report.version} of {name} answered{span}")]
-    pairs += [("", note) for note in report.notes]
-    for place, alarm in enumerate(report.alarms):
-        pairs += [("" if place else "alarm", f"{alarm.title}: {alarm.sentence}"), ("", f"what helps: {alarm.helps}")]
-    if report.enough and not report.alarms:
-        pairs.append(("alarm", "none"))
-    for place, (metric, e) in enumerate(report.performance.items()):
-        before = report.before.get(metric)
-        then = f"   was {number(before.value)}" if before else ""
-        value = f"{metric:<18}{number(e.value):>8}   ({number(e.low)} – {number(e.high)}){then}"
-        pairs.append(("" if place else "on labels", value))
-    pairs += [("decision", decided(decision))]
-    pairs += [("alert", alert["sent"])]
-    pairs += [("report", f"{_shown(folder)}/window.html, also decision.html and drift.html (Evidently)")]
-    if decision.action == "advise":
-        pairs += [("next", command("--pipeline feedback"))]
-    print()
-    fields(pairs)
-
-
-def decided(decision: Any) -> str:
-    """Return what a policy's decision means, in words."""
-    return {
-        "retrain": "retraining is due and begins, as policy.mode is act",
-        "advise": "retraining is due; policy.mode is advise, so nothing was started",
-        "wait": f"retraining waits: {decision.against}",
-        "nothing": "retraining is not due",
-    }[str(decision.action)]
-
-
-def show_feedback(run: Any, name: str, folder: Path) -> None:
-    """Print which labels came and whether the model is trained again."""
-    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
-    joined, decision = outputs["feedback_report"].load(), outputs["retraining_decision"].load()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "feedback.html").write_text(decision.page, encoding="utf-8")
-    pairs = [("" if place else "labels", sentence) for place, sentence in enumerate(joined.sentences)]
-    against = f"no: {decision.against}; a person may all the same: {command('--pipeline retraining')}"
-    pairs += [("retrain", "yes" if decision.action == "retrain" else against)]
-    pairs += [("report", f"{_shown(folder)}/feedback.html")]
-    print()
-    fields(pairs)
-
-
-def show_retraining(run: Any, name: str, folder: Path) -> None:
-    """Print what the new rows changed, then what a training prints."""
-    outputs = {k: v[0] for step in run.steps.values() for k, v in step.outputs.items()}
-    pairs = [("" if n else "labels", line) for n, line in enumerate(outputs["feedback_report"].load().sentences)]
-    history = outputs["history"].load()
-    pairs += [("", history.unusable)] if history.unusable else []
-    pairs += [("old rows", history.sentence)]
-    print()
-    fields(pairs + _training(run, name, folder, "its deployment, which begins now"))
+def free_port(first: int) -> int:
+    """Return the first free port from there on."""
+    for port in range(first, first + PORTS):
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                tried.bind(("127.0.0.1", port))
+                return port
+    raise UserError(f"no port from {first} to {first + PORTS - 1} is free on this machine")
 
 
 def show_versions(versions: list[Any], champion: int | None, metric: str | None) -> None:
@@ -263,7 +155,7 @@ def show_versions(versions: list[Any], champion: int | None, metric: str | None)
             other = Recipe(name="default", data=card.recipe.data) if best in (None, card) else best.recipe
             changed = differences(settings(other), settings(card.recipe))
             lines = [
-                f"{d.what}: {_cut(d.second)}" + ("" if best in (None, card) else f" (the champion: {_cut(d.first)})")
+                f"{d.what}: {cut(d.second)}" + ("" if best in (None, card) else f" (the champion: {cut(d.first)})")
                 for d in changed
             ]
             pairs += [("" if n else "recipe", line) for n, line in enumerate(lines or ["as the champion's"])]
@@ -276,8 +168,8 @@ def show_comparison(found: Any, page: Path) -> None:
     """Print what differs between two versions."""
     pairs = []
     for title, rows in (("config", found.config), ("data", found.data)):
-        lines = [f"{row.what}: {_cut(row.first)} → {_cut(row.second)}" for row in rows]
-        pairs += [("" if n else title, line) for n, line in enumerate(few(lines, str(_shown(page))) or ["the same"])]
+        lines = [f"{row.what}: {cut(row.first)} → {cut(row.second)}" for row in rows]
+        pairs += [("" if n else title, line) for n, line in enumerate(few(lines, str(shown(page))) or ["the same"])]
     pairs += [("note", found.note)] if found.note else []
     first, second = found.versions
     if found.metrics:
@@ -291,7 +183,7 @@ def show_comparison(found: Any, page: Path) -> None:
         both = f"{number(pair.first.value):>8}{number(pair.second.value):>9}"
         pairs += [("", f"{pair.metric:<18}{both}   {lead}")]
     pairs += [("" if n else "slices", f"version {v}, {group.sentence}") for n, (v, group) in enumerate(found.slices)]
-    fields([*pairs, ("report", f"{_shown(page)}")])
+    fields([*pairs, ("report", f"{shown(page)}")])
 
 
 def show_status(status: Any) -> None:
@@ -348,21 +240,6 @@ def fields(pairs: list[tuple[str, str]]) -> None:
         table = Table.grid(padding=(0, 2))
         table.add_row(Text(name, style="bold"), Text(printable(value), overflow="fold"))
         console.print(table)
-
-
-def few(sentences: list[str], page: str) -> list[str]:
-    """Return the sentences; of many, as a table of thousands of columns has, the first and where the rest are."""
-    more = len(sentences) - WARNINGS
-    return sentences if more <= 0 else [*sentences[:WARNINGS], f"and {more:,} more: {page}"]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _shown(folder: Path) -> Path:
-    """Return a folder as one would type it here."""
-    return folder.relative_to(Path.cwd()) if Path.cwd() in folder.parents else folder
 
 
 def _states(run_name: str, contained: bool) -> States:

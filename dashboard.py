@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import environment
-import run
+import runs
 from config import ROOT, UserError
 from stacks import apply, files
 
-PORT, MLFLOW_PORT = 8237, 5000
-"""ZenML's own and MLflow's; where one is taken, the next free one is it."""
-PORTS = 100
+MLFLOW_PORT = 5000
+"""MLflow's own; where it is taken, the next free one is it."""
 START_SECONDS = 120.0
 
 
@@ -30,13 +29,13 @@ def main(arguments: list[str]) -> int:
     """Start the dashboard, or stop it; return 0, or 2 for a user's mistake."""
     environment.settle()
     try:
-        with environment.disk_faults(run.LOCAL):
+        with environment.disk_faults(runs.LOCAL):
             if arguments == ["--mlflow"]:
                 return start_mlflow()
             stack = files.read(arguments[1] if len(arguments) == 2 and arguments[0] == "--stack" else "local")
             if stack.server is not None:
                 return show(stack.server)
-            run.start_zenml(stack)
+            runs.start_zenml(stack)
             return stop() if arguments == ["--stop"] else start()
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
@@ -45,11 +44,13 @@ def main(arguments: list[str]) -> int:
 
 def start() -> int:
     """Run `zenml login --local` at the port of this clone's dashboard, if one runs, else at a free one."""
+    from console import PORT, dashboard_port, free_port
+
     with apply.one_at_a_time():
         apply.open_home()
     os.environ.pop("ZENML_STORE_URL", None)  # what runs ask; the browser asks the dashboard
     code = "from zenml_cli import cli; cli()"  # the script beside Python names the folder that it was installed in
-    command = [sys.executable, "-c", code, "login", "--local", "--port", str(_port() or free_port(PORT))]
+    command = [sys.executable, "-c", code, "login", "--local", "--port", str(dashboard_port() or free_port(PORT))]
     return subprocess.run(command).returncode  # noqa: S603  (our own arguments)
 
 
@@ -79,10 +80,11 @@ def stop() -> int:
 
 def start_mlflow() -> int:
     """Serve MLflow's pages on this clone's store in the background, unless they are, and print where."""
-    run.use_stack(files.read("local"))
+    runs.use_stack(files.read("local"))
     from zenml.client import Client
 
     import tracking
+    from console import free_port
 
     if (server := _mlflow()) is None:
         with apply.one_at_a_time():
@@ -104,36 +106,6 @@ def start_mlflow() -> int:
     for name, url in tracking.pages(f"http://127.0.0.1:{server['port']}").items():
         print(f"{name:<20}{url}")
     return 0
-
-
-def run_url(found: Any) -> str:
-    """Return where a dashboard shows a run: the server's, this clone's, or the one that `make dashboard` would open."""
-    from zenml.utils.dashboard_utils import get_run_url
-
-    if url := get_run_url(found):
-        return url
-    running = _port()
-    url = f"http://127.0.0.1:{running or free_port(PORT)}/projects/{found.project.name}/runs/{found.id}"
-    return url if running else f"{url} (after make dashboard)"
-
-
-def free_port(first: int) -> int:
-    """Return the first free port from there on."""
-    for port in range(first, first + PORTS):
-        with socket.socket() as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                tried.bind(("127.0.0.1", port))
-                return port
-    raise UserError(f"no port from {first} to {first + PORTS - 1} is free on this machine")
-
-
-def _port() -> int | None:
-    """Return the port of this clone's ZenML dashboard, if it runs."""
-    from zenml.utils.server_utils import get_local_server
-
-    server: Any = get_local_server()
-    return server.config.port if server is not None and server.is_running else None
 
 
 def _mlflow_file() -> Path:

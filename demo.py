@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import commandline
 import environment
-import run
+import runs
 from config import ROOT, Config, load
 
 CONFIG = ROOT / "configs/fraud.yaml"
@@ -57,7 +58,7 @@ class Loop:
         sets = [word for change in self.changes for word in ("--set", change)]
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            code = run.main([*arguments, "--config", str(CONFIG), *sets])
+            code = commandline.main([*arguments, "--config", str(CONFIG), *sets])
         with self.log.open("a", encoding="utf-8") as file:
             file.write(f"$ python run.py {' '.join(arguments)}\n{printed.getvalue()}\n")
         if code:
@@ -215,7 +216,7 @@ def main() -> int:
     """Play the loop once under a new name; return 1 if it does not hold."""
     environment.settle()
     name = f"demo_{datetime.now():%Y%m%d_%H%M%S}"
-    log = run.LOCAL / "reports" / name / "demo.log"
+    log = runs.LOCAL / "reports" / name / "demo.log"
     print(f"the loop of {name}, about three minutes; what each command prints goes to {log}")
     try:
         play(name, log)

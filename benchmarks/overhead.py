@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import run
+import runs
 from config import ROOT, load
 
 CONFIG = ROOT / "configs/breast_cancer.yaml"
@@ -23,7 +24,7 @@ IMPORTS = (
     "import config; from zenml.utils.source_utils import set_custom_source_root as root; root(str(config.ROOT));"
     "import zenml.client, mlflow.sklearn, skops.io, pipelines.training"
 )
-CHILD = "import os, sys, pathlib, run; run.LOCAL = pathlib.Path({home!r}); sys.exit(run.main({arguments!r}))"
+CHILD = "import os, sys, pathlib, run, runs; runs.LOCAL = pathlib.Path({home!r}); sys.exit(run.main({arguments!r}))"
 
 
 def plain(folder: Path) -> None:
@@ -87,7 +88,7 @@ def warm(home: Path) -> tuple[float, float]:
             inside.append(time.perf_counter() - start)
 
     BaseStep.call_entrypoint = stopwatch  # type: ignore[method-assign]
-    run.LOCAL = home
+    runs.LOCAL = home
     around, outside = [], []
     for _ in range(3):
         inside.clear()
@@ -124,13 +125,13 @@ def main() -> None:
     """Print one table from one run of each."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        environment = dict(os.environ) | run.ENVIRONMENT | run.zenml_home(home / "zenml")
+        environment = dict(os.environ) | runs.ENVIRONMENT | runs.zenml_home(home / "zenml")
         os.environ |= environment
         train = ["--pipeline", "training"]
         script = f"import pathlib, benchmarks.overhead as o; o.plain(pathlib.Path({folder!r}))"
         first = CHILD.format(home=folder, arguments=train)
         rows = {
-            "run.py --help": timed("import run; run.parser().format_help()", environment),
+            "run.py --help": timed("import commandline; commandline.parser().format_help()", environment),
             "plain script": timed(script, environment),
             "first training, fresh clone": timed(first, environment),
             "imports alone": timed(IMPORTS, environment),

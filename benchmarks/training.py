@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import run
+import runs
 
-os.environ |= run.ENVIRONMENT  # before scikit-learn is imported: its threads read it then
+os.environ |= runs.ENVIRONMENT  # before scikit-learn is imported: its threads read it then
 
 import numpy as np
 import pandas as pd

@@ -84,4 +84,5 @@ def retraining(config: Config) -> None:
         contract_report,
         config.gate.promote,
         tracking.has_tracker(),
+        "deployment",
     )

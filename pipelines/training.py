@@ -61,4 +61,5 @@ def training(config: Config, dry_run: bool = False) -> None:
         contract_report,
         config.gate.promote,
         tracking.has_tracker(),
+        None,
     )

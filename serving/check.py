@@ -37,6 +37,12 @@ class Check(Section):
     p99_ms: float
     budget_ms: float
 
+    @property
+    def sentence(self) -> str:
+        """Say it in words."""
+        speed = f"p50 {self.p50_ms:.2f} ms, p99 {self.p99_ms:.2f} ms"
+        return f"{self.rows} rows, scores {self.difference:.2g} apart at most, {speed}"
+
 
 @dataclass(frozen=True)
 class Admitted:

@@ -9,13 +9,14 @@ import decisions
 import deployer
 from config import Config
 from core.monitor import WindowReport
-from core.policy import Decision, last_retraining
+from core.policy import last_retraining
 from core.records import read_labels
+from results import Watched
 from steps.materializers import Report
 
 
 @step(enable_cache=False, output_materializers=Report)
-def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[Decision, "decision"]:
+def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[Watched, "decision"]:
     """Hold the policy's conditions against this window and those before it; append the decision to the log."""
     name, run = config.name, get_step_context().pipeline_run.name
     entries = decisions.history(name)
@@ -26,4 +27,4 @@ def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[
     )
     if window_report.enough or decision.alarms:
         decisions.append(name, decision, Report)
-    return decision
+    return Watched(**dict(decision))

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from zenml import get_step_context, save_artifact, step
 from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
 
@@ -10,22 +9,11 @@ import registry
 import tracking
 from core.bundle import Bundle
 from core.checks import ContractReport
-from core.gate import Decision, Verdict
+from core.gate import Verdict
 from core.metrics import Scorecard
 from core.report import verdict_page
+from results import Registration
 from steps.materializers import Report
-
-
-class Registration(BaseModel):
-    """What became of the model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: int
-    decision: Decision
-    reasons: tuple[str, ...]
-    champion: int | None
-    """The version in charge after this run."""
 
 
 @step(enable_cache=False)
@@ -40,12 +28,13 @@ def register_model(
     contract_report: ContractReport,
     promote: Literal["auto", "off"],
     tracked: bool,
+    then: str | None,
 ) -> Annotated[Registration, "registration"]:
     """Register the model once, whatever the judgement; promote it if it may be and its rival is still champion.
 
     Its rows are put on record with it, unread: what it learned from, what it was judged on, and the holdout rows that
     stand for what it will meet; also what it said of the holdout, for the day when it cannot be loaded any more.
-    What was decided in the end is the artifact `verdict`, with its page.
+    What was decided in the end is the artifact `verdict`, with its page; a promotion asks for the pipeline `then`.
     """
     context = get_step_context()
     name, run = model.card.recipe.name, context.pipeline_run.name
@@ -86,4 +75,5 @@ def register_model(
         decision=verdict.decision,
         reasons=verdict.reasons,
         champion=current.version if current else None,
+        then=then,
     )

@@ -15,7 +15,7 @@ import pytest
 from conftest import Trained
 
 from config import ROOT
-from dashboard import PORT, run_url
+from console import PORT, run_url
 
 pytestmark = pytest.mark.browser
 

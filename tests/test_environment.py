@@ -14,7 +14,7 @@ from conftest import Trained
 from servers import breast_cancer, free_port, running
 
 import environment
-import run
+import runs
 from config import ROOT
 from serving.local import LocalServer, answers, reached
 from stacks import moved, plan
@@ -37,10 +37,10 @@ SHELL = {
 }
 OTHER_SERVERS = {"WEB_CONCURRENCY": "auto", "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "greenlet"}
 MAIN = """
-import os, pathlib, run, sys
-run.LOCAL = pathlib.Path(sys.argv[1])
+import os, pathlib, run, runs, sys
+runs.LOCAL = pathlib.Path(sys.argv[1])
 code = run.main(sys.argv[2:])
-print({name for name in os.environ if name.startswith(("MLFLOW_", "BENTOML_"))} - set(run.ENVIRONMENT))
+print({name for name in os.environ if name.startswith(("MLFLOW_", "BENTOML_"))} - set(runs.ENVIRONMENT))
 print(os.environ["SERVING_HOME"], os.environ["no_proxy"])
 sys.exit(code)
 """
@@ -53,7 +53,7 @@ def call(local: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 def test_what_else_the_shell_says_does_not_count_on_this_clones_own_files(champion: Trained) -> None:
-    done = call(run.LOCAL, "--history", "--set", f"name={champion.name}", **SHELL)
+    done = call(runs.LOCAL, "--history", "--set", f"name={champion.name}", **SHELL)
     assert done.returncode == 0, done.stderr
     *history, dropped, places = done.stdout.splitlines()
     assert "version 1" in history[0]
@@ -144,7 +144,7 @@ def test_make_stops_and_removes_a_clone_in_a_folder_of_any_name(tmp_path: Path) 
 
 def test_the_dashboard_says_too_what_is_wrong_with_the_state(tmp_path: Path) -> None:
     (tmp_path / "local").write_text("something else")
-    code = "import pathlib, sys, dashboard; dashboard.run.LOCAL = pathlib.Path(sys.argv[1]); "
+    code = "import pathlib, sys, dashboard; dashboard.runs.LOCAL = pathlib.Path(sys.argv[1]); "
     code += "sys.exit(dashboard.main(['--stop']))"
     command = [sys.executable, "-c", code, str(tmp_path / "local")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -8,8 +8,8 @@ import pytest
 from conftest import Cli, Result, last_run, output
 
 import registry
-import run
-from console import keep_pages
+import runs
+from results import keep_pages
 
 Train = Callable[..., Result]
 
@@ -44,7 +44,7 @@ def tried(train: Train, once: Callable[..., Tried]) -> Tried:
 
 
 def reports(page: str) -> str:
-    return (run.LOCAL / "reports" / NAME / page).read_text(encoding="utf-8")
+    return (runs.LOCAL / "reports" / NAME / page).read_text(encoding="utf-8")
 
 
 def test_a_dry_run_judges_and_registers_nothing(tried: Tried) -> None:
@@ -174,4 +174,4 @@ def test_a_model_that_was_held_back_is_promoted_when_it_may_be(train: Train) -> 
     registration = output("registration")
     assert (registration.decision, registration.version, registration.champion) == ("promote", 1, 1)
     assert [version.decision for version in registry.versions("freed")] == ["promote"]
-    assert "promote</span>" in (run.LOCAL / "reports/freed/v1/verdict.html").read_text(encoding="utf-8")
+    assert "promote</span>" in (runs.LOCAL / "reports/freed/v1/verdict.html").read_text(encoding="utf-8")

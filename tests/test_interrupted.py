@@ -14,7 +14,7 @@ from children import forkserver, start
 from conftest import QUICK, Cli, Result, output
 
 import registry
-import run
+import runs
 from config import ROOT
 
 Train = Callable[..., Result]
@@ -120,8 +120,9 @@ def test_a_disk_that_is_full_or_read_only_is_one_line_and_room_is_all_it_needs(s
 
 
 def test_two_trainings_at_once_on_a_fresh_clone_both_finish_and_one_is_champion(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key not in run.zenml_home(tmp_path)}
-    code = f"import pathlib, sys, run; run.LOCAL = pathlib.Path({str(tmp_path)!r}); sys.exit(run.main(sys.argv[1:]))"
+    environment = {key: value for key, value in os.environ.items() if key not in runs.zenml_home(tmp_path)}
+    code = f"import pathlib, sys, run, runs; runs.LOCAL = pathlib.Path({str(tmp_path)!r}); "
+    code += "sys.exit(run.main(sys.argv[1:]))"
 
     def cli(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", code, "--set", "name=both", *arguments]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import sklearn
 
-import run
+import runs
 from config import ROOT, Feedback
 from core.bundle import Bundle
 from core.feedback import join_labels
@@ -45,14 +45,14 @@ class Done(NamedTuple):
 def commands(local: Path, library: str, *lines: str) -> Done:
     """Run command lines on the clone in one process, under this version of scikit-learn; say who was champion."""
     code = f"""
-import json, pathlib, run, sklearn.base, sys
+import json, pathlib, run, runs, sklearn.base, sys
 sklearn.base.__version__ = {library!r}
-run.LOCAL = pathlib.Path({str(local)!r})
+runs.LOCAL = pathlib.Path({str(local)!r})
 codes = [run.main([*line.split(), "--config", {CONFIG!r}]) for line in sys.argv[1:]]
 import registry
 print(json.dumps([codes, [entry.model_dump(mode="json") for entry in registry.history("loans")]]))
 """
-    ours = {*run.zenml_home(local), "SERVING_HOME", "BENTOML_HOME", "LOCAL_FOLDER", "ZENML_ACTIVE_STACK_ID"}
+    ours = {*runs.zenml_home(local), "SERVING_HOME", "BENTOML_HOME", "LOCAL_FOLDER", "ZENML_ACTIVE_STACK_ID"}
     environment = {key: value for key, value in os.environ.items() if key not in ours}
     command = [sys.executable, "-c", code, *lines]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

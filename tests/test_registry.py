@@ -7,7 +7,7 @@ import pytest
 from conftest import Cli, Result, Trained, output
 
 import registry
-import run
+import runs
 from config import ROOT, UserError, load
 
 Train = Callable[..., Result]
@@ -70,7 +70,7 @@ def test_a_rolled_back_model_does_not_come_back_by_training_again(
     assert "unfair to group B" in registration.reasons[0]
     verdict = output("verdict")
     assert (verdict.decision, verdict.reasons) == ("hold", registration.reasons)
-    page = (run.LOCAL / "reports/gone/verdict.html").read_text(encoding="utf-8")
+    page = (runs.LOCAL / "reports/gone/verdict.html").read_text(encoding="utf-8")
     assert '<span class="hold">hold</span>' in page
     assert "unfair to group B" in page
     train("gone", "model.params={C: 0.9, max_iter: 1000}")  # another model: promoted, and not without a word

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from conftest import Cli
 
+import commandline
 import config
 import console
-import run
+import results
+import runs
 from config import ROOT, UserError
 from core.monitor import Alarm
 from core.policy import Decision, Requirement
@@ -82,6 +84,8 @@ REFUSED = {
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
     "version": (["--rollback", "0"], "the number of a version, 1 or more, it is '0'"),
+    "an option of another action": (["--history", "--no-cache"], "--no-cache goes with --pipeline"),
+    "an option that changes nothing": (["--schema", "--stack", "docker"], "--stack does not go with --schema"),
     "reason alone": (["--list", "--reason", "x"], "--reason goes with --rollback"),
     "traffic option alone": (["--status", "--label-delay", "0"], "--label-delay goes with --simulate"),
     "traffic of no rows": (["--simulate", "--rows", "0"], "--rows must be 1 or more, it is 0"),
@@ -163,6 +167,18 @@ def test_answers_without_heavy_libraries(arguments: list[str]) -> None:
     assert result.stdout
 
 
+def test_the_help_shows_each_action_with_its_options_and_an_example_that_it_takes() -> None:
+    parser = commandline.parser()
+    blocks = parser.format_help().split("\n  python run.py ")[1:]
+    for (name, action), block in zip(commandline.ACTIONS.items(), blocks, strict=True):
+        assert block.startswith(f"{action.example}\n")
+        given = parser.parse_args(shlex.split(action.example.partition(" > ")[0]))
+        assert commandline.chosen(given) is action
+        for option in (name, *action.own):
+            assert f"\n  --{option.replace('_', '-')} " in block
+    assert "--change-shared " in blocks[-1]
+
+
 def test_a_python_without_the_packages_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-S", "run.py", "--list"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
@@ -182,10 +198,10 @@ def test_ctrl_c_says_what_becomes_of_the_run(cli: Cli, monkeypatch: pytest.Monke
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "start", interrupted)
-    monkeypatch.setattr(run, "give_to_containers", lambda: None)
-    monkeypatch.setattr(run.files.Stack, "runs_here", place == "here")
-    monkeypatch.setattr(run.files.Stack, "contained", place == "containers")
+    monkeypatch.setattr(runs, "start", interrupted)
+    monkeypatch.setattr(runs, "give_to_containers", lambda: None)
+    monkeypatch.setattr(runs.files.Stack, "runs_here", place == "here")
+    monkeypatch.setattr(runs.files.Stack, "contained", place == "containers")
     result = cli("--pipeline", "training")
     assert result.code == 130
     assert said in result.err
@@ -251,8 +267,8 @@ def test_changes_are_typed(tmp_path: Path) -> None:
 
 def test_state_stays_in_the_clone_and_the_users_own_zenml_is_left_alone(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, run\n"
-        f"run.LOCAL = pathlib.Path({str(tmp_path / 'local')!r})\n"
+        "import os, pathlib, run, runs\n"
+        f"runs.LOCAL = pathlib.Path({str(tmp_path / 'local')!r})\n"
         "assert run.main(['--history']) == 2\n"
         "from zenml.client import Client\n"
         "from zenml.config.global_config import GlobalConfiguration\n"
@@ -281,22 +297,26 @@ def test_a_terminal_obeys_no_name_and_a_line_holds_what_it_says(cli: Cli, capsys
     assert [line.partition(":")[0] for line in lines] == ["m, version 1", "concept drift", "report", "next"]
 
 
+TOP = {"console", "commands", "runs", "commandline", "startup", "run"}
 ABOVE = {
-    "variables": {"config", "core", "ledger", "tracking", "registry", "decisions", "console", "commands", "run"},
+    "variables": {"config", "core", "ledger", "tracking", "registry", "decisions", "results", *TOP},
     "config": {
-        "core", "environment", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps",
-        "pipelines", "stacks", "console", "commands", "run",
+        "core", "environment", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "results",
+        "steps", "pipelines", "stacks", *TOP,
     },
     "environment": {
-        "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
-        "console", "commands", "run",
+        "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "results", "steps",
+        "pipelines", "stacks", *TOP,
     },
-    "ledger": {"tracking", "registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "tracking": {"registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "registry": {"decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "decisions": {"registry", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "console": {"registry", "decisions", "steps", "pipelines", "stacks", "commands", "run"},
-    "commands": {"steps", "pipelines", "run"},
+    "ledger": {"tracking", "registry", "decisions", "results", "steps", "pipelines", "stacks", *TOP},
+    "tracking": {"registry", "decisions", "results", "steps", "pipelines", "stacks", *TOP},
+    "registry": {"decisions", "results", "steps", "pipelines", "stacks", *TOP},
+    "decisions": {"registry", "results", "steps", "pipelines", "stacks", *TOP},
+    "results": {"ledger", "tracking", "registry", "decisions", "deployer", "steps", "pipelines", "stacks", *TOP},
+    "console": {"registry", "decisions", "steps", "pipelines", "stacks", *TOP - {"console"}},
+    "commands": {"steps", "pipelines", "runs", "commandline", "startup", "run"},
+    "runs": {"steps", "commands", "dashboard", "commandline", "startup", "run"},
+    "commandline": {"steps", "console", "dashboard", "demo", "startup", "run"},
 }  # fmt: skip
 
 
@@ -316,8 +336,8 @@ def test_a_command_that_is_printed_acts_on_what_this_one_did_and_can_be_pasted(
     result = cli("--history", *given)
     assert result.code == 2
     printed = result.err.strip().partition("train one: python run.py ")[2]
-    found = run.parser().parse_args(shlex.split(printed))
-    assert (found.pipeline, found.config, found.changes) == ("training", Path(given[1]), [given[3], given[5]])
+    found = commandline.parser().parse_args(shlex.split(printed))
+    assert (found.pipeline, found.config, found.set) == ("training", Path(given[1]), [given[3], given[5]])
     long = f"make dashboard, then python run.py {printed * 3}"
     console.fields([("verdict", "promote " * 30), ("next", long)])
     first, *_, last = capsys.readouterr().out.splitlines()
@@ -350,7 +370,7 @@ def test_a_rollback_says_that_a_server_still_answers_with_the_other_version(
 )
 def test_what_was_decided_is_said_in_words(action: str, said: str) -> None:
     requirements = (Requirement(name="wait", met=False, sentence="too early"),)
-    assert said in console.decided(Decision.model_construct(action=action, requirements=requirements))
+    assert said in results.decided(Decision.model_construct(action=action, requirements=requirements))
 
 
 def test_a_rollback_that_cannot_be_deployed_says_how_to_finish(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +378,7 @@ def test_a_rollback_that_cannot_be_deployed_says_how_to_finish(cli: Cli, monkeyp
         raise UserError("the port is taken")
 
     monkeypatch.setattr("registry.rollback", lambda *_: SimpleNamespace(version=1, replaces=2))
-    monkeypatch.setattr("run.run_pipeline", refuse)
+    monkeypatch.setattr("runs.run_pipeline", refuse)
     result = cli("--rollback", "--deploy")
     assert result.code == 2
     assert result.err == ("error: the port is taken; then deploy version 1: python run.py --pipeline deployment\n")

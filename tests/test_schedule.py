@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Cli, Trained, output
 
-import run
+import runs
 from config import ROOT, UserError
 from scheduling import USUAL, Job, on_calendar, read_cron
 
@@ -61,7 +61,7 @@ def clone(tmp_path: Path) -> Path:
 def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(champion: Trained, clone: Path) -> None:
     name = champion.name
     typed = [sys.executable, "run.py", "--pipeline", "monitoring", "--set", f"name={name}", "--schedule", "7 * * * *"]
-    shell = {key: value for key, value in os.environ.items() if key not in ("ZENML_STORE_URL", *run.ENVIRONMENT)}
+    shell = {key: value for key, value in os.environ.items() if key not in ("ZENML_STORE_URL", *runs.ENVIRONMENT)}
     shell |= {"SERVING_HOME": str(clone / ".local/serving")}
     printed = subprocess.run(typed, cwd=clone, env=shell, check=True, capture_output=True, text=True).stdout
     assert "nothing was installed" in printed

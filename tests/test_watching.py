@@ -26,7 +26,7 @@ import yaml
 from conftest import untried
 from servers import TOKEN, breast_cancer, free_port, release, request_rows, start
 
-import run
+import commandline
 from config import ROOT
 from core.gauges import Gauge, publish
 from monitoring import dashboard
@@ -283,7 +283,7 @@ def test_each_alert_says_in_a_sentence_what_is_wrong_and_what_to_do() -> None:
         assert f"`{rule['alert']}`" in page
         command = shlex.split(rule["annotations"]["next"].split(",")[0].replace("{{ $labels.model }}", NAME))
         if command[0] == "python":
-            run.parser().parse_args(command[2:])
+            commandline.parser().parse_args(command[2:])
 
 
 def test_the_dashboard_is_what_its_code_generates() -> None:

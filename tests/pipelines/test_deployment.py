@@ -14,8 +14,8 @@ from conftest import QUICK, Cli, Result, Trained, last_run, output
 from servers import free_port
 
 import registry
-import run
-from config import UserError
+import runs
+from config import ROOT, UserError
 from core.bundle import Bundle
 
 Train = Callable[..., Result]
@@ -59,7 +59,7 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     found = output("deployment")
     assert found.changed
     assert all(check.rows > 100 and check.difference <= check.tolerance for check in found.checks)
-    assert found.url in (run.LOCAL / f"reports/{name}/deployment.html").read_text()
+    assert found.url in (runs.LOCAL / f"reports/{name}/deployment.html").read_text()
     examples_answer(found.url, name)
     status = cli("--status").out
     assert name in status
@@ -78,13 +78,13 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
 
 def examples_answer(url: str, name: str) -> None:
     """Send what the README's curl lines send."""
-    readme, row_id = (run.ROOT / "README.md").read_text(encoding="utf-8"), ""
+    readme, row_id = (ROOT / "README.md").read_text(encoding="utf-8"), ""
     lines = re.findall(r"^    curl -s localhost:3000(/\w+) (-d|--data-binary) (.*)$", readme, re.M)
     assert [path for path, *_ in lines] == ["/predict", "/predict_csv", "/feedback"]
     for path, option, words in lines:
         (data,) = shlex.split(words)
         if data.startswith("@"):
-            data = (run.LOCAL / data.removeprefix("@.local/").replace("breast_cancer", name)).read_text(
+            data = (runs.LOCAL / data.removeprefix("@.local/").replace("breast_cancer", name)).read_text(
                 encoding="utf-8"
             )
         data = data.replace("9f86d081884c-7d659a2feaa0-0", row_id)

@@ -17,7 +17,7 @@ from servers import free_port
 
 import decisions
 import registry
-import run
+import runs
 
 FAST = ("data.rows=6000", "model.params.max_iter=20", "model.folds=3", "evaluation.resamples=200")
 MONITORING = ("monitoring.window_rows=2000", "monitoring.report=never", "gate.minimum={}")
@@ -116,7 +116,7 @@ def test_clean_traffic_is_silent_each_row_is_judged_once_and_prometheus_is_told(
     assert report.performance["roc_auc"].low < report.estimated["roc_auc"] < report.performance["roc_auc"].high
     assert decision.action == "nothing"
     assert [e.number for e in decisions.history("watched")] == [1]
-    pages = run.LOCAL / "reports/watched"
+    pages = runs.LOCAL / "reports/watched"
     assert "no drift" in (pages / "window.html").read_text()
     drawn = (pages / "drift.html").read_text()
     assert "device_score" in drawn

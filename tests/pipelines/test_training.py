@@ -13,7 +13,7 @@ from conftest import QUICK, Cli, Result, Trained, last_run, output
 
 import commands
 import registry
-import run
+import runs
 
 Train = Callable[..., Result]
 
@@ -39,7 +39,7 @@ def test_summary_shows_steps_verdict_interval_report_and_next_command(champion: 
     assert f"promote, version 1 of {champion.name}" in printed
     assert "make dashboard" in printed
     for page in ("evaluation", "contract", "verdict"):
-        assert "<h1>" in (run.LOCAL / f"reports/{champion.name}/{page}.html").read_text()
+        assert "<h1>" in (runs.LOCAL / f"reports/{champion.name}/{page}.html").read_text()
 
 
 def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(train: Train, champion: Trained) -> None:
@@ -206,7 +206,7 @@ def test_rows_of_one_customer_stay_together_and_count_as_what_they_are_worth(cli
     estimate = output("scorecard").estimates["roc_auc"]
     assert sides[1].nunique() <= estimate.effective < len(sides[1]) / 3
     assert f"n = {len(sides[1])}, worth" in " ".join(output("verdict").reasons)
-    assert "independent rows" in (run.LOCAL / "reports/orders/evaluation.html").read_text()
+    assert "independent rows" in (runs.LOCAL / "reports/orders/evaluation.html").read_text()
 
 
 def awkward_table(path: Path, rows: int = 600) -> None:

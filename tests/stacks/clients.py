@@ -12,9 +12,9 @@ from config import ROOT
 
 MAIN = """
 import contextlib, logging, pathlib, sys
-import run
-run.LOCAL, stand_in = pathlib.Path(sys.argv[1]), contextlib.nullcontext
-run.apply.checks._packages = lambda stack: []  # one environment has the packages of all places, not each one's pins
+import run, runs
+runs.LOCAL, stand_in = pathlib.Path(sys.argv[1]), contextlib.nullcontext
+runs.apply.checks._packages = lambda stack: []  # one environment has the packages of all places, not each one's pins
 if sys.argv[2] == "images":
     from clouds import images as stand_in
 with stand_in():

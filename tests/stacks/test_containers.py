@@ -11,7 +11,7 @@ import pytest
 from conftest import QUICK, Cli, last_run, output
 from servers import free_port
 
-import run
+import runs
 from config import ROOT
 
 
@@ -72,7 +72,7 @@ def test_training_deployment_and_monitoring_run_in_containers_and_leave_the_cham
     assert engine.images.get("zenml-loop:monitoring-orchestrator").id == image.id
     assert cli("--stop", "--stack", "docker", "--set", "name=contained").code == 0
     home = image.labels["steps.home"]  # other clones of this machine may have containers
-    assert Path(home) == run.LOCAL
+    assert Path(home) == runs.LOCAL
     assert not engine.containers.list(all=True, filters={"label": f"steps.home={home}"})  # each went when it was done
 
 

@@ -26,9 +26,9 @@ pytestmark = [
 
 READ = """
 import json, sys
-import run
+import runs
 from config import ROOT
-run.start_zenml(run.files.read("local"))
+runs.start_zenml(runs.files.read("local"))
 from zenml.client import Client
 from zenml.utils.source_utils import set_custom_source_root
 set_custom_source_root(str(ROOT))

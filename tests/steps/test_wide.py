@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from console import WARNINGS, few
 from core.drift import ColumnDrift
+from results import WARNINGS, few
 from steps.draw_drift import COLUMNS, drawn_columns
 from steps.materializers import NAMED, Table
 
