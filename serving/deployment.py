@@ -5,6 +5,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 from config import Section
 
+Runtime = Literal["onnx", "numpy", "scikit-learn"]
+"""What scores rows: a graph, the estimator itself over a matrix prepared in numpy, or the whole pipeline."""
+
 
 class Bento(Section):
     """A release built into a bento."""
@@ -18,7 +21,7 @@ class Bento(Section):
     """In BentoML's store."""
     path: str
     """Folder of the bento."""
-    runtime: Literal["onnx", "scikit-learn"]
+    runtime: Runtime
     note: str
     """How the runtime was chosen."""
 

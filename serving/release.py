@@ -1,7 +1,7 @@
 """Say what a server runs: one model, how it is served, and the hashes of every file it may open.
 
 A release is a folder: `release.json`, the bundle (`card.json`, `model.pkl`) and, where the model compiles,
-`compiled.json` and `model.onnx`. Whoever starts a server names the SHA-256 of `release.json` that was deployed;
+`compiled.json` and mostly `model.onnx`. Whoever starts a server names the SHA-256 of `release.json` that was deployed;
 `release.json` holds the hashes of the other files, so nothing that was changed since is ever opened.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from config import Section, Serving, UserError
 from core.bundle import Bundle, Card, sha256
-from core.compiled import CompiledModel
+from core.compiled import MODEL, SPEC, CompiledModel
 from core.metrics import Estimate
-from serving.deployment import Bento
+from serving.deployment import Bento, Runtime
 
 RELEASE = "release.json"
 
@@ -51,6 +51,11 @@ class Release(Section):
         """Return the SHA-256 of `release.json`."""
         return sha256(self.model_dump_json(indent=1).encode())
 
+    @property
+    def runtime(self) -> Runtime:
+        """Return what prepares and scores rows."""
+        return "onnx" if MODEL in self.files else "numpy" if SPEC in self.files else "scikit-learn"
+
     def write(self, folder: Path) -> None:
         """Write `release.json` beside the files it names."""
         (folder / RELEASE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
@@ -71,7 +76,7 @@ class Served:
         self.bundle = Bundle.read(folder)
         if self.bundle.fingerprint != self.release.fingerprint:
             raise UserError(f"version {self.release.version} is not the model that was promoted; deploy it again")
-        self.compiled = CompiledModel.read(folder) if "model.onnx" in self.release.files else None
+        self.compiled = CompiledModel.read(folder, self.bundle) if SPEC in self.release.files else None
 
     @property
     def card(self) -> Card:

@@ -46,7 +46,7 @@ OTHERS = {
         "data.source=sklearn:diabetes", "data.target=progression", "data.positive=null", "model.threshold={}",
         "model.estimator=sklearn.linear_model.Ridge", "model.params={}",
     ),
-    "not compiled": ("model.estimator=sklearn.neighbors.NearestCentroid", "model.params={}"),
+    "not in ONNX": ("model.estimator=sklearn.neighbors.NearestCentroid", "model.params={}"),
 }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_a_holdout_row_has_the_offline_score_on_every_way_in(served: tuple[Model
     assert len(json.dumps([list(row.values()) for row in rows])) > 100 * INLINE_ROWS  # scored in a thread
 
     at_once = client.post("/predict", json=rows).json()
-    assert client.get("/model").json()["runtime"] == ("scikit-learn" if name == "not compiled" else "onnx")
+    assert client.get("/model").json()["runtime"] == ("numpy" if name == "not in ONNX" else "onnx")
     one_by_one = [client.post("/predict", json=row).json() for row in rows[:100]]
     tolerance = TOLERANCE * (offline.std() if card.contract.task == "regression" else 1)
     np.testing.assert_allclose(at_once["scores"], offline, rtol=0, atol=tolerance)
@@ -614,7 +614,7 @@ def test_a_request_that_waited_too_long_is_told_to_come_back_and_leaves_no_recor
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("name", ["breast_cancer", "not compiled"])
+@pytest.mark.parametrize("name", ["breast_cancer", "not in ONNX"])
 def test_never_answers_a_score_that_is_no_number(tmp_path: Path, name: str) -> None:
     trained = breast_cancer() if name == "breast_cancer" else other(name)
     rows = request_rows(trained, 2)
