@@ -4,6 +4,7 @@ What it does with numbers is read off the fitted steps; what it makes of each ca
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
@@ -18,6 +19,9 @@ from core.table import as_text
 from core.times import CALENDAR, calendar
 
 Part = Numbers | Encoding
+
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
+_NO_TIME = np.iinfo(np.int64).min  # as numpy has it
 
 
 def read_parts(pipeline: Any, contract: DataContract) -> tuple[Part, ...]:
@@ -152,18 +156,35 @@ def _known_as(step: Any) -> str:
 
 def _numbers(part: Numbers, width: int) -> Callable[[Rows], Floats]:
     """Return scikit-learn's own operations on numbers, in its order."""
-    pick, picky = itemgetter(*part.features), part.features != tuple(range(width))
+    read = _times(part.features) if part.times else _floats(part.features, width)
     steps = [_filled(step) if isinstance(step, Filling) else _calculated(step) for step in part.steps]
 
     def block(rows: Rows) -> Floats:
-        cells = [pick(row) for row in rows] if picky else rows
-        values = np.array(cells, "datetime64[us]" if part.times else np.float64).reshape(len(rows), -1)  # None is NaN
-        values = calendar(values) if part.times else np.where(np.isfinite(values), values, np.nan)
+        values = read(rows)
         for step in steps:
             values = step(values)
         return values
 
     return block
+
+
+def _floats(places: tuple[int, ...], width: int) -> Callable[[Rows], Floats]:
+    pick, picky = itemgetter(*places), places != tuple(range(width))
+
+    def floats(rows: Rows) -> Floats:
+        values = np.array([pick(row) for row in rows] if picky else rows, np.float64)  # None becomes NaN
+        return np.where(np.isfinite(values), values, np.nan).reshape(len(rows), -1)
+
+    return floats
+
+
+def _times(places: tuple[int, ...]) -> Callable[[Rows], Floats]:
+    def times(rows: Rows) -> Floats:
+        # Six times as fast as letting numpy convert them.
+        since = [_NO_TIME if row[p] is None else (row[p] - _EPOCH) // _MICROSECOND for row in rows for p in places]
+        return calendar(np.array(since).view("datetime64[us]").reshape(len(rows), -1))
+
+    return times
 
 
 def _filled(filling: Filling) -> Callable[[Floats], Floats]:
