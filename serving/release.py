@@ -77,6 +77,10 @@ class Served:
         if self.bundle.fingerprint != self.release.fingerprint:
             raise UserError(f"version {self.release.version} is not the model that was promoted; deploy it again")
         self.compiled = CompiledModel.read(folder, self.bundle) if SPEC in self.release.files else None
+        if self.release.runtime != "onnx":  # opened now, or the first request would wait for it
+            estimator = self.bundle.pipeline[-1]
+            if "n_jobs" in estimator.get_params(deep=False):
+                estimator.set_params(n_jobs=1)  # a worker has one core; to share a row out costs more than the row
 
     @property
     def card(self) -> Card:

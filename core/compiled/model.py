@@ -68,10 +68,7 @@ class CompiledModel:
                 f"{folder / SPEC} was compiled from another model file: its SHA-256 is {spec.model[:12]}…, "
                 f"that of '{bundle.card.recipe.name}' is {bundle.card.model[:12]}…; compile the model again"
             )
-        if spec.onnx is not None:
-            return cls(spec, Onnx.read(folder, spec))
-        _ = bundle.pipeline  # opened before the first request, which would wait for it
-        return cls(spec, bundle)
+        return cls(spec, bundle if spec.onnx is None else Onnx.read(folder, spec))
 
 
 def compile_model(bundle: Bundle) -> CompiledModel:

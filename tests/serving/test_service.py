@@ -646,6 +646,13 @@ def test_a_server_that_stops_sends_its_clients_away(tmp_path: Path) -> None:
         assert client.get("/livez").status_code == 200
 
 
+def test_an_estimator_that_scores_itself_uses_the_one_core_of_its_worker(tmp_path: Path) -> None:
+    spreading = ("model.estimator=sklearn.semi_supervised.LabelSpreading", "model.params={n_jobs: 2, kernel: knn}")
+    with in_process(tmp_path, model("breast_cancer", *spreading)) as (app, _):
+        assert app.release.runtime == "numpy"
+        assert app.served.bundle.pipeline[-1].n_jobs == 1
+
+
 def test_a_worker_starts_without_what_only_training_needs() -> None:
     code = "import sys, serving.worker; print({'zenml', 'mlflow', 'sklearn', 'scipy', 'onnx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
