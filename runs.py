@@ -74,13 +74,15 @@ def check_here(pipeline: str, use_case: Config) -> None:
 
         batch_parts(use_case)
     elif pipeline == "training":
-        from core.estimators import check_estimator
         from core.preflight import check_rows_here
         from core.sources import check_source
 
         check_source(use_case.data)
-        check_estimator(use_case.model)
         check_rows_here(use_case)
+
+        from core.model import check_estimator  # a second, for what is more seldom wrong
+
+        check_estimator(use_case.model)
 
 
 def begin(use_case: Config, stack: files.Stack, *, shared: bool) -> None:

@@ -64,6 +64,7 @@ CONSTANT = "constant answer, uvicorn"
 IN_PROCESS = "in process: bundle.scores"
 PARSED = "in process: parse, check, score"
 COMPILED = "in process: compiled.scores"
+PIPELINE = "in process: parse, check, DataFrame"
 
 WRK = """
 local file = io.open("%s", "rb")
@@ -158,9 +159,9 @@ class Table:
         return max(self.best[key].per_second for key in keys), min(self.lightest[key] for key in keys)
 
 
-def subject(folder: Path, estimator: str | None) -> Subject:
+def subject(folder: Path, estimator: str) -> Subject:
     """Train the use case as the pipeline does and lay out its release."""
-    changes = [f"model.estimator={estimator}", "model.params={}"] if estimator else []
+    changes = [] if estimator == "configured" else [f"model.estimator={estimator}", "model.params={}"]
     settings = config.load(CONFIG, changes)
     rows = read_rows(settings.data)
     rule = resolve(rows, settings.data, settings.split)
@@ -173,7 +174,6 @@ def subject(folder: Path, estimator: str | None) -> Subject:
         sys.exit(f"error: this benchmark needs a model that compiles; this one is served with {note}")
     schema = Schema(served.card, served.release.serving)
     found = admitted(schema, holdout)
-    _save_for_mlflow(folder / "mlflow", bundle, found.table)
     values = [row[: len(schema.features)] for row in found.values]
     return Subject(folder, served, schema, values, found.table)
 
@@ -197,6 +197,7 @@ def _save_for_mlflow(folder: Path, bundle: Bundle, table: pd.DataFrame) -> None:
 def services(model: Subject) -> Iterator[list[Service]]:
     """Start every server on a free port of loopback, wait until each scores right, stop them all whatever happens."""
     with ExitStack() as stack:
+        _save_for_mlflow(model.folder / "mlflow", model.served.bundle, model.table)
         stack.enter_context(_on(SERVER))
         started = [
             _spawn(stack, model, MLFLOW, "/invocations", model.split, _mlflow),
@@ -349,13 +350,15 @@ def in_process(model: Subject, rows: int, seconds: float) -> Iterator[tuple[str,
     values, compiled = _repeat(model.rows, rows), model.served.compiled
     if compiled is None:
         raise ValueError("no compiled model")
-    table = pd.DataFrame(values, columns=list(model.schema.features))
+    bundle, columns = model.served.bundle, list(model.schema.features)
+    table = pd.DataFrame(values, columns=columns)
     named, arrays = model.named(values), msgspec.json.encode(values)
     calls: dict[str, Callable[[], Any]] = {
-        IN_PROCESS: lambda: model.served.bundle.scores(table),
+        IN_PROCESS: lambda: bundle.scores(table),
         COMPILED: lambda: compiled.scores(values),
         f"{PARSED}, named": lambda: compiled.scores(model.schema.rows(named)),
         f"{PARSED}, arrays": lambda: compiled.scores(model.schema.rows(arrays)),
+        f"{PIPELINE}, named": lambda: bundle.scores(pd.DataFrame(model.schema.rows(named), columns=columns)),
     }
     for name, call in calls.items():
         call()
@@ -470,20 +473,40 @@ def _exit(*_: Any) -> None:
     sys.exit("error: stopped")
 
 
+def without_servers(estimator: str, rounds: int, seconds: int) -> int:
+    """Print what scoring a request costs, compiled and by the pipeline."""
+    table = Table()
+    with tempfile.TemporaryDirectory() as folder:
+        model = subject(Path(folder) / "v1", estimator)
+        for rows in (1, 100) * rounds:
+            for name, cell in in_process(model, rows, seconds):
+                table.add(name, rows, 1, cell)
+    print(f"{model.served.card.recipe.model.estimator}, by {model.served.release.runtime}; best of {rounds} rounds")
+    for (name, rows, connections), cell in sorted(table.best.items(), key=lambda item: item[0][1]):
+        cpu = table.lightest[name, rows, connections]
+        print(f"{rows:>4} rows  {name:<48}{cell.per_second:>9,.0f} a second{cpu:>9,.0f} µs of CPU")
+    return 0
+
+
 def main() -> int:
     """Print one table from one run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--estimator", default=BOOSTING, help=f"dotted path, or 'configured' as in {CONFIG.name}")
     parser.add_argument("--seconds", type=int, default=3, help="a cell (default 3)")
     parser.add_argument("--rounds", type=int, default=2, help="of which the best counts (default 2)")
+    parser.add_argument("--in-process", action="store_true", help="without servers, for any model that compiles")
     options = parser.parse_args()
+    if options.in_process:
+        return without_servers(options.estimator, options.rounds, options.seconds)
     if shutil.which("wrk") is None:
         print("error: no wrk, the load generator; apt-get install wrk", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _exit)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        model = subject(Path(folder) / "v1", None if options.estimator == "configured" else options.estimator)
+        model = subject(Path(folder) / "v1", options.estimator)
+        if model.served.release.runtime != "onnx":
+            sys.exit("error: FastAPI + ONNX needs a model that ONNX knows; this one is measured by --in-process")
         with services(model) as started:
             table = measure(model, started, options.rounds, options.seconds)
     estimator = model.served.card.recipe.model.estimator

@@ -141,7 +141,11 @@ class Bundle:
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
-        matrix = np.ascontiguousarray(self.prepare(rows))
+        return self.scores_of(self.prepare(rows))
+
+    def scores_of(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the scores of prepared rows, of a row alone as among others, shaped as `scores`."""
+        matrix = np.ascontiguousarray(matrix)
         whole = len(matrix) - len(matrix) % _TOGETHER
         parts = [matrix[:whole]] if whole or not len(matrix) else []
         if whole < len(matrix):
@@ -155,7 +159,7 @@ class Bundle:
         return np.asarray(self.pipeline[:-1].transform(features))
 
     def estimate(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the scores of prepared rows, shaped as `scores`."""
+        """Return the scores of prepared rows taken together, shaped as `scores`."""
         if self.card.contract.task == "regression":
             return np.asarray(self.pipeline[-1].predict(matrix), dtype=np.float64)
         probabilities = np.asarray(self.pipeline[-1].predict_proba(matrix), dtype=np.float64)

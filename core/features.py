@@ -12,10 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from config import Kind
-
-CALENDAR = ("days", "month", "weekday", "hour")
-# In microseconds as the columns: in pandas' own nanoseconds 9999-12-31, an open end, is out of bounds.
-_EPOCH, _DAY = pd.Timestamp("1970-01-01").as_unit("us"), pd.Timedelta(days=1).as_unit("us")
+from core.times import CALENDAR, calendar
 
 
 class CalendarParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -28,12 +25,8 @@ class CalendarParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
         """Return the parts as float64."""
-        parts = []
-        for name in X.columns:
-            moment = X[name].dt
-            days = (X[name] - _EPOCH) / _DAY
-            parts += [days, moment.month, moment.weekday, moment.hour]
-        return np.column_stack([np.asarray(part, dtype=np.float64) for part in parts])
+        # In microseconds as the columns: in pandas' own nanoseconds 9999-12-31, an open end, is out of bounds.
+        return calendar(X.to_numpy("datetime64[us]"))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return `column_part` for each column and part."""

@@ -1,6 +1,8 @@
 """Fit a model on the training rows and choose its decision threshold there, never on the holdout."""
 
-import importlib
+import difflib
+import importlib.metadata
+import importlib.util
 import inspect
 import logging
 import re
@@ -18,7 +20,6 @@ from sklearn.pipeline import Pipeline
 from config import Model, Recipe, Task, Threshold, UserError, known
 from core.bundle import Bundle, Card, code_fingerprint, environment, pickled, sha256
 from core.contract import DataContract, encode_target
-from core.estimators import DEFAULT
 from core.features import preprocessing
 from core.metrics import Predictions, measure, metric_names
 from core.split import SplitRule, folds
@@ -26,31 +27,34 @@ from core.table import as_features, fingerprint
 
 log = logging.getLogger(__name__)
 
+DEFAULT: dict[Task, str] = {
+    "binary": "sklearn.ensemble.HistGradientBoostingClassifier",
+    "multiclass": "sklearn.ensemble.HistGradientBoostingClassifier",
+    "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
+}
+"""What is fitted where no estimator is named."""
+
 _PARAMETER = re.compile(r"The '(\w+)' parameter of \w+ must be (.+)\. Got (.+) instead\.")
 """What scikit-learn says of a parameter that it does not take, in the name of whatever function was called first."""
+
+
+def check_estimator(model: Model) -> None:
+    """Refuse a dotted path or a parameter that is not there, before the rows have told the task."""
+    paths = [model.estimator] if model.estimator else dict.fromkeys(DEFAULT.values())
+    _check_params(model, *map(_imported, paths))
 
 
 def make_estimator(model: Model, task: Task) -> BaseEstimator:
     """Import the estimator by its dotted path and build it with its params and seed."""
     path = model.estimator or DEFAULT[task]
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as err:
-        raise UserError(f"model.estimator: no module '{module_name}' ({err})") from err
-    build = getattr(module, name, None)
-    if not (inspect.isclass(build) and hasattr(build, "fit")):
-        raise UserError(f"model.estimator: no '{name}'; {known(module_name, _estimators(module), name)}")
-    parameters = inspect.signature(build).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for key in model.params:
-        if key not in parameters and not takes_any:
-            raise UserError(f"model.params: no '{key}'; {known(name, parameters, key)}")
+    build = _imported(path)
+    parameters = _check_params(model, build)
+    takes_any = _takes_any(parameters)
     seed = {"random_state": model.seed} if takes_any or "random_state" in parameters else {}
     try:
         estimator = build(**{**seed, **model.params})
     except TypeError as err:
-        raise UserError(f"model.params: {name} cannot be built with them: {err}") from err
+        raise UserError(f"model.params: {build.__name__} cannot be built with them: {err}") from err
     wanted, fits = ("regressor", is_regressor) if task == "regression" else ("classifier", is_classifier)
     if not fits(estimator) or (wanted == "classifier" and not hasattr(estimator, "predict_proba")):
         needs = "a regressor" if wanted == "regressor" else "a classifier with predict_proba"
@@ -153,6 +157,42 @@ def _check_folds(truth: npt.NDArray[Any], fold: npt.NDArray[Any], contract: Data
                 f"{name} has {rows.sum()} training rows, all in one cross-validation fold; "
                 "it needs some in at least two: gather more or lower split.holdout"
             )
+
+
+def _imported(path: str) -> Any:
+    """Return the class of an estimator."""
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, OSError) as err:  # a library that a package needs may be missing
+        raise UserError(f"model.estimator: no module '{module_name}': {_missing(err)}") from err
+    build = getattr(module, name, None)
+    if not (inspect.isclass(build) and hasattr(build, "fit")):
+        raise UserError(f"model.estimator: no '{name}'; {known(module_name, _estimators(module), name)}")
+    return build
+
+
+def _missing(err: ImportError | OSError) -> str:
+    """Say what cannot be imported, and how to get it."""
+    package = (err.name or "").partition(".")[0] if isinstance(err, ModuleNotFoundError) else ""
+    if not package or importlib.util.find_spec(package):
+        return " ".join(str(err).split())[:200]
+    near = difflib.get_close_matches(package, importlib.metadata.packages_distributions(), n=1, cutoff=0.8)
+    fix = f"did you mean '{near[0]}'?" if near else f"pip install {package} -c requirements.txt"
+    return f"the package '{package}' is not installed; {fix}"
+
+
+def _check_params(model: Model, *builds: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of one of these classes; an argument that none takes is a UserError."""
+    parameters = {name: each for build in builds for name, each in inspect.signature(build).parameters.items()}
+    for key in model.params:
+        if key not in parameters and not _takes_any(parameters):
+            raise UserError(f"model.params: no '{key}'; {known(builds[0].__name__, parameters, key)}")
+    return parameters
+
+
+def _takes_any(parameters: dict[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _estimators(module: Any) -> list[str]:

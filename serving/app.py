@@ -348,9 +348,9 @@ class App:
         features = len(self.schema.features)
         if self.schema.extras:
             rows = [row[:features] for row in rows]
-        if self.served.compiled is not None:
-            return _finite(self.served.compiled.scores(rows))
         try:
+            if self.served.compiled is not None:
+                return _finite(self.served.compiled.scores(rows))
             return _finite(self.served.bundle.scores(pd.DataFrame(rows, columns=list(self.schema.features))))
         except ValueError as err:  # scikit-learn's own word for a number that overflowed
             raise Refused(422, TOO_FAR, rule="out_of_range") from err
@@ -453,7 +453,7 @@ class App:
                 "threshold": card.threshold,
                 "metrics": {name: found.model_dump() for name, found in release.metrics.items()},
                 "gone": [name for name, reason in card.contract.left_out.items() if reason == "gone"],
-                "runtime": "onnx" if self.served.compiled is not None else "scikit-learn",
+                "runtime": self.release.runtime,
                 "contract": card.contract.model_dump(mode="json"),
             }
         )

@@ -95,4 +95,6 @@ def _compile(bundle: Bundle, rows: pd.DataFrame, folder: Path) -> str:
     if not found.ok:
         return f"scikit-learn, since the compiled model differs: {sentence}"
     compiled.write(folder)
+    if compiled.spec.declined:
+        return f"numpy and the estimator itself, compared with the pipeline: {sentence}; {compiled.spec.declined}"
     return f"onnx, compared with scikit-learn: {sentence}"

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 
 from config import Section
+from serving.release import Runtime
 
 
 class Bento(Section):
@@ -18,7 +19,7 @@ class Bento(Section):
     """In BentoML's store."""
     path: str
     """Folder of the bento."""
-    runtime: Literal["onnx", "scikit-learn"]
+    runtime: Runtime
     note: str
     """How the runtime was chosen."""
 

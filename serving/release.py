@@ -1,7 +1,7 @@
 """Say what a server runs: one model, how it is served, and the hashes of every file it may open.
 
 A release is a folder: `release.json`, the bundle (`card.json`, `model.pkl`) and, where the model compiles,
-`compiled.json` and `model.onnx`. Whoever starts a server names the SHA-256 of `release.json` that was deployed;
+`compiled.json` and mostly `model.onnx`. Whoever starts a server names the SHA-256 of `release.json` that was deployed;
 `release.json` holds the hashes of the other files, so nothing that was changed since is ever opened.
 """
 
@@ -10,13 +10,16 @@ import hmac
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from config import Section, Serving, UserError
 from core.bundle import Bundle, Card, sha256
-from core.compiled import CompiledModel
+from core.compiled import MODEL, SPEC, CompiledModel
 from core.metrics import Estimate
 
 RELEASE = "release.json"
+Runtime = Literal["onnx", "numpy", "scikit-learn"]
+"""What scores rows: a graph, the estimator itself over a matrix prepared in numpy, or the whole pipeline."""
 
 
 class Release(Section):
@@ -49,6 +52,11 @@ class Release(Section):
         """Return the SHA-256 of `release.json`."""
         return sha256(self.model_dump_json(indent=1).encode())
 
+    @property
+    def runtime(self) -> Runtime:
+        """Return what prepares and scores rows."""
+        return "onnx" if MODEL in self.files else "numpy" if SPEC in self.files else "scikit-learn"
+
     def write(self, folder: Path) -> None:
         """Write `release.json` beside the files it names."""
         (folder / RELEASE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
@@ -69,7 +77,11 @@ class Served:
         self.bundle = Bundle.read(folder)
         if self.bundle.fingerprint != self.release.fingerprint:
             raise UserError(f"version {self.release.version} is not the model that was promoted; deploy it again")
-        self.compiled = CompiledModel.read(folder) if "model.onnx" in self.release.files else None
+        self.compiled = CompiledModel.read(folder, self.bundle) if SPEC in self.release.files else None
+        if self.release.runtime != "onnx":  # opened now, or the first request would wait for it
+            estimator = self.bundle.pipeline[-1]
+            if "n_jobs" in estimator.get_params(deep=False):
+                estimator.set_params(n_jobs=1)  # a worker has one core; to share a row out costs more than the row
 
     @property
     def card(self) -> Card:

@@ -46,7 +46,7 @@ def build_bento(
         sha256=release.hash,
         tag=tag,
         path=path,
-        runtime="onnx" if "model.onnx" in release.files else "scikit-learn",
+        runtime=release.runtime,
         note=note,
     )
 

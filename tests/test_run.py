@@ -51,19 +51,6 @@ REFUSED = {
     "function": (["--pipeline", "training", "--set", "data.source=core.frod:x"], "core.frod"),
     "metric": (["--pipeline", "training", "--set", "gate.metric=roc"], "did you mean 'roc_auc'?"),
     "minimum": (["--pipeline", "training", "--set", "gate.minimum.recal=1"], "did you mean 'recall'?"),
-    "estimator": (
-        ["--pipeline", "training", "--set", "model.estimator=sklearn.ensemble.RandomForest"],
-        "did you mean 'RandomForestRegressor'?",
-    ),
-    "module": (
-        ["--pipeline", "training", "--set", "model.estimator=sklearn.ensembel.X"],
-        "'sklearn.ensembel'",
-    ),
-    "parameter": (["--pipeline", "training", "--set", "model.params.Cc=1"], "did you mean 'C'?"),
-    "parameter of the default": (
-        ["--pipeline", "training", "--config", "configs/fraud.yaml", "--set", "model.params.C=1"],
-        "model.params: no 'C'; among",
-    ),
     "estimator without its package": (
         ["--pipeline", "training", "--set", "model.estimator=RandomForestClassifier"],
         "error: --set model.estimator: 'model.estimator': needs a dotted path such as "
@@ -96,6 +83,31 @@ REFUSED = {
 }
 
 
+# Found by importing scikit-learn, which takes a second.
+ESTIMATORS = {
+    "estimator": (
+        ["--pipeline", "training", "--set", "model.estimator=sklearn.ensemble.RandomForest"],
+        "did you mean 'RandomForestRegressor'?",
+    ),
+    "module": (
+        ["--pipeline", "training", "--set", "model.estimator=sklearn.ensembel.X"],
+        "no module 'sklearn.ensembel': No module named 'sklearn.ensembel'",
+    ),
+    "package": (
+        ["--pipeline", "training", "--set", "model.estimator=nosuchboost.sklearn.Classifier"],
+        "the package 'nosuchboost' is not installed; pip install nosuchboost -c requirements.txt",
+    ),
+    "near package": (
+        ["--pipeline", "training", "--set", "model.estimator=sklaern.svm.SVC"],
+        "the package 'sklaern' is not installed; did you mean 'sklearn'?",
+    ),
+    "parameter": (["--pipeline", "training", "--set", "model.params.Cc=1"], "did you mean 'C'?"),
+    "parameter of the default": (
+        ["--pipeline", "training", "--config", "configs/fraud.yaml", "--set", "model.params.C=1"],
+        "model.params: no 'C'; among",
+    ),
+}
+
 # Each command line runs in a process of its own, forked from one that has imported `run` and nothing else.
 EACH = """
 import json, os, sys, run
@@ -111,10 +123,10 @@ for name, (arguments, _) in json.load(sys.stdin).items():
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all command lines of REFUSED; return the folder of what each has printed."""
+    """Run all command lines of REFUSED and ESTIMATORS; return the folder of what each has printed."""
     folder = tmp_path_factory.mktemp("answers")
     command = [sys.executable, "-c", EACH, str(folder), *HEAVY]
-    subprocess.run(command, cwd=ROOT, input=json.dumps(REFUSED), check=True, text=True)
+    subprocess.run(command, cwd=ROOT, input=json.dumps(REFUSED | ESTIMATORS), check=True, text=True)
     return folder
 
 
@@ -125,6 +137,15 @@ def test_refuses_in_one_line_with_exit_2_before_heavy_libraries_load(fault: str,
     assert len(err.splitlines()) == 1, err
     assert REFUSED[fault][1] in err
     assert "hunter2" not in err
+
+
+@pytest.mark.parametrize("fault", ESTIMATORS)
+def test_refuses_an_estimator_in_one_line_with_exit_2_before_zenml_is_imported(fault: str, answers: Path) -> None:
+    out, err = ((answers / f"{fault}.{stream}").read_text() for stream in ("out", "err"))
+    assert out.startswith("2 ")
+    assert not any(name in out for name in ("zenml", "mlflow", "evidently", "bentoml"))
+    assert len(err.splitlines()) == 1, err
+    assert ESTIMATORS[fault][1] in err
 
 
 BAD_ROWS = {

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 def service() -> FastAPI:
     """Return the application; it scales with numpy, as our own does, and leaves all else to ONNX."""
     release = Path(os.environ["BENCHMARK_RELEASE"])
-    scaling = json.loads((release / "compiled.json").read_text(encoding="utf-8"))["numbers"]
-    means, scales = np.array(scaling["means"]), np.array(scaling["scales"])
+    (numbers,) = json.loads((release / "compiled.json").read_text(encoding="utf-8"))["parts"]
+    _, means, scales = (np.array(step.get("by")) for step in numbers["steps"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(release / "model.onnx", options, providers=["CPUExecutionProvider"])

@@ -11,15 +11,30 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
 from tables import mixed, recipe, trained
 
 from config import UserError
 from core.bundle import Bundle, sha256
-from core.compiled import MODEL, TOLERANCE, CompiledModel, NotCompilable, as_values, compile_model, parity
+from core.compiled import MODEL, SPEC, TOLERANCE, CompiledModel, NotCompilable, as_values, compile_model, parity
+from core.compiled.proof import Parity
+from core.compiled.spec import Arithmetic
+from core.features import CalendarParts, Categories
 from core.table import as_features
 
 LINEAR, BOOSTED, FOREST = (
@@ -33,6 +48,10 @@ TREES = (("n_estimators", 10),)
 
 class Unknown(LogisticRegression):
     """An estimator that no converter knows."""
+
+
+class UnknownRidge(Ridge):
+    """Another one, for values."""
 
 
 def rich() -> pd.DataFrame:
@@ -151,7 +170,7 @@ def test_values_beside_a_threshold_take_the_branch_they_take_in_the_pipeline(mod
     regression = bundle.card.contract.task == "regression"
     expected = estimator.predict(rows) if regression else estimator.predict_proba(rows)[:, 1]
     unit = bundle.card.contract.target_statistics.std if regression else 1
-    np.testing.assert_allclose(compiled(*model).estimate(rows), expected, rtol=0, atol=TOLERANCE * unit)
+    np.testing.assert_allclose(compiled(*model).estimator.scores_of(rows), expected, rtol=0, atol=TOLERANCE * unit)
 
 
 def test_categories_and_measures_may_be_whole_numbers_and_truth_values_numbers() -> None:
@@ -193,7 +212,7 @@ def test_truth_values_are_given_to_a_service_as_truth_values() -> None:
 def test_is_the_same_after_writing_and_reading_and_each_time_it_is_compiled(tmp_path: Path) -> None:
     bundle, holdout = fitted(*BOOSTING)
     compiled(*BOOSTING).write(tmp_path)
-    again = CompiledModel.read(tmp_path)
+    again = CompiledModel.read(tmp_path, bundle)
     assert again == compiled(*BOOSTING) == compile_model(bundle)
     rows = as_values(holdout, bundle.card.contract)
     np.testing.assert_array_equal(again.matrix(rows), prepared(bundle, holdout))
@@ -202,9 +221,47 @@ def test_is_the_same_after_writing_and_reading_and_each_time_it_is_compiled(tmp_
 
 def test_a_tampered_onnx_file_is_refused(tmp_path: Path) -> None:
     compiled(*LOGISTIC).write(tmp_path)
-    (tmp_path / MODEL).write_bytes(compiled(*BOOSTING).onnx)
+    boosting = fitted(*BOOSTING)[0]
+    with pytest.raises(UserError, match=r"compiled\.json was compiled from another model file: .*; compile the model"):
+        CompiledModel.read(tmp_path, boosting)
+    (tmp_path / MODEL).write_bytes(compiled(*BOOSTING).estimator.content)
     with pytest.raises(UserError, match=r"model\.onnx is not the file that was compiled: .*; compile the model again"):
-        CompiledModel.read(tmp_path)
+        CompiledModel.read(tmp_path, fitted(*LOGISTIC)[0])
+
+
+OWN = [("ja", "Unknown"), ("art", "Unknown"), ("preis", "UnknownRidge")]
+
+
+@pytest.mark.parametrize(("target", "estimator"), OWN)
+def test_an_estimator_without_an_equal_in_onnx_scores_the_matrix_itself(
+    target: str, estimator: str, tmp_path: Path
+) -> None:
+    bundle, holdout = fitted(target, f"test_compiled.{estimator}")
+    compile_model(bundle).write(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [SPEC]
+    model = CompiledModel.read(tmp_path, bundle)
+    assert model.spec.declined.startswith(f"{estimator} has no equal in ONNX: Unable to find a shape calculator")
+    assert parity(bundle, model, holdout) == Parity(len(holdout), 0, 0)
+    values = as_values(holdout, bundle.card.contract)
+    alone = np.concatenate([model.scores([row]) for row in values[:9]])
+    np.testing.assert_array_equal(alone, bundle.scores(holdout)[:9])
+    assert model.explainable
+
+
+def test_an_estimator_that_onnx_scores_otherwise_scores_the_matrix_itself() -> None:
+    wrapped = (("estimator", HistGradientBoostingClassifier(max_iter=5)), ("n_estimators", 2))
+    model = compiled("ja", "sklearn.ensemble.BaggingClassifier", wrapped)
+    # skl2onnx rounds the thresholds of its trees to float32
+    assert model.spec.declined.startswith("BaggingClassifier has no equal in ONNX: its scores differ by 0.")
+    assert model.estimator == fitted("ja", "sklearn.ensemble.BaggingClassifier", wrapped)[0]
+
+
+def test_prepares_a_row_without_pandas_and_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, holdout = fitted("ja", "test_compiled.Unknown")
+    model, values = compile_model(bundle), as_values(holdout, bundle.card.contract)
+    monkeypatch.setattr(pd.DataFrame, "__init__", None)
+    monkeypatch.setattr(ColumnTransformer, "transform", None)
+    assert len(model.scores(values)) == len(holdout)
 
 
 def changed(bundle: Bundle, pipeline: Pipeline) -> Bundle:
@@ -212,38 +269,82 @@ def changed(bundle: Bundle, pipeline: Pipeline) -> Bundle:
     return Bundle(bundle.card.model_copy(update={"model": sha256(content)}), content)
 
 
-def test_says_why_an_estimator_cannot_be_compiled() -> None:
-    bundle, _ = fitted("ja", "test_compiled.Unknown")
-    with pytest.raises(NotCompilable, match=r"Unknown has no equal in ONNX: Unable to find a shape calculator"):
-        compile_model(bundle)
+def prepared_by(bundle: Bundle, holdout: pd.DataFrame, *branches: tuple[Any, ...]) -> Bundle:
+    """Give a model another preparation: steps, then the kinds of columns they are for."""
+    contract = bundle.card.contract
+    columns = [[name for name, kind in contract.features.items() if kind in kinds] for _, *kinds in branches]
+    places = enumerate(zip(branches, columns, strict=True))
+    prepare = ColumnTransformer([(str(place), step, names) for place, ((step, *_), names) in places])
+    features = as_features(holdout, contract.features, contract.categories)
+    pipeline = Pipeline([("any", prepare), ("name", DummyClassifier())])
+    return changed(bundle, pipeline.fit(features, holdout["ja"] == "ja"))
 
 
-def test_an_estimator_that_onnx_scores_otherwise_is_not_compiled() -> None:
-    wrapped = (("estimator", HistGradientBoostingClassifier(max_iter=5)), ("n_estimators", 2))
-    bundle, _ = fitted("ja", "sklearn.ensemble.BaggingClassifier", wrapped)
-    with pytest.raises(NotCompilable, match=r"BaggingClassifier has no equal in ONNX: its scores differ by 0\."):
-        compile_model(bundle)  # skl2onnx rounds the thresholds of its trees to float32
+NUMBERS, DENSE = ("numeric", "boolean"), OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+IMPUTE = SimpleImputer(add_indicator=True, keep_empty_features=True)
+ORDINAL = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
+PREPARATIONS: dict[str, list[tuple[Any, ...]]] = {
+    "categories first": [(make_pipeline(Categories(), DENSE), "categorical"), (IMPUTE, *NUMBERS)],
+    "robust": [(make_pipeline(SimpleImputer(strategy="mean"), RobustScaler()), *NUMBERS)],
+    "between 0 and 1": [(make_pipeline(MinMaxScaler(), IMPUTE), *NUMBERS), (ORDINAL, "categorical")],
+    "by the target": [(make_pipeline(SimpleImputer(strategy="most_frequent"), TargetEncoder()), "categorical")],
+    "times": [(make_pipeline(CalendarParts(), MaxAbsScaler(), IMPUTE), "datetime"), ("drop", *NUMBERS)],
+    "as it is": [("passthrough", "boolean"), (IMPUTE, "numeric")],
+}
 
 
-def test_a_pipeline_that_prepares_rows_otherwise_is_not_compiled() -> None:
+@pytest.mark.parametrize("name", PREPARATIONS)
+def test_any_preparation_of_well_known_steps_is_read_off(name: str) -> None:
+    bundle, holdout = fitted(*LOGISTIC)
+    other = prepared_by(bundle, holdout, *PREPARATIONS[name])
+    rows = holdout.assign(städte="Atlantis", zone=9, rare=None)
+    for table in (holdout, rows):
+        found = compile_model(other).matrix(as_values(table, bundle.card.contract))
+        np.testing.assert_array_equal(found, prepared(other, table))
+
+
+class Capped(StandardScaler):
+    """A step of one's own."""
+
+
+STRANGE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "own step": ((make_pipeline(IMPUTE, Capped()), *NUMBERS), "no equal of Capped as it is set in numpy"),
+    "beyond the range": ((make_pipeline(IMPUTE, MinMaxScaler(clip=True)), *NUMBERS), "no equal of MinMaxScaler"),
+    "another gap": ((SimpleImputer(missing_values=-1, keep_empty_features=True), "boolean"), "of SimpleImputer"),
+    "function": ((make_pipeline(IMPUTE, FunctionTransformer(np.square)), *NUMBERS), "no equal of FunctionTransformer"),
+    "own encoding": ((make_pipeline(Categories(), FunctionTransformer(), DENSE), "categorical"), "FunctionTransformer"),
+    "kinds": ((DENSE, "categorical", "boolean"), "OneHotEncoder is given boolean, categorical columns"),
+    "times": ((DENSE, "datetime"), "OneHotEncoder is given datetime columns"),
+    "unseen": ((OneHotEncoder(sparse_output=False), "categorical"), "cannot be read: ValueError: Found unknown categ"),
+    "uncentred": ((make_pipeline(IMPUTE, StandardScaler(with_mean=False)), *NUMBERS), "prepares rows in another way"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_preparation_of_other_steps_is_not_compiled(name: str) -> None:
+    bundle, holdout = fitted(*LOGISTIC)
+    branch, words = STRANGE[name]
+    other = prepared_by(bundle, holdout.dropna(subset="<b>Bär</b>"), branch)
+    with pytest.raises(NotCompilable, match=words):
+        compile_model(other)
+
+
+def test_a_preparation_of_several_steps_is_not_compiled() -> None:
     bundle, _ = fitted(*LOGISTIC)
     prepare, estimator = pickle.loads(bundle.model_file)
     squared = Pipeline([("prepare", prepare), ("square", FunctionTransformer(np.square)), ("estimate", estimator)])
-    with pytest.raises(NotCompilable, match="prepares rows in another way"):
+    with pytest.raises(NotCompilable, match="prepared by ColumnTransformer, FunctionTransformer, not by one Col"):
         compile_model(changed(bundle, squared))
-    with pytest.raises(NotCompilable, match=r"not built as core.features builds it: .*'prepare'"):
-        compile_model(changed(bundle, Pipeline([("scale", prepare), ("estimate", estimator)])))
-    prepare.named_transformers_["numbers"][-1].with_mean = False
-    with pytest.raises(NotCompilable, match="prepares rows in another way"):
-        compile_model(changed(bundle, Pipeline([("prepare", prepare), ("estimate", estimator)])))
+    with pytest.raises(NotCompilable, match="prepared by nothing, not by one ColumnTransformer"):
+        compile_model(changed(bundle, Pipeline([("estimate", estimator)])))
 
 
 def test_parity_sees_another_score() -> None:
     bundle, holdout = fitted(*RIDGE)
     model = compiled(*RIDGE)
-    numbers = model.spec.numbers
-    moved = numbers.model_copy(update={"means": (numbers.means[0] + 1e-3, *numbers.means[1:])})
-    found = parity(bundle, CompiledModel(model.spec.model_copy(update={"numbers": moved}), model.onnx), holdout)
+    numbers, *others = model.spec.parts
+    moved = numbers.model_copy(update={"steps": (*numbers.steps, Arithmetic(operation="add", by=(1e-3,)))})
+    found = parity(bundle, replace(model, spec=model.spec.model_copy(update={"parts": (moved, *others)})), holdout)
     assert found.difference > TOLERANCE
     assert not found.ok
 

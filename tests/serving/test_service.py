@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pickle
 import re
 import socket
 import subprocess
@@ -22,8 +23,10 @@ import pytest
 from pandas.testing import assert_frame_equal
 from scipy.special import logit
 from servers import HASH_KEY, TOKEN, Model, Running, breast_cancer, fraud, in_process, model, request_rows, running
+from sklearn.preprocessing import FunctionTransformer
 
 from config import ROOT, Feedback, Serving, UserError
+from core.bundle import Bundle, pickled, sha256
 from core.compiled import TOLERANCE, as_values
 from core.feedback import join_labels
 from core.records import read_labels, read_predictions, read_refusals
@@ -46,12 +49,21 @@ OTHERS = {
         "data.source=sklearn:diabetes", "data.target=progression", "data.positive=null", "model.threshold={}",
         "model.estimator=sklearn.linear_model.Ridge", "model.params={}",
     ),
-    "not compiled": ("model.estimator=sklearn.neighbors.NearestCentroid", "model.params={}"),
+    "not in ONNX": ("model.estimator=sklearn.neighbors.NearestCentroid", "model.params={}"),
 }  # fmt: skip
 
 
+RUNTIMES = {"not in ONNX": "numpy", "not compiled": "scikit-learn"}
+
+
 def other(name: str) -> Model:
-    return model("breast_cancer", *OTHERS[name])
+    if name != "not compiled":
+        return model("breast_cancer", *OTHERS[name])
+    bundle, holdout = breast_cancer()
+    pipeline = pickle.loads(bundle.model_file)
+    pipeline.steps.insert(1, ("same", FunctionTransformer()))
+    content = pickled(pipeline)
+    return Model(Bundle(bundle.card.model_copy(update={"model": sha256(content)}), content), holdout)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +148,7 @@ def wait(until: Callable[[], Any]) -> Any:
     return found
 
 
-@pytest.mark.parametrize("name", ["breast_cancer", "fraud", *OTHERS])
+@pytest.mark.parametrize("name", ["breast_cancer", "fraud", *OTHERS, "not compiled"])
 def test_a_holdout_row_has_the_offline_score_on_every_way_in(served: tuple[Model, httpx.Client], name: str) -> None:
     trained, client = served
     card = trained.bundle.card
@@ -146,7 +158,7 @@ def test_a_holdout_row_has_the_offline_score_on_every_way_in(served: tuple[Model
     assert len(json.dumps([list(row.values()) for row in rows])) > 100 * INLINE_ROWS  # scored in a thread
 
     at_once = client.post("/predict", json=rows).json()
-    assert client.get("/model").json()["runtime"] == ("scikit-learn" if name == "not compiled" else "onnx")
+    assert client.get("/model").json()["runtime"] == RUNTIMES.get(name, "onnx")
     one_by_one = [client.post("/predict", json=row).json() for row in rows[:100]]
     tolerance = TOLERANCE * (offline.std() if card.contract.task == "regression" else 1)
     np.testing.assert_allclose(at_once["scores"], offline, rtol=0, atol=tolerance)
@@ -614,7 +626,7 @@ def test_a_request_that_waited_too_long_is_told_to_come_back_and_leaves_no_recor
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("name", ["breast_cancer", "not compiled"])
+@pytest.mark.parametrize("name", ["breast_cancer", *RUNTIMES])
 def test_never_answers_a_score_that_is_no_number(tmp_path: Path, name: str) -> None:
     trained = breast_cancer() if name == "breast_cancer" else other(name)
     rows = request_rows(trained, 2)
@@ -632,6 +644,13 @@ def test_a_server_that_stops_sends_its_clients_away(tmp_path: Path) -> None:
         last = client.post("/predict", json=request_rows(breast_cancer(), 1)[0])
         assert (last.status_code, last.headers["connection"]) == (200, "close")
         assert client.get("/livez").status_code == 200
+
+
+def test_an_estimator_that_scores_itself_uses_the_one_core_of_its_worker(tmp_path: Path) -> None:
+    spreading = ("model.estimator=sklearn.semi_supervised.LabelSpreading", "model.params={n_jobs: 2, kernel: knn}")
+    with in_process(tmp_path, model("breast_cancer", *spreading)) as (app, _):
+        assert app.release.runtime == "numpy"
+        assert app.served.bundle.pipeline[-1].n_jobs == 1
 
 
 def test_a_worker_starts_without_what_only_training_needs() -> None:
