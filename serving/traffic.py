@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 from config import Config, Data, UserError
 from core.sources import check_source, read_rows
-from serving.values import as_json, as_requests
 
 if TYPE_CHECKING:  # the check of the options does without pandas
     import pandas as pd
@@ -135,6 +134,8 @@ def replay(
     repeated, since it may be on record. Ctrl-C ends the replay, as do GIVE_UP failures in a row; any other refusal
     would meet every request, and is a UserError.
     """
+    from serving.values import as_json, as_requests  # with pandas, which the check of the options does without
+
     sent, labels, labelled = as_requests(rows, columns), as_json(rows[target]), 0
     replayed, begun = Replay(rows=len(rows)), time.monotonic()
 
