@@ -199,7 +199,7 @@ def _filled(filling: Filling) -> Callable[[Floats], Floats]:
 
 def _calculated(step: Arithmetic) -> Callable[[Floats], Floats]:
     calculate, by = getattr(np, step.operation), np.array(step.by)
-    return lambda values: calculate(values, by)
+    return lambda values: calculate(values, by, out=values)  # of this block alone
 
 
 def _encoded(part: Encoding) -> Callable[[Rows], Floats]:
