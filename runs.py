@@ -80,7 +80,7 @@ def check_here(pipeline: str, use_case: Config) -> None:
         check_source(use_case.data)
         check_rows_here(use_case)
 
-        from core.model import check_estimator  # a second, for what is more seldom wrong
+        from core.model import check_estimator  # scikit-learn takes a second to import
 
         check_estimator(use_case.model)
 

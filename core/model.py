@@ -165,7 +165,7 @@ def _imported(path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, OSError) as err:  # a library that a package needs may be missing
-        raise UserError(f"model.estimator: no module '{module_name}': {_missing(err)}") from err
+        raise UserError(f"model.estimator: cannot import '{module_name}': {_missing(err)}") from err
     build = getattr(module, name, None)
     if not (inspect.isclass(build) and hasattr(build, "fit")):
         raise UserError(f"model.estimator: no '{name}'; {known(module_name, _estimators(module), name)}")

@@ -91,7 +91,7 @@ ESTIMATORS = {
     ),
     "module": (
         ["--pipeline", "training", "--set", "model.estimator=sklearn.ensembel.X"],
-        "no module 'sklearn.ensembel': No module named 'sklearn.ensembel'",
+        "cannot import 'sklearn.ensembel': No module named 'sklearn.ensembel'",
     ),
     "package": (
         ["--pipeline", "training", "--set", "model.estimator=nosuchboost.sklearn.Classifier"],

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.bundle import Bundle
-from core.compiled.preparation import Part, sources
+from core.compiled.preparation import sources
 from core.compiled.proof import difference
-from core.compiled.spec import CompiledSpec, Encoding, Floats, Linear
+from core.compiled.spec import CompiledSpec, Encoding, Floats, Linear, Part
 from core.contract import Column, DataContract
 
 _LINEAR = 1e-9  # float64 noise of a sum over some thousand columns; another link function is off by far more

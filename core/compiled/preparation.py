@@ -13,12 +13,10 @@ import pandas as pd
 
 from core.categories import category_of
 from core.compiled.proof import unseen
-from core.compiled.spec import Arithmetic, Encoding, Filling, Floats, NotCompilable, Numbers, Rows
+from core.compiled.spec import Arithmetic, Encoding, Filling, Floats, NotCompilable, Numbers, Part, Rows
 from core.contract import DataContract
 from core.table import as_text
 from core.times import CALENDAR, calendar
-
-Part = Numbers | Encoding
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
 _NO_TIME = np.iinfo(np.int64).min  # as numpy has it
@@ -104,7 +102,7 @@ def _operations(step: Any) -> list[Filling | Arithmetic]:
     if type(step) is FunctionTransformer and step.func is None:  # a column that is passed through
         return []
     if type(step) not in arithmetic or getattr(step, "clip", False):
-        raise NotCompilable(f"there is no {_known_as(step)} in numpy")
+        raise _without_equal(step)
     does = {operation: getattr(step, name) for operation, name in arithmetic[type(step)].items()}
     return [Arithmetic(operation=operation, by=by.tolist()) for operation, by in does.items() if by is not None]
 
@@ -121,7 +119,7 @@ def _encodings(step: Any, chain: list[Any], names: list[str], contract: DataCont
     fits = [type(each) is Categories or (type(each) is SimpleImputer and _fills_gaps_only(each)) for each in before]
     fits.append(type(encoder) in (OneHotEncoder, OrdinalEncoder, TargetEncoder))
     if not all(fits):
-        raise NotCompilable(f"there is no {_known_as(chain[fits.index(False)])} in numpy")
+        raise _without_equal(chain[fits.index(False)])
     encodings: list[Part] = []
     for name, feature, categories in zip(names, _places(names, contract), encoder.categories_, strict=True):
         texts = [text for text in categories if isinstance(text, str)]
@@ -150,8 +148,8 @@ def _fills_gaps_only(imputer: Any) -> bool:
     return imputer.missing_values is None or imputer.missing_values != imputer.missing_values  # NaN
 
 
-def _known_as(step: Any) -> str:
-    return f"equal of {type(step).__name__} as it is set"
+def _without_equal(step: Any) -> NotCompilable:
+    return NotCompilable(f"{type(step).__name__}, as it is set, has no equal in numpy")
 
 
 def _numbers(part: Numbers, width: int) -> Callable[[Rows], Floats]:
@@ -201,7 +199,7 @@ def _filled(filling: Filling) -> Callable[[Floats], Floats]:
 
 def _calculated(step: Arithmetic) -> Callable[[Floats], Floats]:
     calculate, by = getattr(np, step.operation), np.array(step.by)
-    return lambda values: calculate(values, by)
+    return lambda values: calculate(values, by, out=values)  # of this block alone
 
 
 def _encoded(part: Encoding) -> Callable[[Rows], Floats]:

@@ -58,6 +58,9 @@ class Encoding(Section):
     unseen: int
 
 
+Part = Numbers | Encoding
+
+
 class Linear(Section):
     """A linear predictor of k outputs (1 unless multiclass) over m matrix columns."""
 
@@ -78,7 +81,7 @@ class CompiledSpec(Section):
     task: Task
     features: dict[str, Kind]
     """What a row holds, in this order."""
-    parts: tuple[Numbers | Encoding, ...]
+    parts: tuple[Part, ...]
     """Of the matrix, from left to right."""
     linear: Linear | None
     """How the scores come about, if they are linear before the link function."""

@@ -308,11 +308,20 @@ class Capped(StandardScaler):
 
 
 STRANGE: dict[str, tuple[tuple[Any, ...], str]] = {
-    "own step": ((make_pipeline(IMPUTE, Capped()), *NUMBERS), "no equal of Capped as it is set in numpy"),
-    "beyond the range": ((make_pipeline(IMPUTE, MinMaxScaler(clip=True)), *NUMBERS), "no equal of MinMaxScaler"),
-    "another gap": ((SimpleImputer(missing_values=-1, keep_empty_features=True), "boolean"), "of SimpleImputer"),
-    "function": ((make_pipeline(IMPUTE, FunctionTransformer(np.square)), *NUMBERS), "no equal of FunctionTransformer"),
-    "own encoding": ((make_pipeline(Categories(), FunctionTransformer(), DENSE), "categorical"), "FunctionTransformer"),
+    "own step": ((make_pipeline(IMPUTE, Capped()), *NUMBERS), "Capped, as it is set, has no equal in numpy"),
+    "beyond the range": ((make_pipeline(IMPUTE, MinMaxScaler(clip=True)), *NUMBERS), "MinMaxScaler, as it is set"),
+    "another gap": (
+        (SimpleImputer(missing_values=-1, keep_empty_features=True), "boolean"),
+        "SimpleImputer, as it",
+    ),
+    "function": (
+        (make_pipeline(IMPUTE, FunctionTransformer(np.square)), *NUMBERS),
+        "FunctionTransformer, as it",
+    ),
+    "own encoding": (
+        (make_pipeline(Categories(), FunctionTransformer(), DENSE), "categorical"),
+        "FunctionTransformer, as it is",
+    ),
     "kinds": ((DENSE, "categorical", "boolean"), "OneHotEncoder is given boolean, categorical columns"),
     "times": ((DENSE, "datetime"), "OneHotEncoder is given datetime columns"),
     "unseen": ((OneHotEncoder(sparse_output=False), "categorical"), "cannot be read: ValueError: Found unknown categ"),

@@ -17,7 +17,7 @@ from tables import mixed, recipe, trained
 from config import ROOT, Model, Recipe, Task, Threshold, UserError
 from core.contract import DataContract, encode_target, learn_contract
 from core.metrics import measure
-from core.model import choose_threshold, make_estimator, train
+from core.model import check_estimator, choose_threshold, make_estimator, train
 from core.split import folds, resolve
 from core.table import as_features
 
@@ -93,9 +93,9 @@ def test_the_threshold_comes_from_scores_of_rows_the_model_was_not_fitted_to() -
         (
             {"estimator": "sklearn.linear_modl.LogisticRegression"},
             "binary",
-            "no module 'sklearn.linear_modl'",
+            "cannot import 'sklearn.linear_modl': No module named",
         ),
-        ({"estimator": "sklaern.svm.SVC"}, "binary", "no module 'sklaern.svm'"),
+        ({"estimator": "sklaern.svm.SVC"}, "binary", "the package 'sklaern' is not installed; did you mean 'sklearn'?"),
         ({"estimator": "sklearn.metrics.accuracy_score"}, "binary", "no 'accuracy_score'; sklearn.metrics"),
         ({"estimator": "numpy.pi"}, "binary", "no 'pi'; numpy has nothing"),
         ({"params": {"max_itr": 1}}, "regression", "no 'max_itr'; among"),
@@ -112,6 +112,26 @@ def test_says_in_one_sentence_why_it_cannot_build_an_estimator(model: dict[str, 
         make_estimator(Model.model_validate(model), task)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "import nosuchboost",
+            "the package 'nosuchboost' is not installed; pip install nosuchboost -c requirements.txt",
+        ),
+        ("raise OSError('libgomp.so.1: cannot open')", "cannot import 'own_estimator': libgomp.so.1: cannot open"),
+    ],
+)
+def test_says_what_an_own_estimator_lacks(
+    content: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_estimator.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as refused:
+        check_estimator(Model(estimator="own_estimator.Best"))
+    assert words in str(refused.value)
 
 
 def test_params_win_over_the_seed() -> None:
