@@ -86,7 +86,7 @@ class SplitRule(Section):
         hashes = row_hashes(rows, self.identity, first=self.version == 1)
         if self.label is not None:
             alike = mix(hashes, 0) + row_hashes(rows, [self.label])
-            hashes = mix(alike, 0) + pd.Series(alike).groupby(alike).cumcount().to_numpy(np.uint64)
+            hashes = mix(alike, 0) + pd.Series(alike).groupby(alike).cumcount().to_numpy().astype(np.uint64)
         return mix(hashes, self.seed + salt)
 
 
