@@ -438,7 +438,7 @@ def test_a_table_of_few_different_rows_without_an_id_alarms_where_it_has_changed
     settings = config.Config.model_validate(recipe.model_dump())
     report = examine(logged(survey(2000, 1, agree, more), bundle), bundle, 1, holdout, {}, settings)
     assert report.kinds == kinds
-    assert (sum(rule.held_out(rows)) in range(1400, 1601)) == (more == 1)
+    assert (rule.label is None) == (more > 1)
 
 
 def test_a_half_written_line_is_not_part_of_the_window(tmp_path):
