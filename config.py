@@ -203,10 +203,11 @@ class Rules(Section):
     out_of_range: Severity = "warn"
     """A number or time beyond the widened range (`contract.range_slack`)."""
     duplicate_rows: Severity = "warn"
-    """Rows that stand there more than once; they stay on one side of the split."""
+    """Rows that stand there more than once; they stay on one side of the split, if not half of all do so ten times."""
     repeated_contents: Severity = "warn"
-    """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart: the split
-    goes by contents, so neither side is a sample of the table. Monitoring compares served rows with their own side."""
+    """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart. If half have
+    more than ten of their like, each is a row of its own; labelled traffic of the same values is not learned from. Else
+    the split goes by contents, so neither side is a sample of the table, and monitoring compares with the own side."""
     constant_column: Severity = "warn"
     """A column with one value; it teaches nothing."""
     empty_column: Severity = "error"

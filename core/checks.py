@@ -90,8 +90,7 @@ def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) 
             sentence += f", or have the next version take both: contract.accept: [{old.name}, {renamed[old.name]}]"
             broken.append(("renamed_column", old.name, len(rows), sentence))
         else:
-            near = next((f"; there is '{name}'" for name in extra if name.lower() == old.name.lower()), "")
-            broken.append(("missing_column", old.name, len(rows), f"column '{old.name}' is missing{near}"))
+            broken.append(("missing_column", old.name, len(rows), f"column '{old.name}' is missing"))
     for name in extra:
         if name not in renamed.values():
             sentence = (

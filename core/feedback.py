@@ -268,9 +268,13 @@ def hold_to_old_rows(
 ) -> Verdict:
     """Let a challenger also be no worse on holdout rows that stood for what the champion meets when it was promoted."""
     rules = [(model.card or challenger.card).split for model in (challenger, champion)]
-    rows = rows[np.logical_and(champion.unseen(rows, rules[0]), challenger.unseen(rows, rules[1]))]
-    if rows.empty:
-        return verdict
+    unseen = champion.unseen(rows, rules[0]) & challenger.unseen(rows, rules[1])
+    if not unseen.any():
+        if rows.empty or verdict.decision != "promote":
+            return verdict
+        reasons = ("of the old holdout rows none is known to be new to both models", *verdict.reasons)
+        return verdict.model_copy(update={"decision": "hold", "reasons": reasons})
+    rows = rows[unseen]
     return judge_old_rows(verdict, challenger.predictions(rows), champion.predictions(rows), gate, evaluation)
 
 

@@ -318,7 +318,7 @@ class _Sides:
     @classmethod
     def of(cls, rows: pd.DataFrame, bundle: Bundle, holdout_rows: pd.DataFrame) -> "_Sides":
         rule, logged = bundle.card.split, {*rows.columns}
-        by_content = not bundle.card.recipe.data.keys and rule.time is rule.label is None and {*rule.identity} <= logged
+        by_content = not (bundle.card.recipe.data.keys or rule.time or rule.label) and {*rule.identity} <= logged
         few = by_content and repeats(holdout_rows, rule.identity) >= FEW_CONTENTS * len(holdout_rows)
         return cls(rule if few else None)
 

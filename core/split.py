@@ -9,8 +9,8 @@ Without an id, rows of the same contents are one row that stands there again, an
 hold most rows, as in a survey, many that happen to be alike. Then the k-th copy of the same contents and label is a row
 of its own, so that the holdout is a sample of the table. Which copy is the k-th does not matter, since they are the
 same, label included: order does not count, and rows that come only add numbers. Numbers hold within a whole table, not
-within a part of it. Where rows go, others take their numbers, so that a champion may meet copies it has learned from:
-of the many that its contents have, which favours it over a challenger, and no challenger over it.
+within a part of it. Where rows go, others take their numbers, and a champion may be judged on some of the many copies
+it has learned from. That favours the champion, so it lets no challenger pass.
 """
 
 from collections.abc import Hashable, Sequence

@@ -8,7 +8,8 @@ import pytest
 from tables import mixed, recipe, trained
 
 from config import Data, Evaluation, Gate, Split
-from core.gate import judge_models
+from core.feedback import hold_to_old_rows
+from core.gate import Verdict, judge_models
 from core.stand_in import StandIn
 
 QUICK = Evaluation(resamples=200)
@@ -68,6 +69,10 @@ def test_a_champion_of_few_contents_is_judged_by_its_own_split_alone():
     assert (held.decision, held.rows) == ("hold", 0)
     assert held.reasons[0].startswith("there is no holdout row that no model has seen")
     assert held.reasons[1].endswith("undo that, or train under another name")
+    passed = Verdict(decision="promote", reasons=("passed",), rows=100)
+    held = hold_to_old_rows(passed, challenger, champion, holdout, Gate(), QUICK)
+    assert (held.decision, held.reasons[1]) == ("hold", "passed")
+    assert "none is known to be new to both models" in held.reasons[0]
 
 
 def test_too_few_common_rows_hold_and_the_advice_has_them_compared():
