@@ -203,10 +203,11 @@ class Rules(Section):
     out_of_range: Severity = "warn"
     """A number or time beyond the widened range (`contract.range_slack`)."""
     duplicate_rows: Severity = "warn"
-    """Rows that stand there more than once; they stay on one side of the split."""
+    """Rows that stand there more than once; they stay on one side of the split, if not half of all do so ten times."""
     repeated_contents: Severity = "warn"
-    """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart: the split
-    goes by contents, so neither side is a sample of the table. Monitoring compares served rows with their own side."""
+    """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart. If half
+    have more than ten of their like, each is a row of its own; labelled traffic of the same values is not learned from.
+    Else the split goes by contents: neither side is a sample of the table, and monitoring compares with the own side."""
     constant_column: Severity = "warn"
     """A column with one value; it teaches nothing."""
     empty_column: Severity = "error"
@@ -538,7 +539,7 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
+        raise UserError(f"{path} {yaml_fault(err)}") from err
     if not isinstance(raw, dict):
         raise UserError(f"{path} needs keys and values such as 'name: …', it holds {type(raw).__name__}")
     for change in changes:
@@ -547,6 +548,16 @@ def load(path: Path, changes: Sequence[str] = ()) -> Config:
         return Config.model_validate(raw)
     except ValidationError as err:
         raise UserError("; ".join(f"{_origin(e, path, changes)}: {_sentence(e, raw)}" for e in err.errors())) from err
+
+
+def yaml_fault(err: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """Say where a file is no YAML; a parser's words say what it did, and not what is wrong."""
+    if not isinstance(err, yaml.MarkedYAMLError) or err.problem_mark is None:
+        return "is no plain text in UTF-8, as YAML has to be; save it as that"
+    at = f"line {err.problem_mark.line + 1}, column {err.problem_mark.column + 1}"
+    if isinstance(err, yaml.constructor.ConstructorError):
+        return f"has a fault at {at}: {err.problem}"
+    return f"cannot be read at {at}: look there and in the line above for a tab, indentation, colons, quotes, brackets"
 
 
 def _origin(error: Any, path: Path, changes: Sequence[str]) -> str:
@@ -579,7 +590,9 @@ def known(what: str, options: Iterable[str], given: str, most: int = 12) -> str:
     Of many options the nearest are named; more cannot be read.
     """
     options = sorted(set(options))
-    near = difflib.get_close_matches(given[:100], options, n=12, cutoff=0.5)  # a client may send megabytes
+    given = given[:100]  # a client may send megabytes
+    alike = [option for option in options if option.lower() == given.lower()]
+    near = [*dict.fromkeys([*alike, *difflib.get_close_matches(given, options, n=12, cutoff=0.5)])]
     hint = f"; did you mean '{near[0]}'?" if near else ""
     if len(options) > most:
         what = f"among {len(options)} names {what}"

@@ -96,6 +96,9 @@ def disk_fault(err: BaseException, folder: Path) -> str | None:
             return f"something else is at {at} ({os.strerror(number)}); move it away and run it again"
         if number == errno.ENOENT and not folder.exists():
             return f"{folder} was moved or deleted meanwhile; put it back and run it again"
+        home, at = Path(os.environ.get("ZENML_CONFIG_PATH", folder)), Path(getattr(cause, "filename", None) or "")
+        if number in (errno.ENOENT, *ANOTHER) and home in (at, *at.parents):
+            return f"ZENML_CONFIG_PATH is {home}, where no folder can be made ({os.strerror(number)}); name another"
         if words.startswith(DAMAGED):
             return f"a database in {folder} is damaged ({words}); put a copy of it back, or move it away to begin anew"
         full = next((place for place in (folder, folder.parent, Path(tempfile.gettempdir())) if _is_full(place)), None)

@@ -116,6 +116,7 @@ def start_zenml(stack: files.Stack) -> None:
     )
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", str(not sys.stdout.isatty()).lower())
     levels = logging.getLevelNamesMapping().keys() - {"FATAL"}
     if (level := os.environ["ZENML_LOGGING_VERBOSITY"]).upper() not in levels:
         names = known("ZenML", levels, level.upper())

@@ -135,9 +135,9 @@ class Bundle:
         """
         return sha256(self.card.model_dump_json(exclude_unset=True).encode() + self.model_file)
 
-    def unseen(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
-        """Return which rows the model has not learned from, shape (rows,)."""
-        return self.card.split.held_out(rows)
+    def unseen(self, rows: pd.DataFrame, by: SplitRule) -> npt.NDArray[np.bool_]:
+        """Return which rows, held out by a rule, the model has not learned from, shape (rows,)."""
+        return self.card.split.unseen(rows, by)
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Return P(positive) (n,), class probabilities (n, k), or predicted values (n,)."""
@@ -192,7 +192,7 @@ class Remembering(Bundle):
     seen: pd.DataFrame
     """The rows it learned from, with the columns that have not changed."""
 
-    def unseen(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    def unseen(self, rows: pd.DataFrame, by: SplitRule) -> npt.NDArray[np.bool_]:
         """Return which rows the model has not learned from, shape (rows,)."""
         columns = list(self.seen.columns)
         return ~np.isin(exact_hashes(rows, columns), exact_hashes(self.seen, columns))

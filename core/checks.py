@@ -4,11 +4,12 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import yaml
 
 from config import Contract, Data, Kind, Rules, Section, Split, UserError
 from config import known as names_of
@@ -16,7 +17,7 @@ from core.contract import Column, DataContract, Reason, class_code, shares_of
 from core.leaks import find_leaks
 from core.notes import Reading
 from core.paged import Paged
-from core.split import FEW_CONTENTS, repeats
+from core.split import FEW_CONTENTS, SplitRule, few_contents, repeats
 from core.table import (
     MISSING_WORDS,
     as_kind,
@@ -104,16 +105,18 @@ def check_rows(rows: pd.DataFrame, reference: DataContract, settings: Contract) 
 
 
 def column_changes(
-    contract: DataContract, identity: tuple[str, ...], rows: pd.DataFrame, data: Data, accept: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
-    """Return what `core.notes.Reading` says of the columns of rows beside those of a champion: new, gone, identity."""
+    contract: DataContract, split: SplitRule, rows: pd.DataFrame, data: Data, accept: Sequence[str]
+) -> dict[str, Any]:
+    """Return what `core.notes.Reading` says of rows beside those of a champion: of columns, and of who is who."""
+    identity = split.identity
     taken = {data.target, data.time, *data.keys, *data.drop, *accept}
     new = tuple(name for name in rows.columns if name not in contract.names and name not in taken)
     had = {*contract.features, *(name for name, reason in contract.left_out.items() if reason == "gone")}
     gone = tuple(name for name in accept if name in had and name not in rows.columns)
     usual = {*rows.columns} - {data.target, *data.drop, *new}
     more = {*identity} < usual and not {*identity} & {*accept}
-    return {"new": new, "gone": gone, "identity": identity if more and not data.keys else ()}
+    alike = split.label is not None
+    return {"new": new, "gone": gone, "identity": identity if more and not data.keys else (), "alike": alike}
 
 
 def check_training_rows(
@@ -215,12 +218,12 @@ def _repeated_contents(rows: pd.DataFrame, identity: Sequence[str], data: Data) 
     """Look for a table of few different rows that nothing tells apart."""
     count = repeats(rows, identity)
     if count and not data.keys and count >= FEW_CONTENTS * len(rows):
-        sentence = (
-            f"{count / len(rows):.0%} of the rows repeat another's values, {len(rows) - count:,} are different: all "
-            "of the same values are on one side of the split, so the holdout is no sample of the table; name a column "
-            "in data.id that tells rows apart, if need be one that numbers them"
-        )
-        yield "repeated_contents", None, count, sentence
+        counted = f"{count / len(rows):.0%} of the rows repeat another's values, {len(rows) - count:,} are different"
+        told = "all of the same values are on one side of the split, so the holdout is no sample of the table"
+        if few_contents(rows, identity):
+            told = "they are taken for rows of their own, each with a side of its own, and not for copies of one"
+        fix = "name a column in data.id that tells rows apart, if need be one that numbers them"
+        yield "repeated_contents", None, count, f"{counted}: {told}; {fix}"
 
 
 def _odd(counts: pd.Series, kind: Kind, data: Data) -> npt.NDArray[np.bool_]:
@@ -250,10 +253,15 @@ def _how_many(name: str, counts: pd.Series, odd: npt.NDArray[np.bool_], kind: Ki
     if others.empty:
         return f"all of it are {called}, not spelt as such: set data.kinds.{name}: {kind} if they are meant"
     shown = ", ".join(quoted(text) for text in others.index[:3])
+    options, kinds = _as_yaml({"na_values": [*others.index[:3]]}), _as_yaml({name: kind})
     return (
         f"{share:.0f} % are {called}, {int(others.sum()):,} are not, e.g. {shown}: repair them, or if they mean a "
-        f"missing value set data.options.na_values: [{shown}] and data.kinds.{name}: {kind}"
+        f"missing value add to data: `options: {options}` and `kinds: {kinds}`"
     )
+
+
+def _as_yaml(values: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(values, default_flow_style=True, allow_unicode=True, width=10**9)).strip()
 
 
 def _large(values: pd.Series) -> Iterator[_Broken]:

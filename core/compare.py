@@ -75,7 +75,8 @@ def compare_versions(
     empty = Comparison(name, versions, config, data, 0, (), "", slices)
     if holdout is None or first is None or second is None:
         return empty._replace(note="; ".join([*faults, "the holdout rows are gone, so nothing can be measured"]))
-    rows = holdout[np.logical_and(*(model.unseen(holdout) for model in models))]
+    splits = second.split, first.split
+    rows = holdout[np.logical_and(*(model.unseen(holdout, by) for model, by in zip(models, splits, strict=True)))]
     if first.contract.classes != second.contract.classes or first.contract.target != second.contract.target:
         return empty._replace(note="they do not name the same classes, so nothing can be measured on the same rows")
     if rows.empty:

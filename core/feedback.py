@@ -254,7 +254,7 @@ def compare_sides(
     return tuple(
         compare_group(name, challenger.predictions(part), champion.predictions(part), gate, evaluation)
         for name, rows in sides
-        if len(part := rows[champion.unseen(rows)])
+        if len(part := rows[champion.unseen(rows, challenger.card.split)])
     )
 
 
@@ -267,10 +267,14 @@ def hold_to_old_rows(
     evaluation: Evaluation,
 ) -> Verdict:
     """Let a challenger also be no worse on holdout rows that stood for what the champion meets when it was promoted."""
-    rows = rows[champion.unseen(rows)]
-    rows = rows[challenger.unseen(rows)]
-    if rows.empty:
-        return verdict
+    rules = [(model.card or challenger.card).split for model in (challenger, champion)]
+    unseen = champion.unseen(rows, rules[0]) & challenger.unseen(rows, rules[1])
+    if not unseen.any():
+        if rows.empty or verdict.decision != "promote":
+            return verdict
+        reasons = ("of the old holdout rows none is known to be new to both models", *verdict.reasons)
+        return verdict.model_copy(update={"decision": "hold", "reasons": reasons})
+    rows = rows[unseen]
     return judge_old_rows(verdict, challenger.predictions(rows), champion.predictions(rows), gate, evaluation)
 
 
@@ -298,8 +302,11 @@ def split_feedback(
     if not drifted.any():
         raise UserError("retraining needs new labelled rows that the source does not hold, there are none")
     rule = rule.for_feedback(source)
-    old = pd.concat([source, served[~drifted]], ignore_index=True)
-    (old_train, old_holdout), (new_train, new_holdout) = (_sides(rows, rule) for rows in (old, served[drifted]))
+    rows, new = pd.concat([source, served], ignore_index=True), np.append(np.zeros(len(source), bool), drifted)
+    held_out = rule.held_out(rows)
+    old_train, old_holdout, new_train, new_holdout = (
+        rows[since & side].reset_index(drop=True) for since in (~new, new) for side in (~held_out, held_out)
+    )
     metric = config.gate.metric
     history = choose_history(old_train, new_train, rule, config.recipe, config.feedback, metric, settled, doubt)
     train, holdout = new_train, new_holdout
@@ -319,11 +326,6 @@ def split_feedback(
         reference_rows=len(new_train) if history.keep and enough else None,
         history=history,
     )
-
-
-def _sides(rows: pd.DataFrame, rule: SplitRule) -> tuple[pd.DataFrame, pd.DataFrame]:
-    held_out = rule.held_out(rows)
-    return rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True)
 
 
 def _out_of_fold(

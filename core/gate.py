@@ -33,6 +33,7 @@ from core.metrics import (
     unseen_share,
 )
 from core.paged import Paged
+from core.split import SplitRule
 from core.stand_in import StandIn
 
 Decision = Literal["promote", "hold", "reject"]
@@ -188,20 +189,21 @@ def judge_models(
     earlier: Sequence[StandIn] = (),
     best: tuple[int, Bundle | StandIn] | None = None,
 ) -> Verdict:
-    """Let both models predict those holdout rows that the champion has not seen either, and judge.
+    """Let both models predict those holdout rows of the challenger that the champion has not seen either, and judge.
 
     A champion that cannot be loaded is held to what it said of these rows when it was registered. Where nothing is
     known of that, the challenger is judged like a first model: a model that is lost must not block all later ones.
     `earlier` are the records of models that were judged and did not pass. `best` is a champion of before: where it does
     better on these rows than the champion, it is the one to compare with, so that margins do not add up.
     """
-    rows = holdout_rows if champion is None else holdout_rows[champion.unseen(holdout_rows)]
+    rule = challenger.card.split
+    rows = holdout_rows if champion is None else holdout_rows[champion.unseen(holdout_rows, rule)]
     known, n = champion, len(rows)
     notes: tuple[str, ...] = ()
     if isinstance(champion, Bundle) and n < len(holdout_rows):
         notes = (
             f"judged on {n:,} of {len(holdout_rows):,} holdout rows: champion v{champion_version} learned from the "
-            "others, since data.id or split was another for it",
+            "others, or may have, since data.id or split was another for it; undo that, or train under another name",
         )
     if isinstance(champion, StandIn):
         lost = f"champion v{champion_version} cannot be loaded ({champion.fault})"
@@ -213,12 +215,15 @@ def judge_models(
             few = f"{lost} and its predictions are on record for {n:,} of these {len(holdout_rows):,} rows only"
             fix = f"bring back what it lacks, or have them compared on those: gate.min_events: 1, gate.min_rows: {n}"
             return Verdict(decision="hold", reasons=(f"{few}; {fix}",), champion_version=champion_version, rows=n)
+    if rows.empty:
+        reasons = ("there is no holdout row that no model has seen", *notes)
+        return Verdict(decision="hold", reasons=reasons, champion_version=champion_version, rows=0)
     same = champion is not None and champion.card is not None and champion.card.fingerprint == challenger.fingerprint
     against = champion_version
     if known is not None and best is not None and not same:
         costs = challenger.card.recipe.model.threshold.costs
-        if ahead := _where_ahead(best[1], known, rows, gate, costs):
-            against, known, rows = best[0], best[1], rows[best[1].unseen(rows)]
+        if ahead := _where_ahead(best[1], known, rows, rule, gate, costs):
+            against, known, rows = best[0], best[1], rows[best[1].unseen(rows, rule)]
             notes = (
                 *notes,
                 f"v{against}, a champion before v{champion_version}, is ahead of it on these rows: {ahead}",
@@ -241,13 +246,18 @@ def judge_models(
 
 
 def _where_ahead(
-    best: Bundle | StandIn, champion: Bundle | StandIn, rows: pd.DataFrame, gate: Gate, costs: tuple[float, float]
+    best: Bundle | StandIn,
+    champion: Bundle | StandIn,
+    rows: pd.DataFrame,
+    rule: SplitRule,
+    gate: Gate,
+    costs: tuple[float, float],
 ) -> str:
     """Say by how much a champion of before does better on rows that it has not seen either; nothing if it does not.
 
     Where it is known on fewer than half of the rows, it is no measure.
     """
-    common = rows[best.unseen(rows)]
+    common = rows[best.unseen(rows, rule)]
     if len(common) < max(gate.min_rows, len(rows) / 2):
         return ""
     models = [replace(model.predictions(common), costs=costs) for model in (best, champion)]

@@ -308,8 +308,9 @@ def _examine_inputs(
 class _Sides:
     """Say which rows are like those that a statistic was learned from.
 
-    All are, as long as few rows repeat another. In a table of few different rows without an id, some contents were
-    learned from and others held out: served rows of the one side are compared with it alone.
+    All are, as long as few rows repeat another, or each is a row of its own. In a table without an id in which
+    most rows are copies, some contents were learned from and others held out: served rows of the one side are compared
+    with it alone.
     """
 
     rule: SplitRule | None
@@ -317,7 +318,7 @@ class _Sides:
     @classmethod
     def of(cls, rows: pd.DataFrame, bundle: Bundle, holdout_rows: pd.DataFrame) -> "_Sides":
         rule, logged = bundle.card.split, {*rows.columns}
-        by_content = not bundle.card.recipe.data.keys and rule.time is None and {*rule.identity} <= logged
+        by_content = not (bundle.card.recipe.data.keys or rule.time or rule.label) and {*rule.identity} <= logged
         few = by_content and repeats(holdout_rows, rule.identity) >= FEW_CONTENTS * len(holdout_rows)
         return cls(rule if few else None)
 

@@ -43,3 +43,5 @@ class Reading(Section):
     identity: tuple[str, ...] = ()
     """By what the champion tells rows apart, where the config names no id and columns have come since: so rows stay on
     their side."""
+    alike: bool = False
+    """The champion takes rows of the same contents for rows of their own: so these stay on their side."""

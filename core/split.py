@@ -4,6 +4,13 @@ The guarantee: under one rule a row's side depends on the row alone. Rows may co
 read from another format: every row stays where it was, rows of one identity stay together (also when their
 labels disagree), and a larger holdout only moves rows from train to holdout. A new rule is a new split, so
 keep the resolved rule with the model: its time cutoff and its columns were found in the rows of that day.
+
+Without an id, rows of the same contents are one row that stands there again, and share a side; or, where few contents
+hold most rows, as in a survey, many that happen to be alike. Then the k-th copy of the same contents and label is a row
+of its own, so that the holdout is a sample of the table. Which copy is the k-th does not matter, since they are the
+same, label included: order does not count, and rows that come only add numbers. Numbers hold within a whole table, not
+within a part of it. Where rows go, others take their numbers, and a champion may be judged on some of the many copies
+it has learned from. That favours the champion, so it lets no challenger pass.
 """
 
 from collections.abc import Hashable, Sequence
@@ -23,6 +30,10 @@ FEW_CONTENTS = 0.5
 """Share of rows that repeat another's identity from which a split shares out contents rather than rows: then neither
 side is a sample of the table, and served rows are comparable with a side only if they would be on it."""
 
+COPIES = 10
+"""Rows of the same contents, at most, that are taken for copies of one row; if half of all have more, for rows that
+are alike."""
+
 _TICK = timedelta(microseconds=1)
 _UNITS = [timedelta(**{unit: 1}) for unit in ("days", "hours", "minutes", "seconds", "milliseconds")]
 
@@ -36,6 +47,8 @@ class SplitRule(Section):
     """Columns whose values decide a row's side: `data.group`, `data.id`, or all but the target and the dropped ones."""
     holdout: Share
     seed: int
+    label: str | None = None
+    """The target, where rows of the same contents are rows of their own: by their label, and by their number."""
     time: str | None = None
     """The column a split by time goes by."""
     cutoff: datetime | None = None
@@ -59,8 +72,22 @@ class SplitRule(Section):
             return self
         return self.model_copy(update={"until": _times(rows, self.time).max().to_pydatetime() + _TICK})
 
+    def unseen(self, rows: pd.DataFrame, by: "SplitRule") -> npt.NDArray[np.bool_]:
+        """Return which rows of a rule's holdout are held out by this one too, shape (rows,).
+
+        Rows that have numbers are, or none is known to be: all by the same rule, also where that holds out fewer.
+        """
+        if self.label is None:
+            return self.held_out(rows)
+        same = self.model_copy(update={"holdout": by.holdout}) == by and by.holdout <= self.holdout
+        return np.full(len(rows), same)
+
     def _hashes(self, rows: pd.DataFrame, salt: int = 0) -> Hashes:
-        return mix(row_hashes(rows, self.identity, first=self.version == 1), self.seed + salt)
+        hashes = row_hashes(rows, self.identity, first=self.version == 1)
+        if self.label is not None:
+            alike = mix(hashes, 0) + row_hashes(rows, [self.label])
+            hashes = mix(alike, 0) + pd.Series(alike).groupby(alike).cumcount().to_numpy().astype(np.uint64)
+        return mix(hashes, self.seed + salt)
 
 
 def resolve(rows: pd.DataFrame, data: Data, split: Split, reading: Reading | None = None) -> SplitRule:
@@ -79,7 +106,9 @@ def resolve(rows: pd.DataFrame, data: Data, split: Split, reading: Reading | Non
         column(rows, name, "data.group" if data.group else "data.id")
     rule = SplitRule(version=2, identity=identity, holdout=split.holdout, seed=split.seed)
     if split.by == "hash":
-        return rule
+        if data.keys or not (reading.alike or few_contents(rows, identity)):
+            return rule
+        return rule.model_copy(update={"identity": tuple(sorted(identity, key=str)), "label": data.target})
     if data.time is None:
         raise UserError("split.by 'time' needs data.time to name a column")
     times = _times(rows, data.time)
@@ -93,6 +122,12 @@ def folds(rows: pd.DataFrame, rule: SplitRule, k: int) -> npt.NDArray[np.int64]:
     The fold comes from other bits of the row's hash than the side, so it says nothing about the side.
     """
     return np.asarray(rule._hashes(rows, _FOLD) % np.uint64(k)).astype(np.int64)
+
+
+def few_contents(rows: pd.DataFrame, identity: Sequence[str]) -> bool:
+    """Say whether most rows share their contents with so many others that they are no copies of each other."""
+    counts = np.unique(row_hashes(rows, identity), return_counts=True)[1]
+    return bool(counts[counts > COPIES].sum() > FEW_CONTENTS * len(rows))
 
 
 def repeats(rows: pd.DataFrame, identity: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ import pandas as pd
 from config import STORED
 from core.bundle import CARD, Bundle, Card
 from core.metrics import Predictions
+from core.split import SplitRule
 from core.table import as_features, exact_hashes, mix, row_hashes
 
 ROW, IDENTITY = "row", "identity"
@@ -56,7 +57,7 @@ class StandIn:
         card = None if files[CARD] == b"null" else Card.model_validate_json(files[CARD], context=STORED)
         return cls(card, pd.read_parquet(io.BytesIO(files[SCORES])), files[FAULT].decode())
 
-    def unseen(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    def unseen(self, rows: pd.DataFrame, by: SplitRule | None = None) -> npt.NDArray[np.bool_]:
         """Return which rows there is a record of, shape (rows,): all were held out from it."""
         if self.card is None or self.scores.empty or not {*self.card.contract.features} <= {*rows.columns}:
             return np.zeros(len(rows), bool)

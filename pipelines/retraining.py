@@ -43,7 +43,7 @@ def retraining(config: Config) -> None:
     )
     begun = begin_retraining(decision, config.name, after=history)
     recalled, recall = recall_champion(
-        champion, version, earlier, decision, train_rows, holdout_rows, old_holdout_rows, history, config
+        champion, version, earlier, decision, train_rows, holdout_rows, old_holdout_rows, history, split_rule, config
     )
     contract, contract_report = validate_rows(
         train_rows,

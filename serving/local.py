@@ -16,6 +16,7 @@ from typing import Any
 
 from config import ROOT, UserError, command, command_of
 from serving import state
+from serving.process import listen
 
 START_SECONDS = 60.0
 SWITCH_SECONDS = 45.0  # longer than a worker may take to finish what it has begun
@@ -105,12 +106,18 @@ class LocalServer:
         return list(state.read_all(self.folder / "ready" / name).values())
 
     def check(self, host: str, port: int, token: str | None) -> str | None:
-        """Refuse another token than that of the server that runs; say so where it listens elsewhere than asked.
+        """Refuse a taken port, or another token than the running server's; say where that listens if not as asked.
 
         A server keeps its place while it runs: whoever promotes need not know how it was started.
         """
         server = self.server()
         if server is None:
+            try:
+                listen(host, port).close()
+            except OSError as err:
+                stop = _holder(port, self.folder.parent) or "stop what listens there"
+                fix = f"{stop}, or choose another: --set serving.port=3010"
+                raise UserError(f"{host}:{port} cannot be listened on ({err.strerror}); {fix}") from err
             return None
         at, stop = reached(server["host"], server["port"]), command("--stop")
         if server["token"] != _hash(token):
@@ -146,9 +153,7 @@ class LocalServer:
         while not (self.folder / "server.json").exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 said = output.read_text(encoding="utf-8", errors="replace").strip().removeprefix("error: ")
-                stop = _holder(port, self.folder.parent) or "stop what listens there"
-                fix = f"{stop}, or choose another: --set serving.port=3010"
-                raise UserError(f"the server did not start: {said.splitlines()[-1] if said else 'no word'}; {fix}")
+                raise UserError(f"the server did not start: {said.splitlines()[-1] if said else 'no word'}")
             time.sleep(0.02)
 
     def _wait(self, done: Callable[[], bool], name: str, seconds: float, what: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import socket
 import time
 from contextlib import suppress
 
@@ -54,3 +55,9 @@ def _origin(record: logging.LogRecord) -> tuple[object, ...]:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     return (kind,) if last is None else (kind, last.tb_frame.f_code.co_filename, last.tb_lineno)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a socket that listens; a port that is taken is an OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)

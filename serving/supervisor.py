@@ -8,7 +8,6 @@ outlives them all.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from serving import state
-from serving.process import raise_file_limit
+from serving.process import listen, raise_file_limit
 
 TICK_SECONDS = 0.05
 KILL_SECONDS = 30.0
@@ -64,9 +63,8 @@ class Supervisor:
         for leftover in ("ready", "failed"):
             for file in (self.folder / leftover).rglob("*.json" if leftover == "ready" else "*"):
                 file.unlink(missing_ok=True)
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
-            self.public = socket.create_server((self.host, self.port), family=family, backlog=2048)
+            self.public = listen(self.host, self.port)
         except OSError as err:
             sys.exit(f"error: {self.host}:{self.port} cannot be listened on ({err.strerror})")
         self.public.setblocking(False)

@@ -142,18 +142,25 @@ def _tune_sqlite() -> None:
     """Let readers and a writer of ZenML's and MLflow's SQLite files work at once, without a disk sync a commit.
 
     A killed process loses nothing so; a power cut can lose the last moments, never the file (sqlite.org/wal.html).
+    Both make their engines themselves, so their files are told by the folder they are in: a source may be SQLite too.
     """
     from sqlite3 import Connection
 
     from sqlalchemy import Engine, event
 
     def tune(connection: Any, _: Any) -> None:
-        if isinstance(connection, Connection):
+        if isinstance(connection, Connection) and _is_ours(connection.execute("PRAGMA database_list").fetchone()[2]):
             connection.execute("PRAGMA busy_timeout=30000")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
 
     event.listen(Engine, "connect", tune)
+
+
+def _is_ours(file: str) -> bool:
+    """Say whether a database file is in ZenML's home, or in that of its local stores."""
+    homes = (os.environ.get(name) for name in ("ZENML_CONFIG_PATH", "ZENML_LOCAL_STORES_PATH"))
+    return any(Path(file).is_relative_to(Path(home).resolve()) for home in homes if home)
 
 
 def open_home() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from config import ROOT, UserError, known, names
+from config import ROOT, UserError, known, names, yaml_fault
 from serving.containers import user
 
 STACKS = ROOT / "stacks"
@@ -147,7 +147,7 @@ def read(name: str) -> Stack:
         missing, filled = fill(path, name)
         return Stack.model_validate({**filled, "missing": missing})
     except yaml.YAMLError as err:
-        raise UserError(f"{path} is not readable YAML: {' '.join(str(err).split())}") from err
+        raise UserError(f"{path} {yaml_fault(err)}") from err
     except ValidationError as err:
         raise UserError(f"{path} is not a stack: {'; '.join(map(_fault, err.errors()))}") from err
     except TypeError as err:

@@ -33,5 +33,5 @@ def ingest_rows(
         rows, reading = read_table(data)
         return rows, reading  # two names, or ZenML takes them for one output
     rows, reading = read_table(data, contract=card.contract.without(settings.accept))
-    reading = reading.model_copy(update=column_changes(card.contract, card.split.identity, rows, data, settings.accept))
+    reading = reading.model_copy(update=column_changes(card.contract, card.split, rows, data, settings.accept))
     return rows, reading

@@ -12,6 +12,7 @@ from core.feedback import History, new_rows
 from core.gate import Verdict, judge_models
 from core.policy import Decision
 from core.recall import choose_champion
+from core.split import SplitRule
 from core.stand_in import StandIn
 from registry import Earlier
 from steps.materializers import ModelBundle, Report  # noqa: F401  (register themselves for bundles and verdicts)
@@ -27,6 +28,7 @@ def recall_champion(
     holdout_rows: pd.DataFrame,
     old_holdout_rows: pd.DataFrame,
     history: History,
+    split_rule: SplitRule,
     config: Config,
 ) -> tuple[Annotated[Bundle | None, "recalled"], Annotated[Verdict | None, "recall"]]:
     """Return an earlier champion that the gate promotes on the rows since the drift began, and its verdict, or nothing.
@@ -45,8 +47,9 @@ def recall_champion(
     model, rows = known[version][0], new_rows(holdout_rows, old_holdout_rows, history)
     rival = registry.as_rival(champion, champion_version, model.card.contract)
     looks = registry.looks(name, earlier, model.fingerprint)
-    unseen = rows[model.unseen(rows)].reset_index(drop=True)
-    verdict = judge_models(model, rival, champion_version, unseen, config.gate, config.evaluation, looks)
+    unseen = model.unseen(rows, split_rule) & rival.unseen(rows, split_rule)
+    rows = rows[unseen].reset_index(drop=True)
+    verdict = judge_models(model, rival, champion_version, rows, config.gate, config.evaluation, looks)
     if verdict.decision != "promote":
         return None, None
     why = "on the labels since the drift began it is ahead of the champion and as good as it once was"

@@ -68,6 +68,22 @@ def test_a_level_of_logging_that_zenml_does_not_have_is_one_line(tmp_path: Path)
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("home", ["/proc/1", "/dev/null/a", f"{__file__}"])
+def test_a_home_of_zenml_that_cannot_be_is_one_line(tmp_path: Path, home: str) -> None:
+    done = call(tmp_path, "--history", SERVING_HOME=str(tmp_path), ZENML_CONFIG_PATH=home)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: ZENML_CONFIG_PATH is {home}, where no folder can be made (")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_log_has_colours_on_a_terminal_alone() -> None:
+    code = "import run; from stacks import files; run.start_zenml(files.read('local')); "
+    code += "import zenml, logging; logging.getLogger('steps.send_alert').warning('drift')"
+    shell = os.environ | {"LOCAL_FOLDER": "/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=shell, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "drift\n")
+
+
 def test_pythons_variables_and_an_old_locale_do_not_reach_a_run(tmp_path: Path) -> None:
     (tmp_path / "yaml.py").write_text("raise ImportError('an older package')")
     shell = {

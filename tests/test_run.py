@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -276,6 +277,24 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     twice.write_text("name: a\nname: b\ndata: {source: x.csv, target: y}\n")
     with pytest.raises(config.UserError, match="key 'name' stands twice"):
         config.load(twice)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    {
+        "name: a\ndata: source: x.csv\n": "cannot be read at line 2, column 13: look there and in the line above",
+        "name: a\ndata:\n\tsource: x.csv\n": "cannot be read at line 3, column 1: ",
+        "name: [a\ndata: {}\n": "cannot be read at line 2, column 5: ",
+        "name: !own a\n": "has a fault at line 1, column 7: ",
+        "name: caf\xe9\n": "is no plain text in UTF-8, as YAML has to be; save it as that",
+        "name: \x00\n": "is no plain text in UTF-8, as YAML has to be; save it as that",
+    }.items(),
+)
+def test_a_file_that_is_no_yaml_is_one_sentence_with_the_place(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(config.UserError, match=f"^{re.escape(f'{path} {said}')}[^\n]*$"):
+        config.load(path)
 
 
 def test_changes_are_typed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Trained, output
+from conftest import Cli, Trained, output, untried
 
 import runs
 from config import ROOT, UserError
@@ -82,7 +82,7 @@ def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(cha
 
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze on this machine, the units were not verified; try: apt-get install systemd")
+        untried("no systemd-analyze on this machine, the units were not verified; try: apt-get install systemd")
     folder = tmp_path / 'it\'s "a" $HOME, 100 % mine'
     folder.mkdir()
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
@@ -106,7 +106,7 @@ def test_cron_and_systemd_mean_the_same_moments(zenml: None, expression: str) ->
     expected = croniter(expression, base, implement_cron_bug=True)
     moments = [expected.get_next(datetime) for _ in range(20)]
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze on this machine, its calendar was not asked; try: apt-get install systemd")
+        untried("no systemd-analyze on this machine, its calendar was not asked; try: apt-get install systemd")
     ask = ["systemd-analyze", "calendar", "--iterations=20", f"--base-time={base:%Y-%m-%d %H:%M:%S} UTC"]
     found = set()
     for calendar in on_calendar(expression):

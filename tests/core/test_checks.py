@@ -19,6 +19,7 @@ from core.checks import (
 )
 from core.contract import DataContract, learn_contract
 from core.notes import Reading
+from core.split import SplitRule
 
 
 def rules(findings: tuple[Finding, ...]) -> list[tuple[str, str | None, int]]:
@@ -173,8 +174,16 @@ def test_a_table_of_few_different_rows_without_an_id_is_told_what_its_split_is_w
     found = check_table(few, data, SETTINGS, learn_contract(few, data, SETTINGS))
     (finding,) = (each for each in found if each.rule == "repeated_contents")
     assert (finding.severity, finding.count) == ("warn", 390)
-    assert finding.sentence.startswith("98% of the rows repeat another's values, 10 are different")
+    assert finding.sentence.startswith("98% of the rows repeat another's values, 10 are different: they are taken for")
     assert "data.id" in finding.sentence
+    copies = few.head(60)
+    (finding,) = (
+        e
+        for e in check_table(copies, data, SETTINGS, learn_contract(copies, data, SETTINGS))
+        if e.rule == "repeated_contents"
+    )
+    assert "83% of the rows" in finding.sentence
+    assert "the holdout is no sample of the table" in finding.sentence
     for rows, of in ((few.assign(key=np.arange(400)), data.model_copy(update={"id": ("key",)})), (few.head(15), data)):
         known = check_table(rows, of, SETTINGS, learn_contract(few.assign(key=1), data, SETTINGS))
         assert "repeated_contents" not in [each.rule for each in known]
@@ -205,7 +214,8 @@ def test_errors_stop_a_run_in_one_sentence_that_says_how_to_go_on() -> None:
 def found_in_training(rows: pd.DataFrame, *accept: str) -> tuple[DataContract, tuple[Finding, ...]]:
     """Learn from rows beside a champion that learned from ROWS."""
     settings = Contract(accept=accept)
-    reading = Reading().model_copy(update=column_changes(CONTRACT, ("key",), rows, DATA, accept))
+    split = SplitRule(identity=("key",), holdout=0.25, seed=0)
+    reading = Reading().model_copy(update=column_changes(CONTRACT, split, rows, DATA, accept))
     contract = learn_contract(rows, DATA, settings, reading=reading, settled=CONTRACT.without(accept).known)
     return contract, check_training_rows(rows, CONTRACT, contract, settings)
 

@@ -1,5 +1,6 @@
 """Labels that come late, again, corrected or for nobody; and what becomes training rows, on which side."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,24 @@ def test_served_rows_of_before_the_drift_are_the_past() -> None:
     assert sides.reference_rows is None
     with pytest.raises(UserError, match="there are none"):
         split_feedback(source, came, np.zeros(2000, bool), resolve(source, settings.data, settings.split), settings)
+
+
+def test_served_rows_of_few_contents_count_on_from_those_of_the_table_and_stay_on_their_side() -> None:
+    data, random = Data(source="made", target="y"), np.random.default_rng(0)
+    settings = MADE.model_copy(update={"data": data, "feedback": Feedback(history="keep")})
+    table, served = (
+        pd.DataFrame({"a": random.integers(*ends, 800), "y": random.integers(0, 2, 800)}) for ends in ((0, 9), (7, 15))
+    )
+    found = []
+    for count, since in ((400, 200), (800, 600)):
+        source, came = table.head(count), served.head(count)
+        rule = resolve(source, data, settings.split)
+        sides = split_feedback(source, came, np.arange(count) >= since, rule, settings)
+        whole = pd.concat([source, came])
+        assert len(sides.train) == (~rule.held_out(whole)).sum()
+        found.append([Counter(map(tuple, side.to_numpy().tolist())) for side in (sides.train, sides.holdout)])
+    for before, after in zip(*found, strict=True):
+        assert not before - after
 
 
 def test_a_contract_of_two_worlds_is_watched_against_the_newer_one() -> None:

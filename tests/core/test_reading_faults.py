@@ -1,6 +1,7 @@
 """Tables that once were read wrong without a word, each with the right value."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from config import Config, Contract, Data, Split, UserError
 from core.batch import score_rows, score_shard
@@ -336,7 +338,7 @@ def test_a_word_among_numbers_is_pointed_at_however_they_are_spelt() -> None:
     _, found = learned(source, options=options)
     for finding, name, count in (("text_column", "fee", 5), ("mostly_numbers", "months", 4)):
         assert f"are numbers, {count} are not, e.g. 'unknown': repair them, or if" in found[finding, name]
-        assert found[finding, name].endswith(f"na_values: ['unknown'] and data.kinds.{name}: numeric")
+        assert found[finding, name].endswith(f"`options: {{na_values: [unknown]}}` and `kinds: {{{name}: numeric}}`")
     champion, _ = trained(use_case(source, options=options))
     advised = {"options": options | {"na_values": ["unknown"]}, "kinds": {"fee": "numeric", "months": "numeric"}}
     for before in (None, champion):  # with a champion that had left it out, too
@@ -731,9 +733,10 @@ def test_one_word_beside_numbers_is_pointed_at_however_often_it_is_there() -> No
     _, found = learned(csv("t.csv", age=ages, x=X, y=Y))
     assert found["mostly_numbers", "age"] == (
         "'age' is read as categories; 75 % are numbers, 50 are not, e.g. 'unknown': repair them, or if they mean a "
-        "missing value set data.options.na_values: ['unknown'] and data.kinds.age: numeric"
+        "missing value add to data: `options: {na_values: [unknown]}` and `kinds: {age: numeric}`"
     )
-    read = read_rows(data("t.csv", options={"na_values": ["unknown"]}))
+    advised = yaml.safe_load("\n".join(re.findall("`(.*?)`", found["mostly_numbers", "age"])))
+    read = read_rows(data("t.csv", **advised))
     assert read["age"].isna().sum() == 50
     assert read["age"].max() == 47
 

@@ -203,6 +203,7 @@ def test_csv_flags_with_gaps_and_json_codes_keep_their_type() -> None:
             "age,income,labl\n1,2,3\n",
             "no column 'label' in a.csv; it has age, income, labl; did you mean 'labl'?",
         ),
+        ("a.csv", "AGE,LABEL,LABELS\n1,2,3\n", "it has AGE, LABEL, LABELS; did you mean 'LABEL'?"),
         ("a.csv", "age,age ,label\n1,2,3\n", "a.csv has column 'age' more than once"),
         ("a.parquet", "\x00PAR", "a.parquet is not a whole Parquet file"),
         ("a.ods", "\x00", "no data file at data.source 'a.ods'; it needs .csv, .tsv, .parquet"),

@@ -1,3 +1,4 @@
+from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
@@ -5,8 +6,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2_contingency
 
 from config import Data, Split, UserError
+from core.notes import Reading
 from core.split import SplitRule, check_sides, folds, resolve
 from core.table import row_hashes
 
@@ -149,3 +152,72 @@ def test_the_identity_is_the_id_when_there_is_one() -> None:
     rule = resolve(rows, TIMED, Split())
     assert rule.identity == ("key",)
     assert len(set(row_hashes(rows, rule.identity).tolist())) == 1
+
+
+def survey(count: int, seed: int, amounts: bool = False) -> pd.DataFrame:
+    """Draw answers to two questions, 20 different ones, and what they are to predict: yes or no, or an amount."""
+    random = np.random.default_rng(seed)
+    a, b = random.choice(5, count, p=[0.5, 0.3, 0.1, 0.06, 0.04]), random.integers(0, 4, count)
+    return pd.DataFrame({"a": a, "b": b, "y": random.normal(a) if amounts else random.integers(0, 2, count) * (a > 1)})
+
+
+def sides_of(rows: pd.DataFrame, rule: SplitRule) -> list[list[list[float]]]:
+    """Return the rows of training and of the holdout, in an order of their own."""
+    held_out = rule.held_out(rows)
+    return [sorted(rows[side].to_numpy().tolist()) for side in (~held_out, held_out)]
+
+
+@pytest.mark.parametrize("amounts", [False, True])
+def test_the_holdout_of_a_table_of_few_contents_is_a_sample_of_it(amounts: bool) -> None:
+    shares, likely = [], []
+    for seed in range(20):
+        rows = survey(2000, seed, amounts)
+        rule = resolve(rows, DATA, Split(seed=seed))
+        held_out = rule.held_out(rows)
+        shares.append(held_out.mean())
+        cells = [rows["a"], rows["b"]] + ([] if amounts else [rows["y"]])
+        likely.append(chi2_contingency(pd.crosstab(cells, held_out)).pvalue)
+        assert np.bincount(folds(rows[~held_out], rule, 5)).min() > 220
+    chance = np.sqrt(0.25 * 0.75 / 2000)
+    assert np.abs(np.array(shares) - 0.25).max() < 4 * chance
+    assert 0.7 < np.std(np.array(shares)) / chance < 1.3
+    assert min(likely) > 0.001
+    assert 0.25 < np.mean(likely) < 0.75
+
+
+@pytest.mark.parametrize("amounts", [False, True])
+def test_rows_that_are_alike_stay_on_their_side_as_the_table_grows_in_any_order(amounts: bool) -> None:
+    rows, later = survey(600, 1, amounts), survey(400, 2, amounts)
+    rule = resolve(rows, DATA, Split())
+    assert sides_of(rows.sample(frac=1, random_state=0), rule) == sides_of(rows, rule)
+    grown = pd.concat([later, rows]).sample(frac=1, random_state=1)
+    assert resolve(grown[["y", "b", "a"]], DATA, Split()) == rule
+    for before, after in zip(sides_of(rows, rule), sides_of(grown, rule), strict=True):
+        left = Counter(map(tuple, before)) - Counter(map(tuple, after))
+        assert not left
+        assert len(after) > len(before)
+
+
+def test_a_few_copies_stay_together_and_an_id_decides_alone() -> None:
+    copies = np.random.default_rng(0).integers(2, 11, 300)
+    rows = made(300).loc[np.repeat(np.arange(300), copies)].assign(y=np.arange(copies.sum()) % 2)
+    for part in (resolve(rows, DATA, Split()).held_out(rows), folds(rows, resolve(rows, DATA, Split()), 5)):
+        assert (pd.Series(part).groupby(rows.index.to_numpy()).nunique() == 1).all()
+    named = survey(600, 0).assign(key=range(600))
+    rule = resolve(named, TIMED, Split(seed=7))
+    assert rule == by_hash(seed=7, identity=("key",)).model_copy(update={"version": 2})
+
+
+def test_what_a_model_of_few_contents_has_not_learned_from_is_known_by_its_own_rule_alone() -> None:
+    rows = survey(600, 0)
+    rule, plain = resolve(rows, DATA, Split()), by_hash(identity=("a", "b"))
+    holdout = rows[rule.held_out(rows)]
+    assert rule.unseen(holdout, rule).all()
+    assert rule.unseen(holdout, resolve(rows, DATA, Split(holdout=0.2))).all()
+    for other in (Split(holdout=0.3), Split(seed=1)):
+        assert not rule.unseen(holdout, resolve(rows, DATA, other)).any()
+    assert not rule.unseen(holdout, plain).any()
+    np.testing.assert_array_equal(plain.unseen(holdout, rule), plain.held_out(holdout))
+    fewer = rows.drop_duplicates(["a", "b"])
+    assert resolve(fewer, DATA, Split(), Reading(alike=True)) == rule, "a champion's rule stays"
+    assert resolve(fewer, DATA, Split()).label is None

@@ -5,7 +5,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import Cli
 
+import run
+from config import Data
+from core.sources import read_rows
 from core.sqlite import is_whole, made_whole
 
 EVIDENCE = "SELECT 1 FROM runs"
@@ -68,3 +72,20 @@ def test_the_flavor_that_tells_a_whole_database_is_the_last_that_zenml_registers
     from stacks import apply
 
     assert f"'{FlavorRegistry().integration_flavors[-1]().name}'" in apply.WHOLE
+
+
+def journal(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def test_a_source_keeps_its_journal_and_may_be_read_only(cli: Cli, tmp_path: Path) -> None:
+    cli("--status")  # from then on ZenML's and MLflow's files are written ahead
+    path = tmp_path / "source.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE seen (x, y); INSERT INTO seen VALUES (1, 2)")
+    for address in (str(path), f"file:{path}?mode=ro&uri=true"):
+        data = Data(source=f"sqlite:///{address}", query="SELECT * FROM seen", target="y")
+        assert read_rows(data).to_numpy().tolist() == [[1, 2]]
+    assert journal(path) == "delete"
+    assert journal(run.LOCAL / "zenml/local_stores/default_zen_store/zenml.db") == "wal"

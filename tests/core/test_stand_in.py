@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from tables import mixed, recipe, trained
 
-from config import Evaluation, Gate
-from core.gate import judge_models
+from config import Data, Evaluation, Gate, Split
+from core.feedback import hold_to_old_rows
+from core.gate import Verdict, judge_models
 from core.stand_in import StandIn
 
 QUICK = Evaluation(resamples=200)
@@ -34,7 +36,7 @@ def test_the_verdict_is_the_one_beside_the_model_itself(target):
 def test_only_rows_on_record_count_and_a_row_that_has_changed_is_another():
     champion, holdout = trained(mixed(), recipe())
     record = StandIn.of(champion, holdout, champion.scores(holdout))
-    assert (record.unseen(mixed()) == champion.unseen(mixed())).all()
+    assert (record.unseen(mixed()) == champion.card.split.held_out(mixed())).all()
     assert not record.unseen(mixed(seed=1)).any()
     older = holdout.assign(alter=holdout["alter"] + 1)  # the same ids, but the score was of another age
     assert (record.unseen(older) == holdout["alter"].isna()).all()
@@ -48,9 +50,29 @@ def test_what_the_champion_learned_from_by_another_split_is_left_out_and_said_so
     rows = others.assign(nummer=others["nummer"] - 10_000)
     verdict = judge_models(challenger, champion, 4, rows, Gate(min_rows=30), QUICK)
     assert 0 < verdict.rows < len(rows)
-    said = f"judged on {verdict.rows} of {len(rows)} holdout rows: champion v4 learned from the others, since data.id"
+    said = f"judged on {verdict.rows} of {len(rows)} holdout rows: champion v4 learned from the others, or may"
     assert any(reason.startswith(said) for reason in verdict.reasons)
     assert not any("learned from" in s for s in judge_models(challenger, champion, 4, holdout, Gate(), QUICK).reasons)
+
+
+def test_a_champion_of_few_contents_is_judged_by_its_own_split_alone():
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 5, 1000), random.integers(0, 4, 1000)
+    rows = pd.DataFrame({"a": a, "b": b, "ja": random.random(1000) < (a + b) / 7})
+    alike = recipe().model_copy(update={"data": Data(source="made", target="ja")})
+    champion, holdout = trained(rows, alike)
+    challenger, _ = trained(rows, alike.model_copy(update={"model": recipe(params={"max_depth": 1}).model}))
+    verdict = judge_models(challenger, champion, 4, holdout, Gate(), QUICK)
+    assert (verdict.rows, len(verdict.conditions)) == (len(holdout), 2)
+    challenger, holdout = trained(rows, alike.model_copy(update={"split": Split(seed=1)}))
+    held = judge_models(challenger, champion, 4, holdout, Gate(), QUICK)
+    assert (held.decision, held.rows) == ("hold", 0)
+    assert held.reasons[0].startswith("there is no holdout row that no model has seen")
+    assert held.reasons[1].endswith("undo that, or train under another name")
+    passed = Verdict(decision="promote", reasons=("passed",), rows=100)
+    held = hold_to_old_rows(passed, challenger, champion, holdout, Gate(), QUICK)
+    assert (held.decision, held.reasons[1]) == ("hold", "passed")
+    assert "none is known to be new to both models" in held.reasons[0]
 
 
 def test_too_few_common_rows_hold_and_the_advice_has_them_compared():

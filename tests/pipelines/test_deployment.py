@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +75,15 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     assert "stopped" in cli("--status").out
     assert cli("--stop", "--set", f"name={name}").code == 2
     refuses_changed_code(lambda: deploy(name), Path(found.bento.path))
+
+
+def test_a_taken_port_is_told_before_anything_is_built(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = cli("--pipeline", "deployment", "--set", "name=not_even_trained", "--set", f"serving.port={port}")
+    assert result.code == 2
+    assert result.err.startswith(f"error: 127.0.0.1:{port} cannot be listened on (Address already in use")
+    assert "stop what listens there, or choose another: --set serving.port=3010" in result.err
 
 
 def examples_answer(url: str, name: str) -> None:

@@ -168,7 +168,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         said = f"{port} cannot be listened on .*; the server of {folder} has it, stop that one: kill {pid}, or choose"
         with pytest.raises(UserError, match=said):
             start(server, made, tmp_path / "v1", taken["port"], tmp_path / "log")
-        assert server.server() is None
+        assert not server.folder.exists(), "it is told before anything is started"
         sibling = LocalServer(folder.parent / "sibling")
         with pytest.raises(UserError, match=f"stop that one: python run.py --stop --set name={folder.name}, or choose"):
             start(sibling, made, tmp_path / "v1", taken["port"], tmp_path / "log")

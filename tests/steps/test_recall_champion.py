@@ -45,7 +45,8 @@ def recalled(monkeypatch: pytest.MonkeyPatch, config: Config = CONFIG, *, drifti
     monkeypatch.setattr(registry, "past_champions", lambda name, earlier: before)
     decision = Decision.model_construct(since=datetime(2026, 1, 1) if drifting else None)
     earlier = registry.Earlier(champions=(1,))
-    return recall_champion.entrypoint(TURNED, 2, earlier, decision, TRAIN, HOLDOUT, HOLDOUT.head(0), HISTORY, config)
+    sides = (TRAIN, HOLDOUT, HOLDOUT.head(0), HISTORY, RULE)
+    return recall_champion.entrypoint(TURNED, 2, earlier, decision, *sides, config)
 
 
 def test_the_champion_of_this_world_comes_back_and_its_verdict_is_the_one_that_counts(
