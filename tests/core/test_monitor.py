@@ -231,21 +231,26 @@ def test_without_labels_inputs_are_judged_and_performance_is_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labelled",
+    ("labelled", "metrics"),
     [
-        lambda label, decision: 1 if label != decision else 0.1,
-        lambda label, decision: 1 if label == "1" else 0.1,
-        lambda label, decision: 1 if label == "1" else 0.5,
-        lambda label, decision: decision == "1",
+        (lambda label, decision: 1 if label != decision else 0.1, "not shown: the labels of like scores are not as"),
+        (lambda label, decision: 1 if label == "1" else 0.1, "not shown: the labels of like scores are not as"),
+        (lambda label, decision: 1 if label == "1" else 0.5, "not shown: the labels of like scores are not as"),
+        (lambda label, decision: decision == "1", "not shown: they need 200 labels that are spread as all rows are"),
+        (lambda label, decision: 1 if decision == "1" else 0.1, "those of "),
     ],
-    ids=["complaints", "positives first", "positives first, half of the others", "predicted positives"],
-)
-def test_labels_that_come_selectively_are_an_alarm_of_their_own(tmp_path, labelled):
+    ids=[
+        "complaints", "positives first", "positives first, half of the others", "predicted positives",
+        "predicted positives, a tenth of the others",
+    ],
+)  # fmt: skip
+def test_labels_that_come_selectively_are_an_alarm_of_their_own(tmp_path, labelled, metrics):
     serve(tmp_path, labelled=labelled)
     report = look(tmp_path, holdout=ROWS)
     assert report.kinds == ("coverage",), [alarm.sentence for alarm in report.alarms]
     assert (report.label, report.concept) == (None, None)
-    assert report.notes[-1].startswith("label and concept drift are not judged")
+    assert report.notes[-1].startswith(f"label and concept drift are not judged, and metrics are {metrics}")
+    assert bool(report.performance) == (metrics == "those of ")
     assert report.alarms[0].title == "selective labels"
     assert WindowReport.model_validate_json(report.model_dump_json()) == report
     page = window_page(report, SETTINGS)
