@@ -19,9 +19,11 @@ class AuditSample:
 
     def waiting(self) -> list[str]:
         """Return the ids of the sample without a label, the newest first."""
-        since, self._since = self._since, datetime.now(UTC) - _LATE
-        made = read_identities(self._log / "predictions", (), since)
+        now = datetime.now(UTC)
+        made = read_identities(self._log / "predictions", (), self._since)
         self._asked |= {name: time for _, time, name in made if is_audited(name, self._share)}
-        self._labelled.update(read_labels(self._log / "labels", since)["prediction_id"])
+        told = read_labels(self._log / "labels", self._since)["prediction_id"]
+        self._labelled.update(name for name in told if is_audited(name, self._share))
+        self._since = now - _LATE
         waiting = self._asked.keys() - self._labelled
         return sorted(waiting, key=lambda name: self._asked[name], reverse=True)

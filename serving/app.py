@@ -297,7 +297,7 @@ class App:
             top = max(score) if isinstance(score, list) else score
             lines.append(f"{row_id},{top!r}" + (f",{cell(labels[place])}" if labels else ""))
         for name, marks in self._marks(ids).items():
-            cells = (name, *map(str.lower, map(str, marks)))
+            cells = (name, *("true" if mark else "false" for mark in marks))
             lines = [f"{line},{mark}" for line, mark in zip(lines, cells, strict=True)]
         told = self._spread({"lines": lines[1:]}, rows, "/predict_csv", check)
         if errors := told.get("errors"):

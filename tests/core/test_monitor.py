@@ -275,9 +275,17 @@ def test_an_audit_sample_is_judged_alone_however_the_other_labels_came(tmp_path,
         (name, str(truth[own])) for name, own in zip(chosen["prediction_id"], chosen["transaction_id"], strict=True)
     ]
     writer.append(label_lines(pairs, NOON), NOON)
-    report = examine(collect(tmp_path), trained().bundle, 1, holdout, {}, wanted)
+    window = collect(tmp_path)
+    before = window.judged.assign(**{TRUTH: "0", "prediction_time": window.judged["prediction_time"] - timedelta(1)})
+    earlier = Earlier(lambda: pd.concat([before, before], ignore_index=True))
+    report = examine(dataclasses.replace(window, earlier=earlier), trained().bundle, 1, holdout, {}, wanted)
     assert report.kinds == kinds, report.alarms
     assert f"labels are judged by the audit sample alone: {len(chosen):,} of its {len(chosen):,}" in report.notes[1]
+    assert report.measured == len(chosen) < report.labelled
+    assert f"On labels: {len(chosen):,} of {report.labelled:,} labelled rows" in window_page(report, SETTINGS)
+    held = any(note.startswith("labels are taken to be independent") for note in report.notes)
+    assert held == ("label" in kinds)
+    assert not held or report.notes[-1].endswith("the log holds 2")  # of the sample's own labels, whatever others came
 
 
 def _truths(scenario):
