@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,16 @@ def test_without_a_sample_nothing_is_marked_and_nothing_listed(tmp_path: Path, p
         listed = client.get(path)
     empty = {"/audit": '{"share":0.0,"waiting":0,"ids":[]}', "/audit_csv": "prediction_id,label\n"}
     assert listed.text == empty[path]
+
+
+def test_the_log_is_read_beside_the_loop_that_answers_and_counts_as_under_way(tmp_path: Path) -> None:
+    seen = []
+
+    def look() -> bytes:
+        seen.append((threading.current_thread() is threading.main_thread(), app._busy))
+        return b"{}"
+
+    with in_process(tmp_path, breast_cancer(), audit=SHARE) as (app, client):
+        app._gets["/audit"] = look
+        assert client.get("/audit").status_code == 200
+    assert seen == [(False, 1)]
