@@ -207,7 +207,7 @@ class Rules(Section):
     repeated_contents: Severity = "warn"
     """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart. If half
     have more than ten of their like, each is a row of its own; labelled traffic of the same values is not learned from.
-    Else the split goes by contents: neither side is a sample of the table, and monitoring compares with the own side."""
+    Else the split goes by contents: neither side is a sample of the table; monitoring compares with the own side."""
     constant_column: Severity = "warn"
     """A column with one value; it teaches nothing."""
     empty_column: Severity = "error"
@@ -449,9 +449,10 @@ class Feedback(Section):
     max_rows: int = Field(100_000, ge=1)
     """Labelled rows of the log that are used, the newest."""
     audit: float = Field(0.0, ge=0, le=1)
-    """Share of predictions, drawn by their ids, to be labelled whatever was answered; `--audit FILE` lists them. Where
-    nearly all of a window's are, `monitoring.min_labels` at least, label and concept drift are judged by them alone,
-    however the other labels came: 0.05 of 5,000 rows are 250."""
+    """Share of predictions, drawn by their ids, to be labelled whatever was answered: answers mark them (`audit`) from
+    the next deployment on; `--audit FILE` and the service's `/audit` list those without a label. Where 95 % of those
+    due have one, `monitoring.min_labels` at least, metrics and drift are judged by them alone, and so does retraining
+    learn where other labels may have come selectively: 0.05 of 5,000 rows are 250."""
 
 
 class Retraining(Section):

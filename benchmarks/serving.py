@@ -168,7 +168,7 @@ def subject(folder: Path, estimator: str) -> Subject:
     held_out = rule.held_out(rows)
     train_rows, holdout = (rows[side].reset_index(drop=True) for side in (~held_out, held_out))
     bundle = train(train_rows, learn_contract(train_rows, settings.data, settings.contract), rule, settings.recipe)
-    _, note = assemble(folder, bundle, holdout, Serving(), version=1, promoted=datetime.now(UTC))
+    _, note = assemble(folder, bundle, holdout, Serving(), 0.0, version=1, promoted=datetime.now(UTC))
     served = Served(folder / "release")
     if served.compiled is None:
         sys.exit(f"error: this benchmark needs a model that compiles; this one is served with {note}")

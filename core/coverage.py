@@ -22,7 +22,7 @@ from core.bundle import Card
 from core.concept import calibrated
 from core.drift import FAMILIES, homogeneity, p_value, stability_index
 from core.metrics import Predictions
-from core.records import TRUTH
+from core.records import TRUTH, in_audit
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -31,6 +31,8 @@ BANDS, BAND_ROWS = 5, 20
 """Bands of the scores within a decision (ten of numbers), and rows of a band at least."""
 NEARLY_ALL = 0.95
 """Labelled share from which rows stand for all: what the others would change is small beside the floors."""
+EVEN_LABELS = 20
+"""Labels that each band needs before others are left out until all bands have the same share of them."""
 _TINY = 1e-6  # chances are kept so far from 0 and 1
 _STEPS = 500  # of expectation and maximisation, at most
 
@@ -94,6 +96,30 @@ def coverage_of(asked: Predictions, labelled: Mask, settings: Monitoring) -> Cov
     psi = _instability(here, all_rows)
     selective = p <= settings.false_alarm_rate / FAMILIES and psi >= settings.min_psi
     return Coverage(rows=len(labelled), labelled=int(labelled.sum()), bands=bands, p=p, psi=psi, selective=selective)
+
+
+def audit_of(due: pd.DataFrame, share: float, settings: Monitoring) -> tuple[pd.DataFrame, bool]:
+    """Return the audit sample of rows that are due, and whether so much of it is labelled that it judges alone.
+
+    Columns `prediction_id` and TRUTH are looked at.
+    """
+    audit = due[in_audit(due["prediction_id"], share)]
+    known = int(audit[TRUTH].notna().sum())
+    return audit, known >= max(settings.min_labels, NEARLY_ALL * len(audit))
+
+
+def evened_out(asked: Predictions, labelled: Mask) -> Mask:
+    """Return labelled rows of which each band has as large a share as the band with the fewest; none where it has few.
+
+    That is, each is kept by its inverse labelling rate: what is left stands for all rows, as far as labels were chosen
+    by decision and score. It does not where they were chosen by what came true.
+    """
+    places, bands = _bands(asked, labelled)
+    rates = np.array([band.labelled / band.rows for band in bands])
+    if min(band.labelled for band in bands) < EVEN_LABELS:
+        return np.zeros_like(labelled)
+    kept: Mask = np.random.default_rng(0).random(len(labelled)) * rates[places] < rates.min()
+    return labelled & kept
 
 
 def drift_is_likelier(asked: Predictions, labelled: Mask, holdout: Predictions, settings: Monitoring) -> bool:

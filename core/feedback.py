@@ -1,7 +1,7 @@
 """Turn what was answered and labelled into rows to learn from."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,15 @@ from sklearn.pipeline import Pipeline
 from config import Config, Data, Evaluation, Feedback, Gate, Monitoring, Recipe, Section, UserError
 from core.bundle import Bundle
 from core.contract import DataContract, class_code, encode_target, learn_contract
-from core.coverage import NEARLY_ALL, asked_of, coverage_of, drift_is_likelier
+from core.coverage import NEARLY_ALL, asked_of, audit_of, coverage_of, drift_is_likelier
 from core.dtypes import plain, plain_objects
 from core.features import preprocessing
 from core.gate import Group, Verdict, compare_group, judge_old_rows
+from core.level import look_at, spend
 from core.metrics import Predictions, default_metric, estimate_difference, measure
 from core.model import make_estimator
 from core.notes import Known
-from core.records import TRUTH, TRUTH_TIME
+from core.records import TRUTH, TRUTH_TIME, in_audit
 from core.split import SplitRule, check_sides, folds
 from core.stand_in import StandIn
 from core.table import as_features, as_kind, as_text, exact_hashes, quoted
@@ -75,7 +76,7 @@ class History(Section):
     """Training rows that were labelled since the drift began, or since ever where there is none."""
     reason: str
     unusable: str = ""
-    """Which labelled rows could not be used, if any."""
+    """Which labelled rows could not be used, or were not since others are a fair sample, if any."""
     doubt: str = ""
     """Why the new rows may have been labelled selectively, if they may."""
 
@@ -149,6 +150,22 @@ def selection_doubt(
     if drift_is_likelier(asked, is_labelled, champion.predictions(holdout_rows), settings):
         return ""
     return f"{share}, and that they came selectively would explain them as well as drift"
+
+
+def audited_rows(
+    labelled: pd.DataFrame, answers: pd.DataFrame, share: float, settings: Monitoring
+) -> tuple[pd.DataFrame, str]:
+    """Return the labelled rows of the audit sample and what is to be said of them; nothing where it does not do alone.
+
+    `answers` are as `with_labels` returns them; those after the last one of the sample with a label are not due.
+    """
+    known = answers[answers[TRUTH].notna() & in_audit(answers["prediction_id"], share)]
+    due = answers[answers["prediction_time"] <= known["prediction_time"].max()]
+    audit, enough = audit_of(due, share, settings)
+    if not enough:
+        return labelled.head(0), ""
+    rows = labelled[labelled["prediction_id"].isin(known["prediction_id"])].reset_index(drop=True)
+    return rows, f"learned from and judged by the audit sample alone, {len(known):,} of its {len(audit):,} rows"
 
 
 def as_source_rows(
@@ -265,8 +282,12 @@ def hold_to_old_rows(
     rows: pd.DataFrame,
     gate: Gate,
     evaluation: Evaluation,
+    earlier: Sequence[StandIn] = (),
 ) -> Verdict:
-    """Let a challenger also be no worse on holdout rows that stood for what the champion meets when it was promoted."""
+    """Let a challenger also be no worse on holdout rows that stood for what the champion meets when it was promoted.
+
+    `earlier` are the records of models that were judged and did not pass: they have looked at these rows too.
+    """
     rules = [(model.card or challenger.card).split for model in (challenger, champion)]
     unseen = champion.unseen(rows, rules[0]) & challenger.unseen(rows, rules[1])
     if not unseen.any():
@@ -275,7 +296,8 @@ def hold_to_old_rows(
         reasons = ("of the old holdout rows none is known to be new to both models", *verdict.reasons)
         return verdict.model_copy(update={"decision": "hold", "reasons": reasons})
     rows = rows[unseen]
-    return judge_old_rows(verdict, challenger.predictions(rows), champion.predictions(rows), gate, evaluation)
+    spent = spend(evaluation, look_at(rows, earlier))
+    return judge_old_rows(verdict, challenger.predictions(rows), champion.predictions(rows), gate, spent)
 
 
 def new_rows(holdout: pd.DataFrame, old_holdout: pd.DataFrame, history: History) -> pd.DataFrame:

@@ -37,7 +37,8 @@ def audit_table(log: str, ids: Sequence[str], share: float) -> tuple[pd.DataFram
     is_open = ~rows["prediction_id"].isin(read_labels(f"{log}/labels")["prediction_id"])
     asked = rows[is_open]
     known = [name for name in ids if name in asked]
-    of = [", ".join(f"{name} {as_text(row[name])}" for name in known) for row in asked[known].to_dict("records")]
+    rows_of = asked[known].to_numpy(object)  # as many as there are, also where no id is known
+    of = [", ".join(f"{name} {as_text(value)}" for name, value in zip(known, row, strict=True)) for row in rows_of]
     columns = {"prediction_id": asked["prediction_id"], "time": asked["prediction_time"], "of": of, "label": ""}
     return pd.DataFrame(columns), int((~is_open).sum())
 

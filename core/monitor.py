@@ -29,7 +29,17 @@ from core.concept import (
     worse_segments,
 )
 from core.contract import Column, DataContract, deciles, histogram
-from core.coverage import NEARLY_ALL, Coverage, asked_of, coverage_of, drift_is_likelier, logged_scores
+from core.coverage import (
+    EVEN_LABELS,
+    NEARLY_ALL,
+    Coverage,
+    asked_of,
+    audit_of,
+    coverage_of,
+    drift_is_likelier,
+    evened_out,
+    logged_scores,
+)
 from core.drift import (
     FAMILIES,
     ColumnDrift,
@@ -62,6 +72,10 @@ KINDS: dict[Kind, str] = {
 SCHEMA_RULES = ("missing_column", "renamed_column", "extra_column", "wrong_type")
 MEASURED_ROWS = 10_000
 """Labelled rows from which the intervals of the metrics are taken, at most, drawn with a fixed seed."""
+_UNTOLD = (
+    "metrics are not shown: the labels of like scores are not as promised, by drift or since they were chosen by what "
+    "came true"
+)
 _FEW = 30  # refused rows; fewer say nothing
 
 
@@ -127,6 +141,8 @@ class WindowReport(Paged):
     """Share of the judged rows that have a label."""
     bands: Coverage | None = None
     """Which rows have one; None where none has, or all have."""
+    measured: int = 0
+    """Labelled rows that the metrics are of: all, those of the audit sample, or those that stand for all."""
     performance: dict[str, Estimate] = Field({})
     before: dict[str, Estimate] = Field({})
     """The same on the holdout, at promotion."""
@@ -374,32 +390,27 @@ def _examine_labels(
     share, count = float(is_labelled.mean()) if len(is_labelled) else 0.0, int(is_labelled.sum())
     notes = [*report.notes, f"labels for {share:.0%} of the rows ({count:,} of {len(is_labelled):,})"]
     found: dict[str, Any] = {"labelled": count, "coverage": share}
-    due = window.judged
-    audit = due[in_audit(due["prediction_id"], config.feedback.audit)]
+    due, (audit, enough) = window.judged, audit_of(window.judged, config.feedback.audit, settings)
     if len(audit):
         known = int(audit[TRUTH].notna().sum())
-        enough = known >= max(settings.min_labels, NEARLY_ALL * len(audit))
         needed = f" alone; that needs {settings.min_labels:,}, and {NEARLY_ALL:.0%}"
         said = "labels are judged by the audit sample alone" if enough else f"the audit sample does not judge{needed}"
         notes.append(f"{said}: {known:,} of its {len(audit):,} rows are labelled")
         due = audit if enough else due
-    judged = due[due[TRUTH].notna()].reset_index(drop=True)
-    if len(judged) >= settings.min_labels:
-        labelled = _predictions(judged, bundle)
-        sample = labelled.take(np.sort(np.random.default_rng(0).permutation(len(judged))[:MEASURED_ROWS]))
-        found["performance"] = estimate(sample, metric_names(contract.task), config.evaluation)
-        found["reliability"] = reliability(labelled)
+    measured = due[due[TRUTH].notna()].reset_index(drop=True)
     # Where values have stopped coming the model knows less, which is no change of what there is to know.
-    gaps = [drift.name for drift in report.columns if drift.missing_drifted and drift.name in judged]
+    gaps = [drift.name for drift in report.columns if drift.missing_drifted and drift.name in due]
     due = due[due[gaps].notna().all(axis=1)]
     usable = due[due[TRUTH].notna()].reset_index(drop=True)
     bands = coverage_of(*asked_of(due, bundle.card), settings) if 0 < len(usable) < len(due) else None
+    columns = [column for column in contract.columns if column.name not in config.serving.personal]
     alarms = []
     if bands is not None and bands.selective:
         alarms.append(_alarm("coverage", bands.sentence))
+        measured, said = _evened_out(due, bundle, holdout_rows, holdout, columns, settings)
+        notes.append(f"label and concept drift are not judged, and {said}")
     elif len(usable) >= settings.min_labels:
         labelled = _predictions(usable, bundle)
-        columns = [column for column in contract.columns if column.name not in config.serving.personal]
         weights = likeness(usable, labelled.scores, holdout_rows, holdout, columns)
         found["alike"] = effective_rows(weights)
         if unlike := _unlike(weights):
@@ -407,7 +418,8 @@ def _examine_labels(
         else:
             label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings, weights)
             if label.drifted:
-                label, told = _label_beside_past(label, usable, window, bundle, holdout, settings)
+                sample = config.feedback.audit if enough else 1.0
+                label, told = _label_beside_past(label, usable, window, sample, bundle, holdout, settings)
                 notes += told
             concept = concept_drift(labelled, holdout, settings, weights)
             segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
@@ -415,15 +427,50 @@ def _examine_labels(
             if alarms and bands is not None and not drift_is_likelier(*asked_of(due, bundle.card), holdout, settings):
                 seen = "; ".join(alarm.sentence for alarm in alarms)
                 alarms = [_alarm("coverage", f"{seen}; labels that come selectively would explain it as well")]
+                notes.append(f"label and concept drift are not judged, and {_UNTOLD}")
+                measured = measured.head(0)
             else:
                 found |= {"label": label, "concept": concept, "segments": segments}
     else:
         needed = "labelled rows without the new gaps" if gaps else "labelled rows"
         notes.append(f"label and concept drift need {settings.min_labels:,} {needed}, there are {len(usable):,}")
-    if any(alarm.kind == "coverage" for alarm in alarms):
-        notes.append("label and concept drift are not judged, and metrics are those of the labelled rows alone")
+    if len(measured) >= settings.min_labels:
+        labelled = _predictions(measured, bundle)
+        drawn = labelled.take(np.sort(np.random.default_rng(0).permutation(len(measured))[:MEASURED_ROWS]))
+        found["performance"] = estimate(drawn, metric_names(contract.task), config.evaluation)
+        found |= {"reliability": reliability(labelled), "measured": len(measured)}
     found |= {"bands": bands, "alarms": _joined([*report.alarms, *alarms])}
     return report.model_copy(update={**found, "notes": tuple(notes)})
+
+
+def _evened_out(
+    due: pd.DataFrame,
+    bundle: Bundle,
+    holdout_rows: pd.DataFrame,
+    holdout: Predictions,
+    columns: Sequence[Column],
+    settings: Monitoring,
+) -> tuple[pd.DataFrame, str]:
+    """Return labelled rows that stand for all, if labels came by decision and score, and what is to be said of them.
+
+    None where too few are left, or where they are not as promised: then they may have been chosen by what came true.
+    """
+    rows = due[evened_out(*asked_of(due, bundle.card))].reset_index(drop=True)
+    if len(rows) < settings.min_labels:
+        fewest = f"{settings.min_labels:,} labels that are spread as all rows are, {EVEN_LABELS} in each band at least"
+        return rows.head(0), f"metrics are not shown: they need {fewest}"
+    came, card = _predictions(rows, bundle), bundle.card
+    weights = likeness(rows, came.scores, holdout_rows, holdout, columns)
+    if unlike := _unlike(weights):
+        return rows.head(0), f"metrics are not shown: {unlike}"
+    concept = concept_drift(came, holdout, settings, weights)
+    label = label_drift(came, holdout, card.prior, card.contract.target, settings, weights)
+    if label.drifted or (concept is not None and concept.drifted):
+        return rows.head(0), _UNTOLD
+    return rows, (
+        f"metrics are those of {len(rows):,} labelled rows, drawn so that each decision and score band counts as often "
+        "as it was asked; of labels that were chosen by what came true, such as complaints, that makes no fair sample"
+    )
 
 
 def _estimated(scores: np.ndarray, holdout: Predictions, weights: np.ndarray) -> tuple[dict[str, float], list[str]]:
@@ -446,12 +493,25 @@ def _unlike(weights: np.ndarray) -> str:
 
 
 def _label_beside_past(
-    label: LabelDrift, judged: pd.DataFrame, window: Window, bundle: Bundle, holdout: Predictions, settings: Monitoring
+    label: LabelDrift,
+    judged: pd.DataFrame,
+    window: Window,
+    sample: float,
+    bundle: Bundle,
+    holdout: Predictions,
+    settings: Monitoring,
 ) -> tuple[LabelDrift, list[str]]:
-    """Hold labels that have drifted, if they are independent of each other, against those of earlier windows."""
+    """Hold labels that have drifted, if they are independent of each other, against those of earlier windows.
+
+    `sample` is the share of predictions, by their ids, whose labels are looked at.
+    """
     known = window.earlier.rows
     if len(known):
-        known = known[known[TRUTH].notna() & (known["prediction_time"] < judged["prediction_time"].iloc[0])]
+        known = known[
+            known[TRUTH].notna()
+            & in_audit(known["prediction_id"], sample)
+            & (known["prediction_time"] < judged["prediction_time"].iloc[0])
+        ]
     past = Earlier(lambda: known, window.earlier.quiet).cut(len(judged))
     if past is None:
         return label, [_assumed("labels", len(judged), len(known))]

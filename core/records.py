@@ -184,10 +184,14 @@ def prediction_ids(request_id: str, rows: int) -> list[str]:
     return [f"{request_id}-{row}" for row in range(rows)]
 
 
+def is_audited(prediction_id: str, share: float) -> bool:
+    """Say whether a prediction is of the random share that is to be labelled; a larger share holds the smaller one."""
+    return int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest()) < share * 2**64
+
+
 def in_audit(prediction_ids: Iterable[str], share: float) -> np.ndarray:
-    """Return which predictions are of the random share that is to be labelled; a larger share holds the smaller one."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in prediction_ids)
-    return np.array([int.from_bytes(digest) < share * 2**64 for digest in digests], bool)
+    """Return which predictions are of that share."""
+    return np.array([is_audited(name, share) for name in prediction_ids], bool)
 
 
 def prediction_line(

@@ -21,5 +21,5 @@ def deployment(config: Config) -> None:
     """Build the champion into a bento, and put it in the old server's place once it has shown that it answers right."""
     deployer.active()  # a stack without one is refused before anything runs
     model, promotion, scorecard, rows = fetch_promoted(config.name)
-    bento = build_bento(model, promotion, scorecard, rows, config.serving)
+    bento = build_bento(model, promotion, scorecard, rows, config.serving, config.feedback.audit)
     deploy_bento(bento, rows, config.serving)

@@ -26,12 +26,14 @@ import numpy as np
 import pandas as pd
 
 from config import UserError
+from core.audit import AuditSample
 from core.own_ids import TAKEN_FOR, OwnIds
 from core.records import (
     FORMAT,
     LogUnavailable,
     RecordWriter,
     Rule,
+    is_audited,
     label_lines,
     prediction_ids,
     prediction_line,
@@ -69,11 +71,13 @@ ROWS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 TENTHS = tuple(round(0.1 * i, 1) for i in range(1, 11))
 STATUSES = ("200", "400", "401", "403", "404", "405", "408", "413", "415", "422", "500", "503")
 JSON, CSV, TEXT = b"application/json", b"text/csv", b"text/plain; version=0.0.4; charset=utf-8"
-MEDIA = {"/metrics": TEXT, "/": b"text/html; charset=utf-8"}
-GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/", "/ping", "/health", "/version")
+MEDIA = {"/metrics": TEXT, "/": b"text/html; charset=utf-8", "/audit_csv": CSV}
+AUDIT = ("/audit", "/audit_csv")
+GETS = ("/livez", "/readyz", "/metrics", "/model", "/openapi.json", "/", "/ping", "/health", "/version", *AUDIT)
 POSTS = ("/predict", "/predict_csv", "/feedback", "/explain", "/invocations", "/feedback_csv")
 PREDICTS = ("/predict", "/predict_csv", "/invocations")
 OPEN = ("/livez", "/readyz", "/", "/ping", "/health")  # probes carry no token, and the page holds nothing
+MOST_AUDITED = 1000  # ids of an answer, a day's work; what follows comes once these have labels
 BODY = "(body)"  # where no field is to blame
 TOO_FAR = "a value is so far out of range that the model finds no number for it"
 
@@ -119,11 +123,12 @@ class App:
             {**header, "kind": "predictions", "columns": columns, "classes": list(self.contract.classes)},
         )
         self._own_ids = OwnIds(log_folder / "predictions", self.contract.id)
+        self._sample = AuditSample(log_folder, self.release.audit)
         self._labels = RecordWriter(log_folder / "labels", {**header, "kind": "labels"})
         self._refusals = RecordWriter(log_folder / "refusals", {**header, "kind": "refusals"})
         answers: tuple[Callable[[], bytes], ...] = (
             self._livez, self._readyz, self._metrics, cache(self._model), cache(self._openapi), self._page,
-            self._ping, self._ping, VERSION.encode,
+            self._ping, self._ping, VERSION.encode, self._audit, self._audit_csv,
         )  # fmt: skip
         self._gets = dict(zip(GETS, answers, strict=True))
         handlers: tuple[dict[bytes, Handler], ...] = (
@@ -199,7 +204,10 @@ class App:
         if path not in OPEN and not self._authorised(headers):
             raise Refused(401, "the header 'Authorization: Bearer TOKEN' is missing or wrong")
         if path in self._gets:
-            return self._gets[path](), MEDIA.get(path, JSON)
+            answer, media = self._gets[path], MEDIA.get(path, JSON)
+            if path not in AUDIT or not self.release.audit:
+                return answer(), media
+            return await self._counted(lambda _: answer(), b"", slow=True), media
         handlers = self._posts[path]
         media = next(iter(handlers))
         came = headers.get(b"content-type", media).split(b";")[0].strip().lower()
@@ -213,13 +221,8 @@ class App:
         self._check_busy()
         body = await self._bodies.read(headers, receive)
         try:
-            self._check_busy()
-            self._busy += 1
-            try:
-                slow = path == "/feedback_csv"  # it reads the log
-                return await self._in_turn(partial(handler, check=check), body, compressed, slow), media
-            finally:
-                self._busy -= 1
+            slow = path == "/feedback_csv"  # it reads the log
+            return await self._counted(partial(handler, check=check), body, compressed, slow=slow), media
         except Refused as err:
             if err.status == 422 and path in PREDICTS and not check:
                 self._keep(path, [(err.field, err.rule, err.rows)])
@@ -251,6 +254,17 @@ class App:
     def _authorised(self, headers: dict[bytes, bytes]) -> bool:
         return self._token is None or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
 
+    async def _counted(
+        self, handler: Callable[[Body], bytes], body: Body, compressed: bool = False, *, slow: bool
+    ) -> bytes:
+        """Answer in turn, as one of those under way."""
+        self._check_busy()
+        self._busy += 1
+        try:
+            return await self._in_turn(handler, body, compressed, slow)
+        finally:
+            self._busy -= 1
+
     async def _in_turn(self, handler: Callable[[Body], bytes], body: Body, compressed: bool, slow: bool) -> bytes:
         """Answer at once what holds few rows, and the rest one by one in a thread."""
         if not compressed and not slow and (len(body) < self._few or _holds_few_rows(body)):
@@ -272,7 +286,7 @@ class App:
         rows, as_they_are = self.schema.read(body)
         as_sent = msgspec.Raw(body) if as_they_are and self._verbatim and ARRAYS.match(body) else None
         ids, scores, labels = self._answer(rows, check, as_sent)
-        said = {"version": self.release.version, "ids": ids, "scores": scores, "labels": labels}
+        said = {"version": self.release.version, "ids": ids, "scores": scores, "labels": labels, **self._marks(ids)}
         return self._noted(encode(self._spread(said, rows, "/predict", check)), rows)
 
     def _predict_csv(self, body: Body, check: bool) -> bytes:
@@ -282,6 +296,9 @@ class App:
         for place, (row_id, score) in enumerate(zip(ids, scores, strict=True)):
             top = max(score) if isinstance(score, list) else score
             lines.append(f"{row_id},{top!r}" + (f",{cell(labels[place])}" if labels else ""))
+        for name, marks in self._marks(ids).items():
+            cells = (name, *("true" if mark else "false" for mark in marks))
+            lines = [f"{line},{mark}" for line, mark in zip(lines, cells, strict=True)]
         told = self._spread({"lines": lines[1:]}, rows, "/predict_csv", check)
         if errors := told.get("errors"):
             nothing = "," * lines[0].count(",")
@@ -300,7 +317,13 @@ class App:
         ids, scores, labels = self._answer(rows, check)
         predictions = scores if labels is None else [self.contract.classes.index(label) for label in labels]
         said = {"predictions": predictions, "version": self.release.version, "ids": ids, "scores": scores}
-        return self._noted(encode(self._spread({**said, "labels": labels}, rows, "/invocations", check)), rows)
+        told = {**said, "labels": labels, **self._marks(ids)}
+        return self._noted(encode(self._spread(told, rows, "/invocations", check)), rows)
+
+    def _marks(self, ids: list[str]) -> dict[str, list[bool]]:
+        """Say of each prediction whether it is to be labelled, where some are."""
+        share = self.release.audit
+        return {"audit": [is_audited(name, share) for name in ids]} if share else {}
 
     def _spread(self, said: dict[str, Any], rows: list[Row], path: str, check: bool) -> dict[str, Any]:
         """Return what is said of the good rows in their places, and errors in those of the others, put on record."""
@@ -458,11 +481,26 @@ class App:
             }
         )
 
+    def _audit(self) -> bytes:
+        waiting = self._waiting()
+        return encode({"share": self.release.audit, "waiting": len(waiting), "ids": waiting[:MOST_AUDITED]})
+
+    def _audit_csv(self) -> bytes:
+        lines = ["prediction_id,label", *(f"{name}," for name in self._waiting()[:MOST_AUDITED])]
+        return ("\n".join(lines) + "\n").encode()
+
+    def _waiting(self) -> list[str]:
+        return self._sample.waiting() if self.release.audit else []
+
     def _openapi(self) -> bytes:
         explains = self.served.compiled is not None and self.served.compiled.explainable
         title, version = f"{self.release.name}, version {self.release.version}", self.release.id
         explained = min(INLINE_ROWS, self.serving.max_rows) if explains else 0
-        return encode(self.schema.openapi(title, version, explained=explained, token=self._token is not None))
+        return encode(
+            self.schema.openapi(
+                title, version, explained=explained, audit=self.release.audit > 0, token=self._token is not None
+            )
+        )
 
     def _page(self) -> bytes:
         return page(self.serving.prefix)

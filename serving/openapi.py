@@ -43,6 +43,15 @@ REFUSALS = {
     "503": "The server is busy, or cannot write its log; come back after Retry-After seconds.",
 }
 ACCEPTED = {"type": "object", "required": ["accepted"], "properties": {"accepted": {"type": "integer"}}}
+AUDITED = {
+    "type": "object",
+    "required": ["share", "waiting", "ids"],
+    "properties": {
+        "share": {"type": "number", "description": "Of all predictions (feedback.audit)."},
+        "waiting": {"type": "integer", "description": "How many have no label yet."},
+        "ids": {"type": "array", "items": {"type": "string"}, "description": "The newest of them."},
+    },
+}
 EXPLANATION = {
     "type": "object",
     "description": "base + the sum of a row's contributions is its score before the link function (log-odds).",
@@ -56,8 +65,11 @@ EXPLANATION = {
 }
 
 
-def describe(schema: "Schema", title: str, version: str, *, explained: int, token: bool) -> dict[str, Any]:
-    """Return the document; `explained` is how many rows /explain takes, 0 if there is none."""
+def describe(schema: "Schema", title: str, version: str, *, explained: int, audit: bool, token: bool) -> dict[str, Any]:
+    """Return the document; `explained` is how many rows /explain takes, 0 if there is none.
+
+    With `audit`, answers say which predictions are to be labelled.
+    """
     (values, label), components = msgspec.json.schema_components(
         [schema.values, schema.label],
         ref_template="#/components/schemas/{name}",
@@ -76,7 +88,7 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
     components["Label"]["properties"]["id"]["pattern"] = "^[0-9a-f]{12}-[0-9a-f]{6,12}-(0|[1-9][0-9]{0,8})$"
     components["Error"] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
     components["Label"]["properties"]["label"] = _truth(schema.contract)
-    components["Answer"] = _answer(schema.contract)
+    components["Answer"] = _answer(schema.contract, audit)
 
     def many(of: Any, most: int = schema.serving.max_rows) -> dict[str, Any]:
         return {"type": "array", "items": of, "minItems": 1, "maxItems": most}
@@ -114,14 +126,19 @@ def describe(schema: "Schema", title: str, version: str, *, explained: int, toke
         ),
         "/explain": _post("Say what each feature adds to the score.", few_rows, example, EXPLANATION),
         "/invocations": _post(
-            "Predict as mlflow models serve does.", invoked, {"dataframe_records": [example]}, _invoked(schema.contract)
+            "Predict as mlflow models serve does.", invoked, {"dataframe_records": [example]},
+            _invoked(schema.contract, audit),
         ),
         "/feedback": _post("Tell the true labels of predictions, late or corrected.", labels, one_label, ACCEPTED),
         "/feedback_csv": _post(
             "Tell true labels as a CSV: by the model's id columns or by prediction_id, dated in a column date or not.",
             {"type": "string"}, told, {"type": "string"}, media="text/csv",
         ),
-        "/model": _get("Which model answers, what it expects, how good it was, and why it was promoted."),
+        "/audit": _get("Which predictions of the audit sample have no label yet, the newest first.", AUDITED),
+        "/audit_csv": _get("The same as a CSV to be filled in, for /feedback_csv.", {"type": "string"}, "text/csv"),
+        "/model": _get(
+            "Which model answers, what it expects, how good it was, and why it was promoted.", {"type": "object"}
+        ),
     }  # fmt: skip
     if not explained:
         del paths["/explain"]
@@ -159,7 +176,7 @@ def _truth(contract: DataContract) -> dict[str, Any]:
     return {"enum": [*contract.classes, *spelt]}
 
 
-def _answer(contract: DataContract) -> dict[str, Any]:
+def _answer(contract: DataContract, audit: bool) -> dict[str, Any]:
     """Say what /predict answers."""
     probability: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
     score: dict[str, Any]
@@ -178,15 +195,18 @@ def _answer(contract: DataContract) -> dict[str, Any]:
         "scores": {"type": "array", "items": score, "description": f"Of each row {meaning}."},
         "labels": {**decision, "description": "Of each row the decision."},
     }
+    if audit:
+        marks = {"type": "array", "items": {"type": "boolean"}}
+        properties["audit"] = {**marks, "description": "Of each row whether it is to be labelled (feedback.audit)."}
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-def _invoked(contract: DataContract) -> dict[str, Any]:
+def _invoked(contract: DataContract, audit: bool) -> dict[str, Any]:
     """Say what /invocations answers."""
     items = {"type": "integer", "minimum": 0} if contract.classes else {"type": "number"}
     meaning = "Of each row the place of its class" if contract.classes else "Of each row the value"
     predictions = {"type": "array", "items": items, "description": f"{meaning}."}
-    answer = _answer(contract)
+    answer = _answer(contract, audit)
     properties = {"predictions": predictions, **answer["properties"]}
     return {**answer, "required": list(properties), "properties": properties}
 
@@ -197,8 +217,8 @@ def _post(summary: str, body: Any, example: Any, answer: Any, media: str = "appl
     return {"post": {"summary": summary, "requestBody": request, "responses": responses}}
 
 
-def _get(summary: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
+def _get(summary: str, answer: Any, media: str = "application/json") -> dict[str, Any]:
+    content = {media: {"schema": answer}}
     responses = {"200": {"description": "The answer.", "content": content}, "401": _refusals()["401"]}
     return {"get": {"summary": summary, "responses": responses}}
 

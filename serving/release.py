@@ -35,6 +35,8 @@ class Release(Section):
     metrics: dict[str, Estimate]
     """On the holdout, with intervals."""
     serving: Serving
+    audit: float
+    """Share of predictions that are marked as to be labelled."""
     code: str
     """Hash of the project's code that made it."""
     shipped: str

@@ -216,9 +216,9 @@ class Schema:
         """Return a row made from the contract alone: averages, and the most frequent categories."""
         return {column.name: _typical(column) for column in self.contract.columns}
 
-    def openapi(self, title: str, version: str, *, explained: int, token: bool) -> dict[str, Any]:
+    def openapi(self, title: str, version: str, *, explained: int, audit: bool, token: bool) -> dict[str, Any]:
         """Return the OpenAPI 3.1 description of the service; `explained` is how many rows /explain takes."""
-        return describe(self, title, version, explained=explained, token=token)
+        return describe(self, title, version, explained=explained, audit=audit, token=token)
 
     def _fields(self, card: Card) -> list[Field]:
         contract, options = card.contract, card.recipe.data.options

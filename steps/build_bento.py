@@ -25,6 +25,7 @@ def build_bento(
     promoted_scorecard: Scorecard,
     check_rows: pd.DataFrame,
     serving: Serving,
+    audit: float,
 ) -> Annotated[Bento, "bento"]:
     """Compile the model where that changes no answer, and build the bento unless the same one is there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -33,6 +34,7 @@ def build_bento(
             promoted_model,
             check_rows,
             serving,
+            audit,
             version=promotion.version,
             promoted=promotion.time,
             reasons=promotion.reasons,

@@ -42,7 +42,7 @@ def compare_on_feedback(
         verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation, looks, best)
         if history.doubt:
             trusted = registry.trusted_rows(name, champion_version, champion, old_holdout_rows)
-            verdict = hold_to_old_rows(verdict, model, champion, trusted, gate, evaluation)
+            verdict = hold_to_old_rows(verdict, model, champion, trusted, gate, evaluation, looks)
     verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     groups = compare_sides(model, champion, holdout_rows, old_holdout_rows, history, gate, evaluation)
     judged = "old and new rows" if history.keep and recall is None else "new rows alone"

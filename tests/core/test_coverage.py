@@ -8,7 +8,8 @@ import pytest
 from benchmarks.drift import FEW, MORE, NUMBERS, THREE, Target, predictions
 from config import Monitoring
 from core.concept import concept_drift, label_drift
-from core.coverage import BAND_ROWS, coverage_of, drift_is_likelier
+from core.coverage import BAND_ROWS, coverage_of, drift_is_likelier, evened_out
+from core.metrics import measure
 
 SETTINGS = Monitoring()
 
@@ -60,6 +61,18 @@ def test_labels_that_come_selectively_are_found(world):
         found = coverage_of(asked, WORLDS[world](asked, random.random(2000) < 0.1), SETTINGS)
         assert found.selective
         assert found.sentence.startswith("labels came for ")
+
+
+def test_labels_that_came_by_decision_and_score_are_evened_out_and_few_are_not():
+    asked, _, random = drawn(MORE, 0, 5000)
+    by_decision = (asked.decisions == 1) | (random.random(5000) < 0.1)
+    even = evened_out(asked, by_decision)
+    assert not (even & ~by_decision).any()
+    assert coverage_of(asked, by_decision, SETTINGS).selective
+    assert not coverage_of(asked, even, SETTINGS).selective
+    whole, came, drawn_rows = (measure("recall", side) for side in (asked, asked.take(by_decision), asked.take(even)))
+    assert abs(drawn_rows - whole) < abs(came - whole) / 5
+    assert not evened_out(asked, asked.decisions == 1).any()
 
 
 @pytest.mark.parametrize("target", [MORE, FEW, THREE, NUMBERS], ids=str)

@@ -24,6 +24,7 @@ from core.feedback import (
 )
 from core.fraud import card_transactions
 from core.gate import Condition, Verdict
+from core.level import spend
 from core.records import TRUTH, TRUTH_TIME, RecordWriter, label_lines, prediction_line, read_labels, read_predictions
 from core.split import resolve
 from core.stand_in import StandIn
@@ -393,6 +394,9 @@ def test_labels_of_complaints_keep_the_past_and_old_rows_have_a_veto() -> None:
     found = hold_to_old_rows(verdict, near, champion, trusted, MADE.gate, MADE.evaluation)
     assert (found.decision, found.reasons[0]) == ("promote", "passed")
     assert found.conditions[-1].n == len(trusted)
+    before = [StandIn.of(near, trusted, near.scores(trusted))] * 2  # models that were judged by these rows
+    found = hold_to_old_rows(verdict, near, champion, trusted, MADE.gate, MADE.evaluation, before)
+    assert found.conditions[-1].confidence == spend(MADE.evaluation, 3).confidence
     nothing = Verdict(decision="hold", reasons=("too few",), rows=0)
     assert hold_to_old_rows(nothing, near, champion, trusted, MADE.gate, MADE.evaluation) == nothing
 

@@ -231,21 +231,26 @@ def test_without_labels_inputs_are_judged_and_performance_is_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labelled",
+    ("labelled", "metrics"),
     [
-        lambda label, decision: 1 if label != decision else 0.1,
-        lambda label, decision: 1 if label == "1" else 0.1,
-        lambda label, decision: 1 if label == "1" else 0.5,
-        lambda label, decision: decision == "1",
+        (lambda label, decision: 1 if label != decision else 0.1, "not shown: the labels of like scores are not as"),
+        (lambda label, decision: 1 if label == "1" else 0.1, "not shown: the labels of like scores are not as"),
+        (lambda label, decision: 1 if label == "1" else 0.5, "not shown: the labels of like scores are not as"),
+        (lambda label, decision: decision == "1", "not shown: they need 200 labels that are spread as all rows are"),
+        (lambda label, decision: 1 if decision == "1" else 0.1, "those of "),
     ],
-    ids=["complaints", "positives first", "positives first, half of the others", "predicted positives"],
-)
-def test_labels_that_come_selectively_are_an_alarm_of_their_own(tmp_path, labelled):
+    ids=[
+        "complaints", "positives first", "positives first, half of the others", "predicted positives",
+        "predicted positives, a tenth of the others",
+    ],
+)  # fmt: skip
+def test_labels_that_come_selectively_are_an_alarm_of_their_own(tmp_path, labelled, metrics):
     serve(tmp_path, labelled=labelled)
     report = look(tmp_path, holdout=ROWS)
     assert report.kinds == ("coverage",), [alarm.sentence for alarm in report.alarms]
     assert (report.label, report.concept) == (None, None)
-    assert report.notes[-1].startswith("label and concept drift are not judged")
+    assert report.notes[-1].startswith(f"label and concept drift are not judged, and metrics are {metrics}")
+    assert bool(report.performance) == (metrics == "those of ")
     assert report.alarms[0].title == "selective labels"
     assert WindowReport.model_validate_json(report.model_dump_json()) == report
     page = window_page(report, SETTINGS)
@@ -270,9 +275,17 @@ def test_an_audit_sample_is_judged_alone_however_the_other_labels_came(tmp_path,
         (name, str(truth[own])) for name, own in zip(chosen["prediction_id"], chosen["transaction_id"], strict=True)
     ]
     writer.append(label_lines(pairs, NOON), NOON)
-    report = examine(collect(tmp_path), trained().bundle, 1, holdout, {}, wanted)
+    window = collect(tmp_path)
+    before = window.judged.assign(**{TRUTH: "0", "prediction_time": window.judged["prediction_time"] - timedelta(1)})
+    earlier = Earlier(lambda: pd.concat([before, before], ignore_index=True))
+    report = examine(dataclasses.replace(window, earlier=earlier), trained().bundle, 1, holdout, {}, wanted)
     assert report.kinds == kinds, report.alarms
     assert f"labels are judged by the audit sample alone: {len(chosen):,} of its {len(chosen):,}" in report.notes[1]
+    assert report.measured == len(chosen) < report.labelled
+    assert f"On labels: {len(chosen):,} of {report.labelled:,} labelled rows" in window_page(report, SETTINGS)
+    held = any(note.startswith("labels are taken to be independent") for note in report.notes)
+    assert held == ("label" in kinds)
+    assert not held or report.notes[-1].endswith("the log holds 2")  # of the sample's own labels, whatever others came
 
 
 def _truths(scenario):
