@@ -8,7 +8,8 @@ compared: their mean, and then their spread.
 
 Rows of one score have other labels where inputs have moved and the model misses what moved. So the holdout is weighted
 to look like the window (`likeness`), and where too few of its rows do, nothing is promised. That holds as far as the
-columns show what has moved, and by measurement: `python -m benchmarks.drift --only moved`.
+columns show what has moved, and by measurement: `python -m benchmarks.drift --only moved`. Rows of one group
+(`core.groups`) count as what they are worth: how far what came strays from what is promised is summed by group.
 
 Label and concept drift are two families of `core.drift`; each has its share of the false alarm rate and a floor.
 """

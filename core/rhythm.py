@@ -1,10 +1,10 @@
 """Judge what differs in a window by how much windows differ by themselves, where rows depend on each other.
 
 Days have a rhythm, customers come back, machines drift and return: rows drawn one by one are then no measure of chance.
-Earlier traffic of the version is cut into windows of as many rows, and the same statistic is taken of each beside the
-others. If the counts of a window are roughly normal, whatever depends on what within it, a distance is a sum of squares
-whose scale and degrees of freedom its mean and variance tell (Satterthwaite 1946; Rao & Scott 1984), so this window's
-distance from the reference, over the mean of theirs, has an F distribution where nothing has changed.
+Windows of as many rows are taken from earlier traffic of the version, spread over four weeks, and the same statistic of
+each beside the others. If the counts of a window are roughly normal, whatever depends on what within it, a distance is
+a sum of squares whose scale and degrees of freedom its mean and variance tell (Satterthwaite 1946; Rao & Scott 1984),
+so this window's distance from the reference, over the mean of theirs, has an F distribution where nothing has changed.
 
 What lasts must not hide behind itself. So traffic counts up to the newest window that did not alarm, where that is
 enough; and an alarm stays where all the traffic that counts differs from the reference, or what came since.
@@ -44,7 +44,6 @@ NEEDED = 20
 """Fewer say too little; until there are so many, rows are taken to be independent of each other."""
 FITTED = 10
 """So many of them the classifier sees, spread over them all: each costs as much as the window itself."""
-
 
 Drift = TypeVar("Drift", LabelDrift, ConceptDrift)
 

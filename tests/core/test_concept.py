@@ -72,8 +72,7 @@ def test_a_concept_that_no_longer_holds_is_found_where_labels_come_by_customer()
 
 
 def test_labels_of_one_customer_alone_tell_nothing():
-    one = Labels(MORE, 2500, 500, odds=3, customer=500)
-    label, _ = found(replace(window(MORE, 500, odds=3), groups=np.zeros(500, int)), one.drawn(2500, random(0)))
+    label, _ = found(replace(window(MORE, 500, odds=3), groups=np.zeros(500, int)), holdout(MORE))
     assert label.p == 1
 
 
