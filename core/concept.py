@@ -8,7 +8,8 @@ compared: their mean, and then their spread.
 
 Rows of one score have other labels where inputs have moved and the model misses what moved. So the holdout is weighted
 to look like the window (`likeness`), and where too few of its rows do, nothing is promised. That holds as far as the
-columns show what has moved, and by measurement: `python -m benchmarks.drift --only moved`.
+columns show what has moved, and by measurement: `python -m benchmarks.drift --only moved`. Rows of one group
+(`core.groups`) count as what they are worth: how far what came strays from what is promised is summed by group.
 
 Label and concept drift are two families of `core.drift`; each has its share of the false alarm rate and a floor.
 """
@@ -24,8 +25,9 @@ import pandas as pd
 
 from config import Evaluation, Monitoring, Section
 from core.contract import Column, deciles
-from core.drift import FAMILIES, classifier_rows, discoveries, encoded
-from core.metrics import Predictions, estimate, evaluate, measure, metric_names
+from core.drift import FAMILIES, FEWEST_GROUPS, alike, classifier_rows, discoveries, encoded, folds_of
+from core.groups import design_effect, groups_worth
+from core.metrics import Predictions, estimate, evaluate, events, measure, metric_names
 from core.table import as_kind
 
 Floats = npt.NDArray[np.float64]
@@ -72,6 +74,13 @@ class ConceptDrift(Section):
     p: float
     drifted: bool
 
+    @property
+    def fallen(self) -> float:
+        """Return how far it is beyond what is promised, on a scale whose spread does not depend on the promise."""
+        if self.metric == "rmse":
+            return math.log(max(self.value, _TINY) / max(self.promised, _TINY))
+        return math.asin(math.sqrt(self.promised)) - math.asin(math.sqrt(self.value))
+
 
 class ReliabilityBin(Section):
     """Compare what scores of one size promised with what came."""
@@ -96,17 +105,22 @@ class Segment(Section):
 
 
 def likeness(
-    rows: pd.DataFrame, scores: Floats, holdout_rows: pd.DataFrame, holdout: Predictions, columns: Sequence[Column]
+    rows: pd.DataFrame,
+    scores: Floats,
+    holdout_rows: pd.DataFrame,
+    holdout: Predictions,
+    columns: Sequence[Column],
+    identity: Sequence[str] = (),
 ) -> Floats:
     """Return weights (holdout rows,) of mean 1 under which the holdout looks like rows with these scores.
 
     They are the ratio of both densities, from a classifier that tells the sides apart (Sugiyama et al. 2007; Bickel et
-    al. 2009, JMLR 10:2137): small trees, judged on rows they have not seen. How far these and the scores are to be
-    believed is what a logistic regression on both says, so that sides that do not differ weigh evenly.
+    al. 2009, JMLR 10:2137): small trees, judged on rows they have not seen, nor others of their identity, where there
+    are enough. How far these and the scores are to be believed is what a logistic regression on both says, so that
+    sides that do not differ weigh evenly.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
     from sklearn.preprocessing import StandardScaler
 
     shown = [column for column in columns if column.kind != "datetime" and column.name in rows]
@@ -117,8 +131,11 @@ def likeness(
     if shown:
         codes = [encoded(part, shown) for part in (holdout_rows, rows.iloc[keep])]
         values = np.hstack([values, np.concatenate(codes)])
+    group = alike((holdout_rows, rows.iloc[keep]), values, side, identity)
+    if min(groups_worth(group[side == 0]), groups_worth(group[side == 1])) < FEWEST_GROUPS:
+        group = np.arange(len(side))
     apart = np.empty(len(side))
-    for known, rest in StratifiedKFold(3, shuffle=True, random_state=0).split(values, side):
+    for known, rest in folds_of(group, 3).split(values, side):
         known = random.permutation(known)[: 2 * size]
         guess = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=4, early_stopping=False, random_state=0)
         apart[rest] = guess.fit(values[known], side[known]).decision_function(values[rest])
@@ -150,7 +167,7 @@ def calibration(holdout: Predictions, weights: Floats | None = None) -> Callable
 
     if len(np.unique(holdout.truth)) < 2:
         return lambda scores: scores if scores.ndim == 2 else np.column_stack([1 - scores, scores])
-    bends = _bends(holdout, np.ones(len(holdout.truth)) if weights is None else weights)
+    bends = _bends(holdout, _even(holdout, weights))
     line = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
     known = _bent(_logits(holdout.scores), bends)
     line.fit(known, holdout.truth.astype(int), logisticregression__sample_weight=weights)
@@ -195,8 +212,9 @@ def label_drift(
     if labelled.task == "regression":
         now, before = (side.truth - side.scores for side in (labelled, holdout))
         error = float(np.sqrt(np.average(before**2, weights=weights)))
-        moved, spread, _ = _beyond(now, labelled.scores, before, holdout.scores, weights)
-        p, change = _two_sided(moved / max(spread, 1e-300)), moved / max(error, 1e-300)
+        moved, spread, _ = _beyond(now, labelled, before, holdout, weights)
+        p = _by_groups(_two_sided(moved / max(spread, 1e-300)), labelled, holdout)
+        change = moved / max(error, 1e-300)
         seen = (float(labelled.truth.mean()) - prior[0]) / max(error, 1e-300)
         drifted = p <= level and min(change * np.sign(change), seen * np.sign(change)) >= settings.min_shift
         value = float(labelled.truth.mean())
@@ -205,11 +223,14 @@ def label_drift(
         )
     calibrate = calibration(holdout, weights)
     chances, known = calibrate(labelled.scores), calibrate(_like(holdout, weights).scores)
+    before = calibrate(holdout.scores)
     found, n = [], len(labelled.truth)
     codes = [1] if labelled.task == "binary" else range(_classes(holdout))
     for code in codes:
         share, promised = float((labelled.truth == code).mean()), float(chances[:, code].mean())
-        p = min(_two_counts(n * share, chances[:, code], known[:, code]) * len(codes), 1.0)
+        effects = _label_effect(labelled, code, chances), _label_effect(holdout, code, before, weights)
+        p = _two_counts(n * share, chances[:, code], known[:, code], effects)
+        p = min(_by_groups(p, labelled, holdout) * len(codes), 1.0)
         change = _shift(chances[:, code], share)
         # A class is more frequent than in training by less than the factor on its odds where scores are sure of it.
         floor = math.copysign(math.log(settings.min_odds), change)
@@ -242,9 +263,9 @@ def concept_drift(
         # Deviations are tested, since of squares a heavy tail decides (Brown & Forsythe 1974, JASA 69:364).
         middle = np.quantile(before, 0.5, weights=weights, method="inverted_cdf")
         deviations = np.abs(now - np.median(now)), np.abs(before - middle)
-        grown, spread, mean = _beyond(deviations[0], labelled.scores, deviations[1], holdout.scores, weights)
+        grown, spread, mean = _beyond(deviations[0], labelled, deviations[1], holdout, weights)
         promised = max(float(deviations[0].mean()) - grown, 1e-300)
-        p = _one_sided(grown / max(spread, 1e-300))
+        p = _by_groups(_one_sided(grown / max(spread, 1e-300)), labelled, holdout)
         centre = np.average(before, weights=weights)
         error, error_before = float(now.std()), math.sqrt(np.average((before - centre) ** 2, weights=weights))
         error_before *= promised / max(mean, 1e-300)
@@ -261,10 +282,10 @@ def concept_drift(
     _, spread_before = _promise(like, calibrate(like.scores))
     if math.isnan(spread + spread_before):
         return None
-    fallen = math.asin(math.sqrt(promised)) - math.asin(math.sqrt(value))
-    p = _one_sided(fallen / max(math.hypot(spread, spread_before), 1e-300))
+    concept = ConceptDrift(metric=metric, value=value, promised=promised, p=1.0, drifted=False)
+    p = _by_groups(_one_sided(concept.fallen / max(math.hypot(spread, spread_before), 1e-300)), labelled, holdout)
     drifted = p <= level and promised - value >= settings.min_drop
-    return ConceptDrift(metric=metric, value=value, promised=promised, p=p, drifted=drifted)
+    return concept.model_copy(update={"p": p, "drifted": drifted})
 
 
 def reliability(labelled: Predictions) -> tuple[ReliabilityBin, ...]:
@@ -335,7 +356,7 @@ def _like(holdout: Predictions, weights: Floats | None) -> Predictions:
 
 
 def _beyond(
-    now: Floats, scores: Floats, before: Floats, scores_before: Floats, weights: Floats | None
+    now: Floats, labelled: Predictions, before: Floats, holdout: Predictions, weights: Floats | None
 ) -> tuple[float, float, float]:
     """Return how far the mean of values is above what the weighted holdout says of such scores, and its spread.
 
@@ -345,7 +366,7 @@ def _beyond(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    weights = np.ones(len(before)) if weights is None else weights
+    weights, scores, scores_before = _even(holdout, weights), labelled.scores, holdout.scores
     bends = [np.unique(np.quantile(scores_before, (0.25, 0.5, 0.75), weights=weights, method="inverted_cdf"))]
     line = make_pipeline(StandardScaler(), Ridge())
     line.fit(_bent(scores_before[:, None], bends), before, ridge__sample_weight=weights)
@@ -353,9 +374,10 @@ def _beyond(
         now - line.predict(_bent(scores[:, None], bends)),
         before - line.predict(_bent(scores_before[:, None], bends)),
     )
-    noise_before = math.sqrt(np.average(left_before**2, weights=weights) / effective_rows(weights))
-    spread = math.hypot(float(left.std(ddof=1)) / math.sqrt(len(left)), noise_before)
-    return float(left.mean()), spread, float(np.average(before, weights=weights))
+    noise = float(left.var(ddof=1)) / len(left) * design_effect(left, labelled.groups)
+    noise_before = np.average(left_before**2, weights=weights) / effective_rows(weights)
+    noise_before *= design_effect(weights * left_before, holdout.groups)
+    return float(left.mean()), math.sqrt(noise + noise_before), float(np.average(before, weights=weights))
 
 
 def _bends(holdout: Predictions, weights: Floats) -> list[Floats]:
@@ -388,12 +410,13 @@ def _promise(predictions: Predictions, chances: Floats) -> tuple[float, float]:
     """Return the mean ROC AUC over labels drawn from the chances, and the spread of the arcsine of its root.
 
     On that scale the spread does not depend on the mean (Anscombe 1948): else a promise that is too high by chance
-    comes with a spread that is too small.
+    comes with a spread that is too small. Labels are drawn one by one; what came tells how much wider groups make it.
     """
     from scipy.stats import rankdata
 
     keep = _drawn(len(chances))
-    chances, scores = chances[keep], predictions.scores[keep]
+    predictions, chances = predictions.take(keep), chances[keep]
+    scores = predictions.scores
     ranks = rankdata(scores.reshape(len(scores), -1), axis=0)
     codes = [1] if predictions.task == "binary" else list(range(chances.shape[1]))
     random, edges = np.random.default_rng(0), chances.cumsum(axis=1)[:, :-1]
@@ -403,7 +426,23 @@ def _promise(predictions: Predictions, chances: Floats) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     if len(values) < 2:
         return math.nan, math.nan
-    return float(values.mean()), float(np.arcsin(np.sqrt(values)).std(ddof=1))
+    wider = design_effect(_influence(predictions, chances, codes), predictions.groups)
+    return float(values.mean()), float(np.arcsin(np.sqrt(values)).std(ddof=1)) * math.sqrt(wider)
+
+
+def _influence(predictions: Predictions, chances: Floats, codes: Sequence[int]) -> Floats:
+    """Return by how much each label moves the ROC AUC from what its chance promises, (n,) (DeLong et al. 1988)."""
+    found = np.zeros(len(chances))
+    for code, said in zip(codes, predictions.scores.reshape(len(chances), -1).T, strict=True):
+        inside, places = chances[:, code], np.unique(said, return_inverse=True)[1]
+        ups, downs = (np.bincount(places, weights=side) for side in (inside, 1 - inside))
+        if not ups.sum() or not downs.sum():
+            continue
+        below, above = (downs.cumsum() - downs / 2) / downs.sum(), 1 - (ups.cumsum() - ups / 2) / ups.sum()
+        area = float(ups @ below) / ups.sum()
+        moves = (below - area) / ups.sum() - (above - area) / downs.sum()
+        found += ((predictions.truth == code) - inside) * moves[places]
+    return found
 
 
 def _area(ranks: Floats, codes: Sequence[int], labels: npt.NDArray[np.int_]) -> float:
@@ -490,6 +529,10 @@ def _logits(scores: Floats) -> Floats:
     return np.asarray(np.log(kept / (1 - kept))[:, None] if scores.ndim == 1 else np.log(kept))
 
 
+def _even(holdout: Predictions, weights: Floats | None) -> Floats:
+    return np.ones(len(holdout.truth)) if weights is None else weights
+
+
 def _classes(predictions: Predictions) -> int:
     return 2 if predictions.task == "binary" else predictions.scores.shape[1]
 
@@ -514,18 +557,42 @@ def _shifted(chances: Floats, shift: float) -> Floats:
     return np.asarray(kept / (kept + (1 - kept) * math.exp(-shift)))
 
 
-def _two_counts(came: float, chances: Floats, known: Floats) -> float:
+def _label_effect(predictions: Predictions, code: int, chances: Floats, weights: Floats | None = None) -> float:
+    """Return by how much groups widen the variance of a class's weighted count beside its chances."""
+    left = (predictions.truth == code) - chances[:, code]
+    return design_effect(_even(predictions, weights) * left, predictions.groups)
+
+
+def _by_groups(p: float, *sides: Predictions) -> float:
+    """Return a p-value as Student's t has it, where groups of rows tell the spread; of a class there may be few."""
+    known = [
+        groups_worth(side.groups) if side.task == "regression" else min(events(side).values())
+        for side in sides
+        if side.groups is not None
+    ]
+    if not known:
+        return p
+    if (groups := min(known)) < 2:
+        return 1.0
+    from scipy.stats import norm, t
+
+    return float(2 * t.sf(norm.isf(p / 2) * math.sqrt(1 - 1 / groups), groups - 1))
+
+
+def _two_counts(came: float, chances: Floats, known: Floats, effects: tuple[float, float]) -> float:
     """Return the two-sided p-value of a count, promised by chances that the holdout's count has set right.
 
     A sum of rare events is a Poisson variable, of others one that is moved so that its variance is right (Röllin 2007,
-    Ann. Appl. Probab. 17:1596). Of two such counts the exact test is binomial (Przyborowski & Wilenski 1940).
+    Ann. Appl. Probab. 17:1596). Of two such counts the exact test is binomial (Przyborowski & Wilenski 1940). Both are
+    divided by their design effects, as rows of one group are worth fewer (Rao & Scott 1992, Biometrics 48:577).
     """
     from scipy.stats import beta
 
     if chances.mean() > 0.5:  # it is the rarer side whose count is skewed
         came, chances, known = len(chances) - came, 1 - chances, 1 - known
-    noise, noise_before = (max(float((side * (1 - side)).sum()), _TINY) for side in (chances, known))
-    count = max(came - float((chances**2).sum()), 0.0)
+    sides = zip((chances, known), effects, strict=True)
+    noise, noise_before = (max(float((side * (1 - side)).sum()) / effect, _TINY) for side, effect in sides)
+    count = max(came - float((chances**2).sum()), 0.0) / effects[0]
     share = noise / (noise + noise_before)
     above = float(beta.cdf(share, count, noise_before + 1)) if count else 1.0
     below = float(beta.sf(share, count + 1, noise_before))

@@ -20,6 +20,7 @@ import pandas as pd
 
 from config import Kind, Monitoring, Section
 from core.contract import Column, counts_of
+from core.groups import Groups, groups_worth
 from core.metrics import Predictions, measure
 from core.table import as_kind, exact_hashes, row_hashes
 
@@ -35,11 +36,13 @@ more than `CLASSIFIER_CELLS`: a table of thousands of columns would take minutes
 
 CLASSIFIER_CELLS = 1_500_000
 
+FEWEST_GROUPS = 10
+"""Of rows of a side that belong together: of fewer a fold may hold all."""
+
 _FEW = 5  # expected rows below which a bin's chi-square is not to be trusted (Cochran 1954)
 _FEWEST = 500  # as many as a window needs at least, unless told otherwise
 _Z = 3.09  # one-sided 0.1 %
 _FOLDS = 5
-_FEWEST_GROUPS = 2 * _FOLDS  # of fewer a fold may hold all
 
 
 class ColumnDrift(Section):
@@ -166,20 +169,18 @@ def separation(
     if not shown or not len(reference_rows) or not len(rows):
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import PredefinedSplit, StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import cross_val_predict
 
     size = classifier_rows(len(shown))
     sides = [side.sample(size, random_state=0) if len(side) > size else side for side in (reference_rows, rows)]
     values = np.concatenate([encoded(side, shown) for side in sides])
     truth = np.repeat([0, 1], [len(side) for side in sides])
-    group = _groups(sides, values, truth, identity)
-    before, now = (_different(group[truth == side]) for side in (0, 1))
-    if min(before, now) < _FEWEST_GROUPS:
+    group = alike(sides, values, truth, identity)
+    before, now = (groups_worth(group[truth == side]) for side in (0, 1))
+    if min(before, now) < FEWEST_GROUPS:
         return None
     guess = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=0)
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-    if group.max() + 1 < len(group):
-        folds = PredefinedSplit(np.random.default_rng(0).permutation(group.max() + 1)[group] % _FOLDS)
+    folds = folds_of(group, _FOLDS)
     scores = cross_val_predict(guess, values, truth, cv=folds, method="predict_proba")[:, 1]
     auc = measure("roc_auc", Predictions("binary", truth, scores))
     # The fitted classifiers of the folds differ, so the spread is taken as if nothing separated: at its largest.
@@ -253,9 +254,18 @@ def classifier_rows(columns: int) -> int:
     return min(CLASSIFIER_ROWS, max(CLASSIFIER_CELLS // columns, _FEWEST))
 
 
-def _groups(
+def folds_of(group: Groups, folds: int) -> Any:
+    """Return a splitter into so many folds, those of one group in one; by class where each row stands alone."""
+    from sklearn.model_selection import PredefinedSplit, StratifiedKFold
+
+    if group.max() + 1 == len(group):
+        return StratifiedKFold(folds, shuffle=True, random_state=0)
+    return PredefinedSplit(np.random.default_rng(0).permutation(group.max() + 1)[group] % folds)
+
+
+def alike(
     sides: Sequence[pd.DataFrame], values: npt.NDArray[Any], truth: npt.NDArray[Any], identity: Sequence[str]
-) -> Counts:
+) -> Groups:
     """Number the rows so that those share a number which must share a fold, 0 to the number of groups - 1, (rows,).
 
     They are those of one identity, where every row has it, else those of the same values. Values that both sides hold
@@ -268,12 +278,6 @@ def _groups(
     found = np.unique(exact_hashes(contents, list(contents.columns)), return_inverse=True)[1]
     on_both = np.isin(found, np.intersect1d(found[truth == 0], found[truth == 1]))
     return np.unique(np.where(on_both, len(found) + np.arange(len(found)), found), return_inverse=True)[1]
-
-
-def _different(group: Counts) -> float:
-    """Return how many different rows say as much as these do: the number of groups where they are of one size."""
-    sizes = np.bincount(group)
-    return float(len(group) ** 2 / (sizes**2).sum())
 
 
 def encoded(rows: pd.DataFrame, columns: Sequence[Column]) -> npt.NDArray[Any]:

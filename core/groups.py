@@ -55,6 +55,12 @@ def design_effect(values: npt.NDArray[Any], groups: Groups | None) -> float:
     return float(np.clip(within, 1.0, (counts**2).sum() / counts.sum()))
 
 
+def groups_worth(groups: Groups) -> float:
+    """Return how many groups of one size say as much as these do."""
+    sizes = np.bincount(groups)
+    return float(len(groups) ** 2 / (sizes**2).sum())
+
+
 def _numbered(hashes: npt.NDArray[np.uint64], alone: npt.NDArray[np.bool_]) -> Groups | None:
     codes = pd.factorize(hashes)[0]
     codes[alone] = len(codes) + np.arange(int(alone.sum()))  # an id that is missing says nothing of who it is

@@ -1,7 +1,8 @@
 """Look at a window of served traffic: what was asked, what was answered, what came true, and what has changed."""
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import field as with_default
 from datetime import datetime, timedelta
@@ -54,7 +55,7 @@ from core.gauges import Gauge
 from core.metrics import Estimate, Predictions, estimate, metric_names
 from core.paged import Paged
 from core.records import TRUTH, in_audit, read_labels, read_predictions, read_refusals
-from core.rhythm import NEEDED, WINDOWS, Earlier, held_columns, held_label, held_separation
+from core.rhythm import NEEDED, SPAN, WINDOWS, Drift, Earlier, held_columns, held_labels, held_separation
 from core.split import FEW_CONTENTS, SplitRule, repeats
 
 Kind = Literal["schema", "missing", "covariate", "coverage", "label", "concept"]
@@ -232,20 +233,54 @@ def collect_window(log: str, version: int, settings: Monitoring, after: datetime
 def collect_earlier(log: str, version: int, rows: pd.DataFrame, first: datetime) -> pd.DataFrame:
     """Read what a version answered before the rows of a window, back to `first`, with labels as `TRUTH`.
 
-    They are read in pieces, each twice as long as the one after it, until there are `WINDOWS` times as many.
+    These are the newest `WINDOWS` windows of as many rows; where they do not reach back `SPAN`, others with gaps
+    between them that do, if these are enough.
     """
-    times, wanted = rows["prediction_time"], WINDOWS * len(rows)
+    end = rows["prediction_time"].iloc[0].to_pydatetime()
+    parts = _windows_before(log, version, rows, first)
+    if len(parts) == WINDOWS:
+        gap = (min(end - first, SPAN) - (end - parts[-1]["prediction_time"].iloc[0])) / WINDOWS
+        spread = _windows_before(log, version, rows, first, gap) if gap > timedelta(0) else []
+        parts = spread if len(spread) >= NEEDED else parts
+    known = pd.concat(parts[::-1] or [rows.head(0)], ignore_index=True)
+    start = known["prediction_time"].min() if len(known) else end
+    weeks = [*pd.date_range(start, rows["prediction_time"].iloc[-1], freq="7D"), None]
+    labels = pd.concat([_labels_of(known["prediction_id"], log, *week) for week in itertools.pairwise(weeks)])
+    newest = labels.drop_duplicates("prediction_id", keep="last").set_index("prediction_id")["label"]
+    return known.join(plain(newest.rename(TRUTH)), on="prediction_id")
+
+
+def _windows_before(
+    log: str, version: int, rows: pd.DataFrame, first: datetime, gap: timedelta = timedelta(0)
+) -> list[pd.DataFrame]:
+    """Return `WINDOWS` windows of as many rows, the newest first; the last may be cut short.
+
+    The log is read in pieces, each twice as long as the one after it until a window is full; what falls into a gap is
+    not kept. Gaps are of random length, so that windows keep step with no hour.
+    """
+    n, times, random = len(rows), rows["prediction_time"], np.random.default_rng(0)
     end = times.iloc[0].to_pydatetime()
-    length = max(2 * (times.iloc[-1].to_pydatetime() - end), timedelta(hours=1))
-    parts: list[pd.DataFrame] = [rows.head(0)]
-    while end > first and sum(map(len, parts)) < wanted:
-        start = max(end - length, first)
-        found = plain_objects(read_predictions(f"{log}/predictions", start, end))
-        parts.append(found[found["prediction_version"] == version])
-        end, length = start, 2 * length
-    found = pd.concat(parts[:0:-1] or parts, ignore_index=True).tail(wanted).reset_index(drop=True)
-    labels = read_labels(f"{log}/labels", end).set_index("prediction_id")["label"].rename(TRUTH)
-    return found.join(plain(labels), on="prediction_id")
+    length = max(2 * (times.iloc[-1].to_pydatetime() - end), timedelta(minutes=1))
+    parts, rest, longer = list[pd.DataFrame](), rows.head(0), length
+    while len(parts) < WINDOWS:
+        while len(rest) < n and end > first:
+            start = max(end - longer, first)
+            found = plain_objects(read_predictions(f"{log}/predictions", start, end))
+            found = found[found["prediction_version"] == version]
+            rest = pd.concat([found, rest], ignore_index=True) if len(rest) else found
+            end, longer = start, 2 * longer
+        if not len(rest):
+            break
+        parts, rest = [*parts, rest.tail(n)], rest.head(-n)
+        if gap:
+            until = parts[-1]["prediction_time"].iloc[0] - gap * random.uniform(0.5, 1.5)
+            end, longer, rest = min(end, until.to_pydatetime()), length, rest[rest["prediction_time"] < until]
+    return parts
+
+
+def _labels_of(ids: pd.Series, log: str, start: datetime, end: datetime | None) -> pd.DataFrame:
+    labels = read_labels(f"{log}/labels", start, end)
+    return labels[labels["prediction_id"].isin(ids)]
 
 
 def examine(
@@ -305,7 +340,7 @@ def _examine_inputs(
     drifts, apart, notes = _beside_past(drifts, apart, window, sides, holdout_rows, contract, whole, identity, settings)
     scores = logged_scores(rows, bundle.card)
     psi, moved = _prediction_drift(scores, holdout, settings)
-    estimated, note = _estimated(scores, holdout, likeness(rows, scores, holdout_rows, holdout, whole))
+    estimated, note = _estimated(scores, holdout, likeness(rows, scores, holdout_rows, holdout, whole, identity))
     return report.model_copy(
         update={
             "alarms": _joined([*report.alarms, *_input_alarms(findings, drifts, apart, settings)]),
@@ -411,17 +446,19 @@ def _examine_labels(
         notes.append(f"label and concept drift are not judged, and {said}")
     elif len(usable) >= settings.min_labels:
         labelled = _predictions(usable, bundle)
-        weights = likeness(usable, labelled.scores, holdout_rows, holdout, columns)
+        identity = bundle.card.recipe.data.group or contract.id
+        weights = likeness(usable, labelled.scores, holdout_rows, holdout, columns, identity)
         found["alike"] = effective_rows(weights)
         if unlike := _unlike(weights):
             notes.append(f"label and concept drift are not judged: {unlike}")
         else:
             label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings, weights)
-            if label.drifted:
-                sample = config.feedback.audit if enough else 1.0
-                label, told = _label_beside_past(label, usable, window, sample, bundle, holdout, settings)
-                notes += told
             concept = concept_drift(labelled, holdout, settings, weights)
+            if label.drifted or (concept is not None and concept.drifted):
+                sample = config.feedback.audit if enough else 1.0
+                of_past = (usable, window, sample, bundle, holdout, settings)
+                label, concept, told = _labels_beside_past(label, concept, *of_past)
+                notes += told
             segments = worse_segments(usable, labelled, holdout_rows, holdout, columns, settings)
             alarms = _label_alarms(label, concept, segments)
             if alarms and bands is not None and not drift_is_likelier(*asked_of(due, bundle.card), holdout, settings):
@@ -460,7 +497,8 @@ def _evened_out(
         fewest = f"{settings.min_labels:,} labels that are spread as all rows are, {EVEN_LABELS} in each band at least"
         return rows.head(0), f"metrics are not shown: they need {fewest}"
     came, card = _predictions(rows, bundle), bundle.card
-    weights = likeness(rows, came.scores, holdout_rows, holdout, columns)
+    identity = card.recipe.data.group or card.contract.id
+    weights = likeness(rows, came.scores, holdout_rows, holdout, columns, identity)
     if unlike := _unlike(weights):
         return rows.head(0), f"metrics are not shown: {unlike}"
     concept = concept_drift(came, holdout, settings, weights)
@@ -492,15 +530,16 @@ def _unlike(weights: np.ndarray) -> str:
     return said if alike < needed else ""
 
 
-def _label_beside_past(
+def _labels_beside_past(
     label: LabelDrift,
+    concept: ConceptDrift | None,
     judged: pd.DataFrame,
     window: Window,
     sample: float,
     bundle: Bundle,
     holdout: Predictions,
     settings: Monitoring,
-) -> tuple[LabelDrift, list[str]]:
+) -> tuple[LabelDrift, ConceptDrift | None, list[str]]:
     """Hold labels that have drifted, if they are independent of each other, against those of earlier windows.
 
     `sample` is the share of predictions, by their ids, whose labels are looked at.
@@ -514,15 +553,26 @@ def _label_beside_past(
         ]
     past = Earlier(lambda: known, window.earlier.quiet).cut(len(judged))
     if past is None:
-        return label, [_assumed("labels", len(judged), len(known))]
+        return label, concept, [_assumed("labels", len(judged), len(known))]
+    earlier = [_predictions(rows.reset_index(drop=True), bundle) for rows in past.windows]
+    count = len(past.together) + 1
+    together = _predictions(pd.concat([*past.together, judged], ignore_index=True), bundle)
 
-    def look(rows: pd.DataFrame) -> LabelDrift:
-        labelled = _predictions(rows.reset_index(drop=True), bundle)
-        return label_drift(labelled, holdout, bundle.card.prior, bundle.card.contract.target, settings)
+    def held(now: Drift, look: Callable[[Predictions], Drift | None]) -> Drift:
+        lasting, found = look(together), [each for each in map(look, earlier) if each is not None]
+        if lasting is None or len(found) < NEEDED // 2:
+            return now
+        return held_labels(now, found, lasting, count, settings)
 
-    together = look(pd.concat([*past.together, judged]))
-    label = held_label(label, list(map(look, past.windows)), together, len(past.together) + 1, settings)
-    return label, [] if label.drifted else [f"no alarm for the labels: {past.sentence}, differ as much"]
+    usual = []
+    if label.drifted:
+        prior, target = bundle.card.prior, bundle.card.contract.target
+        label = held(label, lambda labelled: label_drift(labelled, holdout, prior, target, settings))
+        usual += [] if label.drifted else ["label"]
+    if concept is not None and concept.drifted:
+        concept = held(concept, lambda labelled: concept_drift(labelled, holdout, settings))
+        usual += [] if concept.drifted else ["concept"]
+    return label, concept, [f"no {' or '.join(usual)} drift: {past.sentence}, differ as much"] if usual else []
 
 
 def _assumed(what: str, n: int, known: int) -> str:

@@ -1,10 +1,10 @@
 """Judge what differs in a window by how much windows differ by themselves, where rows depend on each other.
 
 Days have a rhythm, customers come back, machines drift and return: rows drawn one by one are then no measure of chance.
-Earlier traffic of the version is cut into windows of as many rows, and the same statistic is taken of each beside the
-others. If the counts of a window are roughly normal, whatever depends on what within it, a distance is a sum of squares
-whose scale and degrees of freedom its mean and variance tell (Satterthwaite 1946; Rao & Scott 1984), so this window's
-distance from the reference, over the mean of theirs, has an F distribution where nothing has changed.
+Windows of as many rows are taken from earlier traffic of the version, spread over four weeks, and the same statistic of
+each beside the others. If the counts of a window are roughly normal, whatever depends on what within it, a distance is
+a sum of squares whose scale and degrees of freedom its mean and variance tell (Satterthwaite 1946; Rao & Scott 1984),
+so this window's distance from the reference, over the mean of theirs, has an F distribution where nothing has changed.
 
 What lasts must not hide behind itself. So traffic counts up to the newest window that did not alarm, where that is
 enough; and an alarm stays where all the traffic that counts differs from the reference, or what came since.
@@ -12,14 +12,15 @@ enough; and an alarm stays where all the traffic that counts differs from the re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from config import Monitoring
-from core.concept import LabelDrift
+from core.concept import ConceptDrift, LabelDrift
 from core.contract import Column
 from core.drift import (
     FAMILIES,
@@ -36,11 +37,15 @@ from core.drift import (
 )
 
 WINDOWS = 60
-"""Earlier windows that are looked at, the newest: rhythms that take longer are drift."""
+"""Earlier windows that are looked at; of more they are drawn with a fixed seed, so that none keeps step with a day."""
+SPAN = timedelta(weeks=4)
+"""They come from so long before, where more than the newest would fit: slower rhythms are drift."""
 NEEDED = 20
 """Fewer say too little; until there are so many, rows are taken to be independent of each other."""
 FITTED = 10
 """So many of them the classifier sees, spread over them all: each costs as much as the window itself."""
+
+Drift = TypeVar("Drift", LabelDrift, ConceptDrift)
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,10 @@ class Earlier:
 
 
 def _windows(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, ...]:
-    ends = range(len(rows), n - 1, -n)
-    return tuple(rows.iloc[end - n : end] for end in ends[:WINDOWS])[::-1]
+    ends = np.arange(len(rows), n - 1, -n)
+    if len(ends) > WINDOWS:
+        ends = np.random.default_rng(0).choice(ends, WINDOWS, replace=False)
+    return tuple(rows.iloc[end - n : end] for end in np.sort(ends))
 
 
 def held_columns(
@@ -134,20 +141,18 @@ def held_separation(
     return apart.model_copy(update={"drifted": lasting is not None and lasting.drifted})
 
 
-def held_label(
-    label: LabelDrift, earlier: Sequence[LabelDrift], together: LabelDrift, windows: int, settings: Monitoring
-) -> LabelDrift:
-    """Return whether labels have drifted beyond what they did in earlier windows, or in so many windows together."""
+def held_labels(now: Drift, earlier: Sequence[Drift], together: Drift, windows: int, settings: Monitoring) -> Drift:
+    """Return whether labels, or their ranks, have drifted beyond what earlier windows did, or so many together."""
     from scipy.special import fdtrc
 
     level, changes = settings.false_alarm_rate / FAMILIES, [_change(each) for each in earlier]
     variance = max(float(np.var(changes, ddof=1)), 1e-12)
     p, lasting = (
         float(fdtrc(1, len(changes) - 1, count * _change(each) ** 2 / variance))
-        for each, count in ((label, 1), (together, windows))
+        for each, count in ((now, 1), (together, windows))
     )
-    p = max(label.p, min(p, lasting) if together.drifted else p)
-    return label.model_copy(update={"p": p, "drifted": p <= level})
+    p = max(now.p, min(p, lasting) if together.drifted else p)
+    return now.model_copy(update={"p": p, "drifted": p <= level})
 
 
 def exceedance(value: float, earlier: Sequence[float]) -> float:
@@ -210,8 +215,10 @@ def _distance(window: Counts, reference: Counts) -> tuple[float, int]:
     return (0.0 if few else stability_index(window, reference)), len(window)
 
 
-def _change(label: LabelDrift) -> float:
-    return label.change if label.in_errors else float(np.log(label.change))
+def _change(drift: LabelDrift | ConceptDrift) -> float:
+    if isinstance(drift, ConceptDrift):
+        return drift.fallen
+    return drift.change if drift.in_errors else float(np.log(drift.change))
 
 
 def _logit(auc: float) -> float:

@@ -52,6 +52,30 @@ def test_labels_as_they_were_alarm_no_more_often_than_stated(target):
         assert sum(alarm[family] for alarm in alarms) <= binom.ppf(0.999, runs, SETTINGS.false_alarm_rate)
 
 
+@pytest.mark.parametrize("target", [MORE, THREE, NUMBERS], ids=str)
+def test_labels_that_come_together_by_customer_count_as_what_they_are_worth(target):
+    drawn = Labels(target, 2500, 1000, customer=50).drawn
+    apart = together = 0
+    for seed in range(8):
+        before, labelled = drawn(2500, random([seed, 3])), drawn(1000, random([seed, 4]))
+        together += any(each.drifted for each in found(labelled, before, target.shares or (0.0,)))
+        rows = replace(labelled, groups=None), replace(before, groups=None)
+        apart += any(each.drifted for each in found(*rows, target.shares or (0.0,)))
+    assert together == 0 < apart
+
+
+def test_a_concept_that_no_longer_holds_is_found_where_labels_come_by_customer():
+    drawn = Labels(MORE, 2500, 2000, customer=10).drawn
+    before = drawn(2500, random(6))
+    assert found(drawn(2000, random(5), strength=0.0), before)[1].drifted
+    assert found(drawn(2000, random(5), odds=3), before)[0].drifted
+
+
+def test_labels_of_one_customer_alone_tell_nothing():
+    label, _ = found(replace(window(MORE, 500, odds=3), groups=np.zeros(500, int)), holdout(MORE))
+    assert label.p == 1
+
+
 @pytest.mark.parametrize("target", CLASSES, ids=str)
 def test_finds_a_class_three_times_as_frequent_at_the_same_inputs_and_no_concept_drift(target):
     for seed in range(4):
@@ -126,6 +150,23 @@ def test_rows_as_they_were_weigh_evenly_and_of_rows_unlike_those_of_before_few_c
     weights = likeness(far, said.scores, before, known, learned(before))
     assert effective_rows(weights) < ALIKE_ROWS
     assert np.average(before["x0"], weights=weights) > before["x0"].mean() + 1.5 * before["x0"].std()
+
+
+def test_customers_who_were_not_held_out_weigh_as_those_who_were():
+    r = random(0)
+
+    def side(customers):
+        who = np.repeat(customers, 25)
+        x = r.standard_normal((len(customers), 6))[np.arange(len(who)) // 25] + 0.05 * r.standard_normal((len(who), 6))
+        rows = pd.DataFrame(x, columns=list("abcdef")).assign(who=who)
+        return rows, Predictions("binary", (x[:, 0] > 0).astype(int), 1 / (1 + np.exp(-x[:, 0])))
+
+    (before, known), (rows, labelled) = side(np.arange(80)), side(np.arange(80, 120))
+    columns = learned(before.drop(columns="who"))
+    even, uneven = (
+        effective_rows(likeness(rows, labelled.scores, before, known, columns, identity)) for identity in (["who"], ())
+    )
+    assert uneven < 0.5 * len(before) < 0.8 * len(before) < even
 
 
 def test_errors_of_numbers_are_held_against_those_of_rows_like_these():

@@ -402,6 +402,39 @@ def test_earlier_traffic_of_the_version_is_read_with_its_labels_back_to_when_it_
     assert collect_earlier(str(tmp_path), 1, rows, NOW).empty
 
 
+def test_earlier_windows_are_spread_where_the_newest_would_not_reach_back(tmp_path):
+    serve(tmp_path, rows=BATCH * 3 * WINDOWS)
+    window = collect(tmp_path).rows.tail(BATCH)
+    last, first = window["prediction_time"].iloc[0], (NOON - timedelta(hours=1)).replace(tzinfo=None)
+    earlier = collect_earlier(str(tmp_path), 1, window, last - timedelta(seconds=2.5 * WINDOWS))
+    before = (last - earlier["prediction_time"].drop_duplicates()).dt.total_seconds()
+    assert len(before) > 0.8 * WINDOWS
+    assert before.min() == 1
+    assert before.max() > 1.5 * WINDOWS
+    assert earlier[TRUTH].notna().mean() == pytest.approx(0.8, abs=0.05)
+    assert len(collect_earlier(str(tmp_path), 1, window, first)) == BATCH * WINDOWS
+
+
+def test_labels_are_held_against_those_of_earlier_windows(tmp_path):
+    serve(tmp_path, rows=2000, labelled=1)
+    rows, random = collect(tmp_path).rows, np.random.default_rng(0)
+    right = collect(tmp_path).judged
+    wrong = right.assign(**{TRUTH: random.permutation(right[TRUTH])})
+    begin = right["prediction_time"].iloc[0] - timedelta(days=1)
+    best = right.sort_values("prediction_score").assign(**{TRUTH: np.sort(right[TRUTH])})
+    swinging = pd.concat([best, wrong] * (NEEDED // 2), ignore_index=True).assign(prediction_time=begin)
+
+    def look(known: pd.DataFrame) -> WindowReport:
+        window = dataclasses.replace(collect(tmp_path), rows=rows, judged=wrong, earlier=Earlier(lambda: known))
+        return examine(window, trained().bundle, 1, trained().holdout, {}, CONFIG)
+
+    alone, beside = look(swinging.tail(len(rows))), look(swinging)
+    assert alone.kinds == ("concept",)
+    assert any("labels are taken to be independent of each other" in note for note in alone.notes)
+    assert beside.kinds == ()
+    assert any(note.startswith("no concept drift: 20 earlier windows") for note in beside.notes), beside.notes
+
+
 def test_a_window_is_held_against_earlier_ones_where_they_are_known(tmp_path):
     serve(tmp_path, rows=1200, labelled=0)
     window = collect(tmp_path)

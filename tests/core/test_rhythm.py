@@ -1,12 +1,23 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.drift import MORE, dependent, dependent_reference, learned, one_after_the_other, predictions
+from benchmarks.drift import (
+    MORE,
+    NUMBERS,
+    WEEK,
+    dependent,
+    dependent_reference,
+    learned,
+    one_after_the_other,
+    predictions,
+)
 from config import Monitoring
-from core.concept import LabelDrift, label_drift
+from core.concept import ConceptDrift, LabelDrift, concept_drift, label_drift
 from core.drift import Counts, separation
-from core.rhythm import NEEDED, WINDOWS, Earlier, Past, _Spread, held_label, held_separation
+from core.rhythm import NEEDED, WINDOWS, Earlier, Past, _Spread, held_labels, held_separation
 
 SETTINGS = Monitoring()
 N, ROWS = 500, 7500
@@ -43,6 +54,14 @@ def test_half_a_standard_deviation_is_found_beside_columns_with_a_rhythm():
         rows = made("cycle", NEEDED + 2, seed)
         rows.loc[(NEEDED + 1) * N :, "c"] += 0.5
         assert alarms(rows, "cycle")[NEEDED:] == [False, True]
+
+
+def test_a_week_of_hours_is_no_drift_behind_two_weeks_and_half_a_standard_deviation_in_it_is():
+    world, skipped = "hours of a week", 2 * WEEK
+    rows = made(world, skipped + 4, 2)
+    rows.loc[(skipped + 3) * N :, "d"] += 0.5
+    found = one_after_the_other(rows, dependent_reference(world), N, SETTINGS, skipped)
+    assert found == [(True, False)] * 3 + [(True, True)]
 
 
 def test_where_nothing_depends_on_anything_the_spread_of_windows_is_that_of_chance():
@@ -114,13 +133,36 @@ def test_odds_that_come_and_go_slowly_are_no_label_drift_where_earlier_windows_s
     earlier = of_labels([float(np.exp(slow * np.sin(place))) for place in range(NEEDED)])
     label, every = of_labels([2.2, together])
     assert label.drifted
-    held = held_label(label, earlier, every, NEEDED + 1, SETTINGS)
+    held = held_labels(label, earlier, every, NEEDED + 1, SETTINGS)
     assert held.drifted is alarms
 
 
 def test_odds_that_have_been_others_all_the_time_are_no_rhythm():
     *earlier, label, every = of_labels([2.2] * (NEEDED + 2))
-    assert held_label(label, earlier, every, NEEDED + 1, SETTINGS).drifted
+    assert held_labels(label, earlier, every, NEEDED + 1, SETTINGS).drifted
+
+
+def of_ranks(strengths: list[float], wide: float = 0.0) -> list[ConceptDrift]:
+    """Look at numbers whose errors are wider and narrower by turns, or at ranks of other strengths."""
+    target, found = NUMBERS if wide else MORE, []
+    holdout = predictions(target, 2000, np.random.default_rng(0))
+    for seed, strength in enumerate(strengths, 1):
+        labelled = predictions(target, N, np.random.default_rng(seed), 1.0, 1.0 if wide else strength)
+        if wide:
+            errors = (labelled.truth - labelled.scores) * np.exp(wide * strength)
+            labelled = replace(labelled, truth=labelled.scores + errors)
+        found.append(concept_drift(labelled, holdout, SETTINGS))
+    return [each for each in found if each is not None]
+
+
+@pytest.mark.parametrize("wide", [0.0, 0.3])
+def test_a_concept_that_comes_and_goes_is_no_drift_and_one_that_goes_or_never_held_is(wide):
+    good, bad = (0.0, 1.0) if wide else (1.0, 0.0)
+    swinging, steady, lost = of_ranks([good, bad] * 10, wide), of_ranks([good] * 20, wide), of_ranks([bad] * 20, wide)
+    *_, now = of_ranks([bad] * 22, wide)
+    assert now.drifted
+    for earlier, alarms in ((swinging, False), (steady, True), (lost, True)):
+        assert held_labels(now, earlier, now if alarms else steady[0], NEEDED + 1, SETTINGS).drifted is alarms
 
 
 def test_what_a_classifier_has_seen_in_all_traffic_is_no_rhythm():
