@@ -16,16 +16,16 @@ help:                             # these words
 	@awk -F ':[^#]*# ' '/^[a-z-]+:[^#]*# / {printf "make %-14s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/ready                 # the whole loop, on one screen: drift is injected, found, learned, and gone
-	$(PY) demo.py
+	$(PY) loop/cli/demo.py
 
 dashboard: .venv/ready            # the runs of this clone, in the browser; ARGS="--stack server" opens the team's
-	@$(PY) dashboard.py $(ARGS)
+	@$(PY) loop/cli/dashboard.py $(ARGS)
 
 mlflow: .venv/ready               # what was tried in this clone and how it did, in the browser; `make stop` ends it
-	@$(PY) dashboard.py --mlflow
+	@$(PY) loop/cli/dashboard.py --mlflow
 
 watch: .venv/ready                # Prometheus on this clone's servers until Ctrl-C; ARGS=--compose adds Grafana
-	@$(PY) -m monitoring.watch $(ARGS)
+	@$(PY) -m loop.cli.watch $(ARGS)
 
 notebook: .venv/dev               # the loop on your own log, in the browser; the first call adds JupyterLab, within the pins
 	@test -x .venv/bin/jupyter-lab || $(INSTALL) -c requirements.txt -c requirements-dev.txt jupyterlab
@@ -56,8 +56,8 @@ upgrade: .venv/dev                # pin the newest versions that requirements*.i
 	done                          # the same pins, wherever the place's own packages allow it
 
 stop:                             # stop the dashboards, and every server of this clone
-	@$(PY) dashboard.py --stop
-	@$(PY) -c 'import commands, sys; sys.exit(commands.stop_all())'
+	@$(PY) loop/cli/dashboard.py --stop
+	@$(PY) -c 'import sys; from loop.cli import actions; sys.exit(actions.stop_all())'
 
 clean:                            # remove all that a run, a test and an installation have made here
 	@if test -d .local -a -x $(PY); then $(MAKE) --no-print-directory stop; fi

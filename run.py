@@ -6,8 +6,8 @@ from pathlib import Path
 if sys.flags.safe_path:  # of PYTHONSAFEPATH, without which the program begins anew
     sys.path.insert(0, str(Path(__file__).parent))
 if __name__ == "__main__":
-    from startup import run
+    from loop.cli.startup import run
 
     run()
 
-from commandline import main as main
+from loop.cli.commandline import main as main

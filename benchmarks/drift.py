@@ -29,21 +29,21 @@ import pandas as pd
 from scipy.signal import lfilter
 from scipy.stats import norm
 
-import config
-from config import ROOT, Contract, Data, Monitoring, Policy
-from core.bundle import Bundle
-from core.concept import ALIKE_ROWS, concept_drift, effective_rows, label_drift, likeness
-from core.contract import Column, learn_contract
-from core.drift import FAMILIES, column_drifts, discoveries, separation
-from core.fraud import card_transactions
-from core.metrics import Predictions
-from core.model import train
-from core.monitor import Window, examine
-from core.policy import Decision, judged_windows, requirements
-from core.records import TRUTH
-from core.rhythm import NEEDED, Earlier, held_columns
-from core.sources import read_rows
-from core.split import resolve
+from loop import config
+from loop.config import ROOT, Contract, Data, Monitoring, Policy
+from loop.data.contract import Column, learn_contract
+from loop.data.sources import read_rows
+from loop.data.split import resolve
+from loop.log.records import TRUTH
+from loop.training.bundle import Bundle
+from loop.training.fit import train
+from loop.training.metrics import Predictions
+from loop.watching.concept import ALIKE_ROWS, concept_drift, effective_rows, label_drift, likeness
+from loop.watching.drift import FAMILIES, column_drifts, discoveries, separation
+from loop.watching.monitor import Window, examine
+from loop.watching.policy import Decision, judged_windows, requirements
+from loop.watching.rhythm import NEEDED, Earlier, held_columns
+from model.fraud import card_transactions
 
 SETTINGS = Monitoring(min_rows=100)
 LEVEL = SETTINGS.false_alarm_rate / FAMILIES

@@ -25,17 +25,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.drift import FEW, MORE, Found, Target, _labelled, _shown, predictions
-from config import Config, Contract, Data, Feedback, Model, Monitoring
-from core.bundle import Bundle
-from core.concept import concept_drift, label_drift
-from core.contract import learn_contract
-from core.coverage import coverage_of, drift_is_likelier, evened_out
-from core.feedback import audited_rows, hold_to_old_rows, selection_doubt, split_feedback
-from core.gate import judge_models
-from core.metrics import Predictions, measure
-from core.model import train
-from core.records import TRUTH, in_audit
-from core.split import SplitRule, resolve
+from loop.config import Config, Contract, Data, Feedback, Model, Monitoring
+from loop.data.contract import learn_contract
+from loop.data.split import SplitRule, resolve
+from loop.log.records import TRUTH, in_audit
+from loop.training.bundle import Bundle
+from loop.training.fit import train
+from loop.training.gate import judge_models
+from loop.training.metrics import Predictions, measure
+from loop.watching.concept import concept_drift, label_drift
+from loop.watching.coverage import coverage_of, drift_is_likelier, evened_out
+from loop.watching.feedback import audited_rows, hold_to_old_rows, selection_doubt, split_feedback
 
 SETTINGS = Monitoring()
 HALF = Target((0.5, 0.5))

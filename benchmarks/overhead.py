@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import run
-import runs
-from config import ROOT, load
+from loop.cli import runs
+from loop.config import ROOT, load
 
 CONFIG = ROOT / "configs/breast_cancer.yaml"
 IMPORTS = (
-    "import config; from zenml.utils.source_utils import set_custom_source_root as root; root(str(config.ROOT));"
+    "from loop import config; from zenml.utils.source_utils import set_custom_source_root as root; "
+    "root(str(config.ROOT)); "
     "import zenml.client, mlflow.sklearn, skops.io, pipelines.training"
 )
-CHILD = "import os, sys, pathlib, run, runs; runs.LOCAL = pathlib.Path({home!r}); sys.exit(run.main({arguments!r}))"
+CHILD = (
+    "import os, sys, pathlib, run; from loop.cli import runs; runs.LOCAL = pathlib.Path({home!r}); "
+    "sys.exit(run.main({arguments!r}))"
+)
 
 
 def plain(folder: Path) -> None:
@@ -32,15 +36,15 @@ def plain(folder: Path) -> None:
     import mlflow
     import pandas as pd
 
-    import tracking
-    from core.checks import ContractReport, check_table
-    from core.contract import learn_contract
-    from core.gate import judge
-    from core.metrics import Scorecard, estimate, metric_names
-    from core.model import train
-    from core.report import contract_page, evaluation_page, verdict_page
-    from core.sources import read_rows
-    from core.split import resolve
+    from loop.data.checks import ContractReport, check_table
+    from loop.data.contract import learn_contract
+    from loop.data.sources import read_rows
+    from loop.data.split import resolve
+    from loop.pages.report import contract_page, evaluation_page, verdict_page
+    from loop.registry import tracking
+    from loop.training.fit import train
+    from loop.training.gate import judge
+    from loop.training.metrics import Scorecard, estimate, metric_names
 
     config = load(CONFIG)
     rows = read_rows(config.data)
@@ -131,7 +135,7 @@ def main() -> None:
         script = f"import pathlib, benchmarks.overhead as o; o.plain(pathlib.Path({folder!r}))"
         first = CHILD.format(home=folder, arguments=train)
         rows = {
-            "run.py --help": timed("import commandline; commandline.parser().format_help()", environment),
+            "run.py --help": timed("from loop.cli import commandline; commandline.parser().format_help()", environment),
             "plain script": timed(script, environment),
             "first training, fresh clone": timed(first, environment),
             "imports alone": timed(IMPORTS, environment),

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import yaml
 
-from config import ROOT
+from loop.config import ROOT
 
 OURS = """
 import json, time
-import runs
+from loop.cli import runs
 from stacks import apply, files, plan
 runs.start_zenml(stack := files.read("docker"))
 from zenml.client import Client

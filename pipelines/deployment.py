@@ -4,9 +4,9 @@ from zenml import pipeline
 from zenml.config import CachePolicy
 from zenml.enums import ExecutionMode
 
-import deployer
-from config import Config
-from serving.assemble import serving_code
+from loop.config import Config
+from loop.deploying import deployer
+from loop.deploying.assemble import serving_code
 from steps.build_bento import build_bento
 from steps.deploy_bento import deploy_bento
 from steps.fetch_promoted import fetch_promoted

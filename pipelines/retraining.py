@@ -4,10 +4,10 @@ from zenml import pipeline
 from zenml.config import CachePolicy
 from zenml.enums import ExecutionMode
 
-import deployer
-import tracking
-from config import Config
-from core.bundle import cache_key
+from loop.config import Config
+from loop.deploying import deployer
+from loop.registry import tracking
+from loop.training.bundle import cache_key
 from steps.accept_rows import accept_rows
 from steps.begin_retraining import begin_retraining
 from steps.compare_on_feedback import compare_on_feedback

@@ -5,14 +5,14 @@ from typing import Annotated
 
 from zenml import get_step_context, step
 
-import decisions
-import deployer
-from config import Config
-from core.monitor import WindowReport
-from core.policy import last_retraining
-from core.records import read_labels
-from results import Watched
-from steps.materializers import Report
+from loop.config import Config
+from loop.deploying import deployer
+from loop.log.records import read_labels
+from loop.registry import decisions
+from loop.registry.materializers import Report
+from loop.registry.results import Watched
+from loop.watching.monitor import WindowReport
+from loop.watching.policy import last_retraining
 
 
 @step(enable_cache=False, output_materializers=Report)

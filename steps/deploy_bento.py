@@ -5,16 +5,16 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import deployer
-from config import Serving
-from core.report import deployment_page
-from results import Deployment
-from serving.assemble import open_release
-from serving.check import Check, check_server
-from serving.deployment import Bento, Deployer
-from serving.release import Served
-from serving.schema import Schema
-from steps.materializers import Report
+from loop.config import Serving
+from loop.deploying import deployer
+from loop.deploying.assemble import open_release
+from loop.deploying.check import Check, check_server
+from loop.deploying.contract import Bento, Deployer
+from loop.pages.report import deployment_page
+from loop.registry.materializers import Report
+from loop.registry.results import Deployment
+from loop.serving.release import Served
+from loop.serving.schema import Schema
 
 
 @step(enable_cache=False, output_materializers=Report)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from zenml import step
 
-from config import UserError
-from core.batch import ShardReport
-from results import Batch
+from loop.config import UserError
+from loop.registry.results import Batch
+from loop.training.batch import ShardReport
 
 
 @step(enable_cache=False)

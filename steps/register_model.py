@@ -5,15 +5,14 @@ from typing import Annotated, Any, Literal
 from zenml import get_step_context, save_artifact, step
 from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
 
-import registry
-import tracking
-from core.bundle import Bundle
-from core.checks import ContractReport
-from core.gate import Verdict
-from core.metrics import Scorecard
-from core.report import verdict_page
-from results import Registration
-from steps.materializers import Report
+from loop.data.checks import ContractReport
+from loop.pages.report import verdict_page
+from loop.registry import champions, tracking
+from loop.registry.materializers import Report
+from loop.registry.results import Registration
+from loop.training.bundle import Bundle
+from loop.training.gate import Verdict
+from loop.training.metrics import Scorecard
 
 
 @step(enable_cache=False)
@@ -38,38 +37,38 @@ def register_model(
     """
     context = get_step_context()
     name, run = model.card.recipe.name, context.pipeline_run.name
-    version = registry.find(name, model.fingerprint)
-    gone = version is not None and registry.is_gone(name, version)
+    version = champions.find(name, model.fingerprint)
+    gone = version is not None and champions.is_gone(name, version)
     new = version is None or gone
     if version is None or gone:
         metadata: dict[str, Any] = {
             "metrics": {metric: estimate.value for metric, estimate in scorecard.estimates.items()},
             "verdict": judgement.decision,
-            registry.JUDGED: judgement.decision,
+            champions.JUDGED: judgement.decision,
             "data": model.card.data,
             "code": model.card.code,
             "run": run,
         }
         if judgement.look is not None:
-            metadata[registry.LOOK] = judgement.look
+            metadata[champions.LOOK] = judgement.look
         inputs = {key: listed[0].id for key, listed in context.step_run.inputs.items()}
         metadata["watched_rows"] = str(inputs["watched_rows"])
-        version = registry.register(name, model.fingerprint, [*inputs.values()], metadata, version)
+        version = champions.register(name, model.fingerprint, [*inputs.values()], metadata, version)
     if tracked and not tracking.is_registered(name, version):
         pages = {"contract": contract_report.page, "evaluation": scorecard.page}
         tracking.record(name, version, model, scorecard, pages)
     if gone:
         note = f"the files of version {version} were gone; those of this run, the same, take their place"
         judgement = judgement.model_copy(update={"reasons": (*judgement.reasons, note)})
-    verdict = registry.decide(name, version, model.fingerprint, judgement, promote, run)
+    verdict = champions.decide(name, version, model.fingerprint, judgement, promote, run)
     verdict = verdict.with_page(verdict_page(name, verdict))
     stored = save_artifact(verdict, "verdict", materializer=Report)
     if new or verdict.decision == "promote":  # a later run that holds the same model does not undo what was decided
-        registry.keep_verdict(name, version, stored.id, verdict.decision)
+        champions.keep_verdict(name, version, stored.id, verdict.decision)
         if tracked:
             tracking.show({"verdict": verdict.page})
-    registry.draw(name)
-    current = registry.champion(name)
+    champions.draw(name)
+    current = champions.champion(name)
     return Registration(
         version=version,
         decision=verdict.decision,

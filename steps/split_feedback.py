@@ -6,18 +6,18 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import registry
-from config import Config
-from core.bundle import Bundle
-from core.contract import learn_contract
-from core.feedback import History, as_source_rows, audited_rows, selection_doubt
-from core.feedback import split_feedback as split
-from core.notes import Reading
-from core.policy import Decision
-from core.records import TRUTH
-from core.split import SplitRule, resolve
-from core.stand_in import StandIn
-from steps.materializers import Table
+from loop.config import Config
+from loop.data.contract import learn_contract
+from loop.data.notes import Reading
+from loop.data.split import SplitRule, resolve
+from loop.log.records import TRUTH
+from loop.registry import champions
+from loop.registry.materializers import Table
+from loop.training.bundle import Bundle
+from loop.training.stand_in import StandIn
+from loop.watching.feedback import History, as_source_rows, audited_rows, selection_doubt
+from loop.watching.feedback import split_feedback as split
+from loop.watching.policy import Decision
 
 
 @step(
@@ -54,7 +54,7 @@ def split_feedback(
     asked = answers[answers["prediction_time"] >= since]
     version, doubt, left_out = retraining_decision.version, "", ""
     if asked[TRUTH].isna().any():
-        trusted = registry.trusted_rows(config.name, version, champion, rows.head(0))
+        trusted = champions.trusted_rows(config.name, version, champion, rows.head(0))
         doubt = selection_doubt(asked, champion, version, trusted, config.monitoring)
     if doubt:
         audited, said = audited_rows(labelled_rows, asked, config.feedback.audit, config.monitoring)

@@ -6,19 +6,18 @@ from typing import Annotated
 import pandas as pd
 from zenml import get_step_context, step
 
-import decisions
-import registry
-from config import Config, UserError, command
-from core.policy import last_retraining
-from core.records import TRUTH_TIME
-from results import Weighed
-from steps.materializers import Report
+from loop.config import Config, UserError, command
+from loop.log.records import TRUTH_TIME
+from loop.registry import champions, decisions
+from loop.registry.materializers import Report
+from loop.registry.results import Weighed
+from loop.watching.policy import last_retraining
 
 
 @step(enable_cache=False, output_materializers=Report)
 def weigh_feedback(labelled_rows: pd.DataFrame, config: Config) -> Annotated[Weighed, "retraining_decision"]:
     """Hold the policy's conditions against the log of decisions and these labels, whatever the policy's mode."""
-    champion = registry.champion(config.name)
+    champion = champions.champion(config.name)
     if champion is None:
         raise UserError(f"'{config.name}' has no champion to improve; train one: {command('--pipeline training')}")
     entries = decisions.history(config.name)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import run
-import runs
-from config import ROOT
+from loop.cli import runs
+from loop.config import ROOT
 
 
 def forkserver() -> ForkServerContext:

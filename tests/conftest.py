@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 
 import run
-import runs
+from loop.cli import runs
 
 pytest_plugins = ("shared",)  # tests/stacks/shared.py
 QUICK = ("--set", "evaluation.resamples=200")
+UNIT = {"data", "training", "pages", "log", "watching"}
+"""Folders whose tests start nothing."""
 
 
 class Result(NamedTuple):
@@ -46,7 +48,7 @@ def pytest_unconfigure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with whole pipelines and servers, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: "core" in item.path.parts)
+    items.sort(key=lambda item: not UNIT.isdisjoint(item.path.parts))
 
 
 @pytest.fixture(scope="session")

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import httpx
 import pandas as pd
 
-import config
-from config import ROOT, Serving
-from core.bundle import Bundle
-from core.contract import learn_contract
-from core.model import train
-from core.sources import read_rows
-from core.split import resolve
-from serving.app import App
-from serving.assemble import assemble
-from serving.local import LocalServer
-from serving.release import Release, Served
+from loop import config
+from loop.config import ROOT, Serving
+from loop.data.contract import learn_contract
+from loop.data.sources import read_rows
+from loop.data.split import resolve
+from loop.deploying.assemble import assemble
+from loop.deploying.process import LocalServer
+from loop.serving.app import App
+from loop.serving.release import Release, Served
+from loop.training.bundle import Bundle
+from loop.training.fit import train
 
 TOKEN, HASH_KEY = "correct-horse-battery", "k" * 64
 
@@ -63,8 +63,8 @@ def release(folder: Path, trained: Model, version: int = 1, audit: float = 0.0, 
 
 def request_rows(trained: Model, count: int, *, named: bool = True) -> list[Any]:
     """Return holdout rows that the contract lets in, as a client would send them."""
-    from core.compiled import as_values
-    from serving.schema import Refused, Schema
+    from loop.serving.schema import Refused, Schema
+    from loop.training.compiled import as_values
 
     schema = Schema(trained.bundle.card, Serving())
     found = []

@@ -13,12 +13,11 @@ import pytest
 from conftest import Trained
 from servers import breast_cancer, free_port, running
 
-import environment
-import runs
-from config import ROOT
-from serving.local import LocalServer, answers, reached
-from stacks import moved, plan
-from stacks.files import Component
+from loop.cli import environment, runs
+from loop.config import ROOT
+from loop.deploying.process import LocalServer, answers, reached
+from loop.places import moved, plan
+from loop.places.files import Component
 
 SHELL = {
     "ZENML_ACTIVE_PROJECT_ID": "0d5a0d5a-0000-4000-8000-000000000000",
@@ -37,7 +36,8 @@ SHELL = {
 }
 OTHER_SERVERS = {"WEB_CONCURRENCY": "auto", "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "greenlet"}
 MAIN = """
-import os, pathlib, run, runs, sys
+import os, pathlib, run, sys
+from loop.cli import runs
 runs.LOCAL = pathlib.Path(sys.argv[1])
 code = run.main(sys.argv[2:])
 print({name for name in os.environ if name.startswith(("MLFLOW_", "BENTOML_"))} - set(runs.ENVIRONMENT))
@@ -97,7 +97,7 @@ def test_pythons_variables_and_an_old_locale_do_not_reach_a_run(tmp_path: Path) 
 
 
 def test_a_terminal_that_knows_ascii_alone_shows_what_it_can() -> None:
-    code = "import environment; environment.settle(); print('✓ 0.1 – 0.2 ü')"
+    code = "from loop.cli import environment; environment.settle(); print('✓ 0.1 – 0.2 ü')"
     shell = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=shell, capture_output=True, text=True)
     assert done.stdout == "+ 0.1 - 0.2 ?\n", done.stderr
@@ -160,7 +160,7 @@ def test_make_stops_and_removes_a_clone_in_a_folder_of_any_name(tmp_path: Path) 
 
 def test_the_dashboard_says_too_what_is_wrong_with_the_state(tmp_path: Path) -> None:
     (tmp_path / "local").write_text("something else")
-    code = "import pathlib, sys, dashboard; dashboard.runs.LOCAL = pathlib.Path(sys.argv[1]); "
+    code = "import pathlib, sys; from loop.cli import dashboard; dashboard.runs.LOCAL = pathlib.Path(sys.argv[1]); "
     code += "sys.exit(dashboard.main(['--stop']))"
     command = [sys.executable, "-c", code, str(tmp_path / "local")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -180,7 +180,7 @@ def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
 ) -> None:
     import mlflow
 
-    import tracking
+    from loop.registry import tracking
 
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/foreign.db")
     tracking.point_aliases(champion.name, 1, None)
@@ -199,7 +199,7 @@ def test_what_the_shell_says_to_other_servers_does_not_reach_ours(
 
 
 def test_a_host_is_an_address_or_localhost(zenml: None) -> None:
-    from stacks.deployers import LocalConfig
+    from loop.deploying.local import LocalConfig
 
     assert [LocalConfig(host=host).address for host in ("localhost", "::1")] == ["127.0.0.1", "::1"]
     wrong = Component(name="m", type="model_deployer", flavor="bento_local", configuration={"host": "my-laptop"})

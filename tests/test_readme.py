@@ -6,9 +6,9 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-import commandline
-import config
-from config import ROOT
+from loop import config
+from loop.cli import commandline
+from loop.config import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TYPED = [line.split("#")[0].strip() for line in re.findall(r"^    (?:python|make) .*", README, re.M)]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from core.batch import FileReport
-from core.checks import Finding
-from results import Batch, Deployment, Finished, Registration
-from serving.deployment import Bento
+from loop.data.checks import Finding
+from loop.deploying.contract import Bento
+from loop.registry.results import Batch, Deployment, Finished, Registration
+from loop.training.batch import FileReport
 
 IMAGE = "spec: {template: {spec: {containers: [{image: registry/ill:v2}]}}}"
 

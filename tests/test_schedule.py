@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from conftest import Cli, Trained, output, untried
 
-import runs
-from config import ROOT, UserError
-from scheduling import USUAL, Job, on_calendar, read_cron
+from loop.cli import runs
+from loop.cli.scheduling import USUAL, Job, on_calendar, read_cron
+from loop.config import ROOT, UserError
 
 SAME = ["7 * * * *", "*/15 6-18/4 * * *", "0 3 * * 1-5", "30 4 1,15 * *", "0 0 13 * 5", "5 0 * 2,8 0", "1 2 */9 * 7"]
 

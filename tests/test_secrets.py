@@ -11,10 +11,10 @@ from conftest import Cli
 from pydantic import ValidationError
 from servers import free_port
 
-import runs
-from config import STORED, Data, Inference, UserError, load
-from core.sources import read_rows
-from variables import shown
+from loop.cli import runs
+from loop.config import STORED, Data, Inference, UserError, load
+from loop.data.sources import read_rows
+from loop.variables import shown
 
 SIGNATURE, TOKEN = "planted5ignature", "plantedB34rer"
 

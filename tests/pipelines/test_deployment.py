@@ -14,10 +14,10 @@ import pytest
 from conftest import QUICK, Cli, Result, Trained, last_run, output
 from servers import free_port
 
-import registry
-import runs
-from config import ROOT, UserError
-from core.bundle import Bundle
+from loop.cli import runs
+from loop.config import ROOT, UserError
+from loop.registry import champions
+from loop.training.bundle import Bundle
 
 Train = Callable[..., Result]
 
@@ -52,10 +52,10 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     name = champion.name
     result = deploy(name)
     assert result.code == 0, result.err
-    entry, model = registry.champion(name), asked(result)
+    entry, model = champions.champion(name), asked(result)
     assert entry is not None
     assert (model["version"], model["fingerprint"], model["reasons"]) == (1, entry.fingerprint, list(entry.reasons))
-    assert model["metrics"]["roc_auc"]["value"] == registry.evidence(name, 1)[0].estimates["roc_auc"].value
+    assert model["metrics"]["roc_auc"]["value"] == champions.evidence(name, 1)[0].estimates["roc_auc"].value
     assert model["runtime"] == "onnx"
     found = output("deployment")
     assert found.changed
@@ -216,7 +216,7 @@ def test_prune_keeps_the_bentos_of_the_champion_the_one_before_and_of_a_server(
 ) -> None:
     import bentoml
 
-    import registry
+    from loop.registry import champions
 
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setenv("SERVING_HOME", str(tmp_path / "serving"))
@@ -225,7 +225,7 @@ def test_prune_keeps_the_bentos_of_the_champion_the_one_before_and_of_a_server(
     tags = ["pruned:v1-a", "pruned:v2-b", "pruned:v2-c", "pruned:v3-d", "pruned:v13-e", "pruned:v5-f", "other:v5-g"]
     gone: list[str] = []
     log = {"pruned": [SimpleNamespace(version=3, replaces=1), SimpleNamespace(version=5, replaces=3)]}
-    monkeypatch.setattr(registry, "history", lambda name: log.get(name, []))
+    monkeypatch.setattr(champions, "history", lambda name: log.get(name, []))
     monkeypatch.setattr(bentoml, "list", lambda: [SimpleNamespace(tag=tag) for tag in tags])
     monkeypatch.setattr(bentoml, "delete", gone.append)
     result = cli("--prune")

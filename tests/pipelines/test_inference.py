@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from conftest import Cli, Trained
 
-import config
-import registry
-from core.sources import read_rows
+from loop import config
+from loop.data.sources import read_rows
+from loop.registry import champions
 
 
 def test_every_file_is_scored_by_the_champion(champion: Trained, cli: Cli, tmp_path: Path) -> None:
-    model = registry.load(champion.name, 1)
+    model = champions.load(champion.name, 1)
     rows = read_rows(config.load(config.ROOT / "configs/breast_cancer.yaml").data).drop(columns="diagnosis")
     parts = {"may": rows.head(50), "june": rows.iloc[50:120], "july": rows.tail(3)}
     for name, part in parts.items():

@@ -17,8 +17,8 @@ import pandas as pd
 from pydantic import BaseModel
 from zenml import pipeline, step
 
-from config import Config, UserError
-from results import Finished, Lines, Result
+from loop.config import Config, UserError
+from loop.registry.results import Finished, Lines, Result
 
 
 class Counted(Result, BaseModel):
@@ -101,7 +101,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / f"{name}.py").write_text(OWN, encoding="utf-8")
         monkeypatch.delitem(sys.modules, f"pipelines.{name}", raising=False)
     monkeypatch.setattr(pipelines, "__path__", [*pipelines.__path__, str(tmp_path)])
-    monkeypatch.setattr("runs.pipelines", lambda: list(NAMES))
+    monkeypatch.setattr("loop.cli.runs.pipelines", lambda: list(NAMES))
 
 
 def lines(out: str) -> list[str]:
@@ -132,13 +132,13 @@ def test_a_mistake_of_the_users_is_one_line_whatever_its_class_is_called(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     if place == "elsewhere":
-        monkeypatch.setattr("runs.start", start_elsewhere)
+        monkeypatch.setattr("loop.cli.runs.start", start_elsewhere)
     said = cli("--pipeline", "misses")
     assert (said.code, said.err) == (2, "error: no row in claims.csv\n")
 
 
 def test_a_fault_elsewhere_is_its_traceback_and_exit_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runs.start", start_elsewhere)
+    monkeypatch.setattr("loop.cli.runs.start", start_elsewhere)
     said = cli("--pipeline", "breaks")
     assert said.code == 1
     assert "ValueError: a fault of ours" in said.err

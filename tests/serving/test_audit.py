@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from servers import breast_cancer, in_process, request_rows
 
-from core.labels import audit_table, write_labels
-from core.records import in_audit
-from serving.app import AUDIT, MOST_AUDITED
+from loop.log.labels import audit_table, write_labels
+from loop.log.records import in_audit
+from loop.serving.app import AUDIT, MOST_AUDITED
 
 CSV = {"content-type": "text/csv"}
 SHARE = 0.3

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from conftest import QUICK, Result
 
-from config import ROOT
+from loop.config import ROOT
 
 MAIN = """
 import contextlib, logging, pathlib, sys
-import run, runs
+import run
+from loop.cli import runs
 runs.LOCAL, stand_in = pathlib.Path(sys.argv[1]), contextlib.nullcontext
 runs.apply.checks._packages = lambda stack: []  # one environment has the packages of all places, not each one's pins
 if sys.argv[2] == "images":

@@ -19,8 +19,8 @@ import pytest
 from conftest import QUICK
 
 import run
-import runs
-from stacks import checks, files
+from loop.cli import runs
+from loop.places import checks, files
 
 PLACES = ("kubeflow", "aws", "gcp", "azure")
 VARIABLES = {

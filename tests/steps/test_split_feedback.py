@@ -10,16 +10,16 @@ import pytest
 from zenml.utils.source_utils import set_custom_source_root
 
 from benchmarks.feedback import LOGISTIC, SELECTIONS, Mask, fit, table
-from config import ROOT, Config, Data, Feedback
-from core.metrics import Predictions
-from core.notes import Reading
-from core.policy import Decision
-from core.records import TRUTH, TRUTH_TIME, in_audit
-from core.split import resolve
+from loop.config import ROOT, Config, Data, Feedback
+from loop.data.notes import Reading
+from loop.data.split import resolve
+from loop.log.records import TRUTH, TRUTH_TIME, in_audit
+from loop.training.metrics import Predictions
+from loop.watching.policy import Decision
 
-set_custom_source_root(str(ROOT))  # as stacks/apply.py does before a step is imported
+set_custom_source_root(str(ROOT))  # as loop/places/apply.py does before a step is imported
 
-import registry  # noqa: E402
+from loop.registry import champions  # noqa: E402
 from steps.split_feedback import split_feedback  # noqa: E402
 
 CONFIG = Config(name="made", data=Data(source="made", target="y", id=("id",)), model=LOGISTIC)
@@ -34,7 +34,7 @@ def split(monkeypatch: pytest.MonkeyPatch, select: Select, config: Config, since
     rule = resolve(source, config.data, config.split)
     held_out = rule.held_out(source)
     champion = fit(source[~held_out], rule, config)
-    monkeypatch.setattr(registry, "trusted_rows", lambda *args: source[held_out])
+    monkeypatch.setattr(champions, "trusted_rows", lambda *args: source[held_out])
     said, ids = champion.predictions(asked), pd.Series([f"{place:012x}-000000-0" for place in range(2000)])
     labelled = select(said, ids, random)
     log = pd.DataFrame(
