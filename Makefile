@@ -64,11 +64,11 @@ clean:                            # remove all that a run, a test and an install
 	rm -rf .venv .venv-stacks .venv-airflow .local .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/ready: requirements.txt
+.venv/ready: requirements.txt model/requirements.in
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
 	$(if $(UV),test -x $(PY),$(PY) -m pip --version >/dev/null 2>&1) || $(PYTHON) -m venv .venv  # an interrupted one lacks pip
 	@echo installing some 200 packages: seconds with uv, minutes with pip
-	@$(INSTALL) -r requirements.txt
+	@$(INSTALL) -r requirements.txt -r model/requirements.in
 	@touch $@
 
 .venv/dev: .venv/ready requirements-dev.txt

@@ -28,10 +28,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 Task = Literal["binary", "multiclass", "regression"]
 Kind = Literal["numeric", "boolean", "categorical", "datetime", "text"]
-Metric = Literal[
+METRICS = (
     "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "balanced_accuracy", "precision", "recall",
     "f1", "cost", "macro_f1", "roc_auc_ovr", "r2", "rmse", "mae",
-]  # fmt: skip
+)  # fmt: skip
+Metric = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", json_schema_extra={"examples": list(METRICS)})]
+"""One of these, or one of `model/metrics.py`."""
 Severity = Literal["error", "warn", "off"]
 Answer = Literal["refuse", "accept"]
 Scalar = str | bool | int | float
@@ -329,7 +331,7 @@ class Gate(Section):
     @classmethod
     def _can_be_met(cls, minimum: dict[Metric, float]) -> dict[Metric, float]:
         for metric, bound in minimum.items():
-            if metric not in ("cost", "log_loss", "rmse", "mae") and bound > 1:
+            if metric in METRICS and metric not in ("cost", "log_loss", "rmse", "mae") and bound > 1:
                 raise ValueError(f"{metric} is 1 at most, {bound:g} can never be met")
         return minimum
 

@@ -16,6 +16,7 @@ from loop.registry.materializers import BentoArchive
 from loop.serving.release import RELEASE, Release
 from loop.training.bundle import Bundle, sha256
 from loop.training.metrics import Scorecard
+from loop.training.owner import packages
 
 
 @step(output_materializers=BentoArchive)
@@ -40,7 +41,8 @@ def build_bento(
             reasons=promotion.reasons,
             metrics=promoted_scorecard.estimates,
         )
-        tag, path = _build(Path(folder), release)
+        added = packages(promoted_model.card.recipe.model.estimator)
+        tag, path = _build(Path(folder), release, added)
     return Bento(
         name=release.name,
         version=release.version,
@@ -53,13 +55,14 @@ def build_bento(
     )
 
 
-def _build(context: Path, release: Release) -> tuple[str, str]:
+def _build(context: Path, release: Release, added: dict[str, str]) -> tuple[str, str]:
     import bentoml
 
     tag = f"{release.name}:{release.id}"
     try:
         bento = bentoml.get(tag)
     except bentoml.exceptions.NotFound:
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES} | added
         bento = bentoml.build(
             "loop.serving.service:Predictor",
             name=release.name,
@@ -67,7 +70,7 @@ def _build(context: Path, release: Release) -> tuple[str, str]:
             build_ctx=str(context),
             labels={"model_version": str(release.version), "fingerprint": release.fingerprint[:32]},
             include=["loop/**", "model/**", "release/**"],
-            python={"packages": [f"{p}=={importlib.metadata.version(p)}" for p in PACKAGES], "lock_packages": False},
+            python={"packages": [f"{name}=={version}" for name, version in versions.items()], "lock_packages": False},
         )
     path = Path(bento.path)
     if sha256((path / "src/release" / RELEASE).read_bytes()) != release.hash:

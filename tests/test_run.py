@@ -93,7 +93,7 @@ ESTIMATORS = {
     ),
     "package": (
         ["--pipeline", "training", "--set", "model.estimator=nosuchboost.sklearn.Classifier"],
-        "the package 'nosuchboost' is not installed; pip install nosuchboost -c requirements.txt",
+        "the package 'nosuchboost' is not installed; name it in model/requirements.in, then: pip install -r model/",
     ),
     "near package": (
         ["--pipeline", "training", "--set", "model.estimator=sklaern.svm.SVC"],

@@ -79,8 +79,10 @@ def check_here(pipeline: str, use_case: Config) -> None:
         check_rows_here(use_case)
 
         from loop.training.fit import check_estimator  # scikit-learn takes a second to import
+        from loop.training.metrics import check_gate
 
         check_estimator(use_case.model)
+        check_gate(use_case.gate)
 
 
 def begin(use_case: Config, stack: files.Stack, *, shared: bool) -> None:
@@ -158,7 +160,11 @@ def run_pipeline(
     title = f"{name} of {use_case.name} on stack {stack.stack_name}"
     with holding, console.progress(run_name, title, contained=stack.contained):
         tags = [f"after {after}"] if after else []
-        options = where(stack, module) | {"run_name": run_name, "enable_cache": None if cache else False, "tags": tags}
+        options = where(stack, module, use_case) | {
+            "run_name": run_name,
+            "enable_cache": None if cache else False,
+            "tags": tags,
+        }
         pipeline = getattr(module, name).with_options(**options)
         if stack.contained:
             give_to_containers()
@@ -213,7 +219,7 @@ def give_to_containers() -> None:
         containers.give(folder)
 
 
-def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
+def where(stack: files.Stack, pipeline: ModuleType, use_case: Config) -> dict[str, Any]:
     """Return the options that make a pipeline run in a stack's place; steps elsewhere get this process's manners.
 
     It stops at the first failure; where the orchestrator cannot, what does not depend on the failed step goes on.
@@ -221,7 +227,10 @@ def where(stack: files.Stack, pipeline: ModuleType) -> dict[str, Any]:
     from zenml.client import Client
     from zenml.enums import ExecutionMode
 
-    options = stack.options(vars(pipeline))
+    from loop.training.owner import packages
+
+    added = [f"{name}=={version}" for name, version in packages(use_case.model.estimator).items()]
+    options = stack.options(vars(pipeline), added)
     stops = ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes
     options["execution_mode"] = ExecutionMode.FAIL_FAST if stops else ExecutionMode.CONTINUE_ON_FAILURE
     if not stack.runs_here:
@@ -275,7 +284,7 @@ def schedule_pipeline(
         print(job.instructions(expression))
         return 0
     module = importlib.import_module(f"pipelines.{name}")
-    options = where(stack, module) | {"enable_cache": None if cache else False}
+    options = where(stack, module, use_case) | {"enable_cache": None if cache else False}
     scheduling.submit(getattr(module, name).with_options(**options), use_case, job.name, expression)
     print(f"stack {stack.stack_name} runs {job.name} at '{expression}'; what it decides it starts only under run.py")
     return 0

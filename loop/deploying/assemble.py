@@ -52,6 +52,8 @@ def assemble(
         copy = context / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
+    for name, text in bundle.card.owner.items():  # as it was when the model was trained
+        (context / name).write_text(text, encoding="utf-8")
     release = Release(
         name=bundle.card.recipe.name,
         version=version,

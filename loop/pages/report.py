@@ -15,7 +15,8 @@ import pandas as pd
 from loop.data.checks import ContractReport
 from loop.data.contract import Column, DataContract
 from loop.training.bundle import Bundle
-from loop.training.features import sources
+from loop.training.compiled.preparation import read_parts, sources
+from loop.training.compiled.spec import NotCompilable
 from loop.training.gate import Condition, Verdict
 from loop.training.metrics import Estimate, Predictions, constant_predictions, default_metric, measure, narrow, unit
 
@@ -96,38 +97,67 @@ class Importance(NamedTuple):
 
 def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictions) -> Importance:
     """Return which columns the model looks at, on a sample of the rows and of wide tables the columns that matter."""
-    metric, random, names = (
-        default_metric(predictions.task),
-        np.random.default_rng(0),
-        list(bundle.card.contract.features),
-    )
+    metric, random = default_metric(predictions.task), np.random.default_rng(0)
+    contract = bundle.card.contract
+    names = list(contract.features)
+    try:
+        owners = sources(read_parts(bundle.pipeline, contract))
+    except NotCompilable:  # of a preparation that is not understood, rows are shuffled and prepared again
+        owners = ()
     parts: dict[str, list[int]] = {name: [] for name in names}
-    owners = sources(bundle.pipeline["prepare"])
     for place, owner in enumerate(owners):
-        parts[owner].append(place)
-    sample = _sample(predictions, min(IMPORTANCE_ROWS, max(_CELLS // len(owners), 2)))
-    predictions = predictions.take(sample)
+        parts[names[owner]].append(place)
+    sample = _sample(predictions, min(IMPORTANCE_ROWS, max(_CELLS // len(owners or names), 2)))
+    predictions, rows = predictions.take(sample), rows.iloc[sample]
     whole = measure(metric, predictions)
     if math.isnan(whole):
         return Importance([], len(sample), len(names), 0)
-    # Rows are prepared once: of a row, a column decides its own part of the matrix alone.
-    matrix = bundle.prepare(rows.iloc[sample])
+    matrix = bundle.prepare(rows)
     first_rows = 0
     if len(names) > IMPORTANCE_COLUMNS:
         first_rows = min(len(matrix), max(_FIRST_LOOKS // (len(names) * matrix.shape[1]), 10))
-        moved = _movements(bundle, matrix[np.linspace(0, len(matrix) - 1, first_rows).astype(int)], parts, random)
+        places = np.linspace(0, len(matrix) - 1, first_rows).astype(int)
+        moved = (
+            _movements(bundle, matrix[places], parts, random)
+            if owners
+            else _row_movements(bundle, rows.iloc[places], names, random)
+        )
         names = sorted(names, key=lambda name: -moved[name])[:IMPORTANCE_COLUMNS]
     losses = {}
     for name in names:
-        before = matrix[:, parts[name]]
         scores = []
         for _ in range(IMPORTANCE_REPEATS):
-            matrix[:, parts[name]] = before[random.permutation(len(matrix))]
-            scores.append(bundle.estimate(matrix))
-        matrix[:, parts[name]] = before
+            order = random.permutation(len(rows))
+            scores.append(
+                _without(bundle, matrix, parts[name], order)
+                if owners
+                else bundle.scores(rows.assign(**{name: rows[name].to_numpy()[order]}))
+            )
         left = [measure(metric, replace(predictions, scores=each)) for each in scores]
         losses[name] = whole - float(np.mean(left))
     return Importance(sorted(losses.items(), key=lambda loss: -loss[1]), len(sample), len(parts), first_rows)
+
+
+def _without(
+    bundle: Bundle, matrix: npt.NDArray[np.float64], part: list[int], order: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float64]:
+    """Return the scores without a column, of rows prepared once: it decides its own part of the matrix alone."""
+    before = matrix[:, part]
+    matrix[:, part] = before[order]
+    scores = bundle.estimate(matrix)
+    matrix[:, part] = before
+    return scores
+
+
+def _row_movements(
+    bundle: Bundle, rows: pd.DataFrame, names: Sequence[str], random: np.random.Generator
+) -> dict[str, float]:
+    """Return how far the scores move when each column is shuffled."""
+    known, order = bundle.scores(rows), random.permutation(len(rows))
+    return {
+        name: float(np.abs(bundle.scores(rows.assign(**{name: rows[name].to_numpy()[order]})) - known).sum())
+        for name in names
+    }
 
 
 def _movements(

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,14 @@ class Stack(Part):
         found = (_PIN.match(line) for line in self.packages())
         return {pin[1]: pin[2] for pin in found if pin and (not pin[3] or Marker(pin[3]).evaluate())}
 
-    def options(self, steps: Container[str]) -> dict[str, Any]:
-        """Return what `with_options` of a pipeline with these steps takes for runs in this place."""
+    def options(self, steps: Container[str], packages: Sequence[str] = ()) -> dict[str, Any]:
+        """Return what `with_options` of a pipeline with these steps takes for runs in this place.
+
+        `packages` go into the steps' image beside those that the stack requires.
+        """
         settings = {key: dict(value) for key, value in self.run.settings.items()}
         if "docker" in settings and self.requires:
-            settings["docker"]["requirements"] = self.packages()
+            settings["docker"]["requirements"] = [*self.packages(), *packages]
         return {
             "settings": settings,
             "environment": {} if self.runs_here else self.run.environment,

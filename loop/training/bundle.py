@@ -22,13 +22,15 @@ from loop.data.groups import groups_of
 from loop.data.split import SplitRule
 from loop.data.table import as_features, exact_hashes
 from loop.training.metrics import Predictions
+from loop.training.owner import as_then, packages
 
 CARD, MODEL = "card.json", "model.pkl"
 SHIPPED = (
     "loop/__init__.py", "loop/config.py", "loop/variables.py", "loop/paged.py", "loop/data", "loop/training",
     "loop/log", "loop/serving", "model",
 )  # fmt: skip
-"""Files of the root that `core` imports: they go wherever it goes."""
+"""What a model depends on: the engine's parts that score, and all that the owner writes. From this list follow the
+cache key, the code on a card, what a bento and its image hold, and what `--reproduce` compares."""
 _TOGETHER = 8
 """Rows that a matrix product takes at once: of fewer, left over at its end, it sums up in another order, and a row
 alone would score otherwise, by a last bit, than among others."""
@@ -59,6 +61,8 @@ class Card(BaseModel):
     """SHA-256 of the model file."""
     environment: dict[str, str]
     """Versions of Python and of the packages that decide the numbers."""
+    owner: dict[str, str] = {}
+    """The files of `model/` as they were, by path, where the model refers to any: it is opened with these."""
 
     @property
     def fingerprint(self) -> str:
@@ -112,7 +116,8 @@ class Bundle:
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
             try:
-                return pickle.loads(self.model_file), ""  # noqa: S301  (our own: its hash has just been checked)
+                with as_then(self.card.owner):
+                    return pickle.loads(self.model_file), ""  # noqa: S301  (our own: its hash has just been checked)
             except InconsistentVersionWarning as err:
                 needed, here = err.original_sklearn_version, err.current_sklearn_version
                 return None, f"needs scikit-learn {needed}, here is {here}"
@@ -250,7 +255,7 @@ def shipped_files(*places: str) -> list[Path]:
     return sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
 
 
-def environment() -> dict[str, str]:
-    """Return the versions that decide the numbers."""
+def environment(estimator: str | None = None) -> dict[str, str]:
+    """Return the versions that decide the numbers, of the packages too that the owner or an estimator adds."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **versions}
+    return {"python": platform.python_version(), **versions, **packages(estimator)}

@@ -1,6 +1,6 @@
 """Turn contract columns into numbers inside the fitted pipeline, so that every place prepares a row alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +11,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from loop.config import Kind
+from loop.config import Kind, UserError
+from loop.data.table import as_features, quoted
 from loop.data.times import CALENDAR, calendar
+
+_ALONE = 5  # rows that are derived one by one, to see whether they come out as among others
 
 
 class CalendarParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,19 +50,49 @@ class Categories(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         return X.astype(object).where(X.notna(), "(missing)")
 
 
-def sources(prepare: ColumnTransformer) -> list[str]:
-    """Return, for each column of the matrix that a fitted `preprocessing` makes, the feature it comes from."""
-    found: list[str] = []
-    for name, step, columns in prepare.transformers_:
-        if name == "categories" and len(columns):
-            rare = [0 if texts is None else len(texts) for texts in step[-1].infrequent_categories_]
-            for column, texts, count in zip(columns, step[-1].categories_, rare, strict=True):
-                found += [column] * (len(texts) - max(count - 1, 0))
-        elif name in ("numbers", "times") and len(columns):
-            impute = step[-2]
-            parts = np.repeat(columns, len(impute.statistics_) // len(columns)).tolist()
-            found += [*parts, *(parts[place] for place in impute.indicator_.features_)]
-    return found
+class Derived(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Adds the columns that the owner derives from each row, each as its kind: (n, k) → (n, k + m)."""
+
+    def __init__(self, derive: Callable[[pd.DataFrame], pd.DataFrame], kinds: Mapping[str, Kind]) -> None:
+        self.derive = derive
+        self.kinds = kinds
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        """Remember the columns; there is nothing to learn."""
+        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Return the columns with those that are derived."""
+        return X.join(as_features(self.derive(X.copy()), self.kinds))
+
+
+def derived_kinds(derive: Callable[[pd.DataFrame], pd.DataFrame], features: pd.DataFrame) -> dict[str, Kind]:
+    """Return the kinds of the columns that are derived from features; what depends on other rows is a UserError."""
+    made = derive(features.copy())
+    if not (isinstance(made, pd.DataFrame) and made.index.equals(features.index)):
+        raise UserError(
+            "model/features.py: derive needs to return a DataFrame with the rows it was given, in their order"
+        )
+    if twice := [name for name in made if name in features]:
+        raise UserError(f"model/features.py: {quoted(twice[0])} is a column already; give what is derived another name")
+    for place in np.linspace(0, len(features) - 1, min(_ALONE, len(features))).astype(int):
+        alone = derive(features.iloc[[place]].copy())
+        for name in made:
+            if not made[name].iloc[[place]].astype(object).equals(alone[name].astype(object)):
+                raise UserError(
+                    f"model/features.py: {quoted(name)} of a row differs when the row comes alone, as it does to a "
+                    "server; derive it from the values of its own row"
+                )
+    return {str(name): _kind(made[name]) for name in made}
+
+
+def _kind(values: pd.Series) -> Kind:
+    if pd.api.types.is_bool_dtype(values):
+        return "boolean"
+    if pd.api.types.is_numeric_dtype(values):
+        return "numeric"
+    return "datetime" if values.dtype.kind == "M" else "categorical"
 
 
 def preprocessing(features: Mapping[str, Kind]) -> ColumnTransformer:

@@ -22,8 +22,9 @@ from loop.data.contract import DataContract, encode_target
 from loop.data.split import SplitRule, folds
 from loop.data.table import as_features, fingerprint
 from loop.training.bundle import Bundle, Card, code_fingerprint, environment, pickled, sha256
-from loop.training.features import preprocessing
+from loop.training.features import Derived, derived_kinds
 from loop.training.metrics import Predictions, measure, metric_names
+from loop.training.owner import files_of, owned
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ DEFAULT: dict[Task, str] = {
 }
 """What is fitted where no estimator is named."""
 
+INSTALL = "pip install -r model/requirements.in -c requirements.txt"
 _PARAMETER = re.compile(r"The '(\w+)' parameter of \w+ must be (.+)\. Got (.+) instead\.")
 """What scikit-learn says of a parameter that it does not take, in the name of whatever function was called first."""
 
@@ -71,8 +73,7 @@ def train(rows: pd.DataFrame, contract: DataContract, split: SplitRule, recipe: 
     truth = encode_target(rows[contract.target], contract)
     fold = folds(rows, split, recipe.model.folds)
     _check_folds(truth, fold, contract)
-    estimator = make_estimator(recipe.model, contract.task)
-    pipeline = Pipeline([("prepare", preprocessing(contract.features)), ("estimate", estimator)])
+    pipeline = unfitted(recipe.model, contract, features)
     scores = _fit(pipeline, features, truth, fold, contract.task)
     rule = recipe.model.threshold
     threshold = choose_threshold(truth, scores, rule) if contract.task == "binary" else None
@@ -96,9 +97,21 @@ def train(rows: pd.DataFrame, contract: DataContract, split: SplitRule, recipe: 
         data=fingerprint(rows),
         code=code_fingerprint(),
         model=sha256(model_file),
-        environment=environment(),
+        environment=environment(recipe.model.estimator),
+        owner=files_of(model_file),
     )
     return Bundle(card=card, model_file=model_file)
+
+
+def unfitted(model: Model, contract: DataContract, features: pd.DataFrame) -> Pipeline:
+    """Return the steps that learn from features: the owner's derived columns and preparation, then the estimator."""
+    derive, kinds = owned("features", "derive"), contract.features
+    steps: list[tuple[str, BaseEstimator]] = []
+    if derived := derived_kinds(derive, features):
+        steps = [("derive", Derived(derive, derived))]
+        kinds = {**kinds, **derived}
+    prepare = owned("features", "prepare")(kinds)
+    return Pipeline([*steps, ("prepare", prepare), ("estimate", make_estimator(model, contract.task))])
 
 
 def choose_threshold(truth: npt.NDArray[Any], scores: npt.NDArray[np.float64], rule: Threshold) -> float:
@@ -178,7 +191,7 @@ def _missing(err: ImportError | OSError) -> str:
     if not package or importlib.util.find_spec(package):
         return " ".join(str(err).split())[:200]
     near = difflib.get_close_matches(package, importlib.metadata.packages_distributions(), n=1, cutoff=0.8)
-    fix = f"did you mean '{near[0]}'?" if near else f"pip install {package} -c requirements.txt"
+    fix = f"did you mean '{near[0]}'?" if near else f"name it in model/requirements.in, then: {INSTALL}"
     return f"the package '{package}' is not installed; {fix}"
 
 

@@ -23,6 +23,7 @@ draws are skewed by more than 0.1, as under some 400 errors) the rows are resamp
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -30,9 +31,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from loop.config import Evaluation, Task, UserError, known
+from loop.config import Evaluation, Gate, Task, UserError, known
 from loop.data.groups import Groups, design_effect
 from loop.paged import Paged
+from loop.training.own import Own
+from loop.training.owner import owned
 
 Floats = npt.NDArray[np.float64]
 Total = Callable[[npt.NDArray[Any] | None], Floats]
@@ -159,25 +162,41 @@ class Metric:
         return value, slopes
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankMetric(Metric):
-    """Say how a metric is computed from the order of scores; `compute` takes the weights themselves."""
-
-    derive: Callable[[Predictions, Floats], tuple[float, Floats]]
-    """As `slopes`."""
+class WeighedMetric(Metric):
+    """Say how a metric is computed whose `compute` takes the weights themselves; its slopes are not known."""
 
     def values(self, predictions: Predictions, weights: Floats) -> Floats:
         """Return the metric under each row of weights, (B, n) to (B,)."""
         return self.compute(predictions, weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankMetric(WeighedMetric):
+    """Say how a metric is computed from the order of scores."""
+
+    derive: Callable[[Predictions, Floats], tuple[float, Floats]]
+    """As `slopes`."""
 
     def slopes(self, predictions: Predictions, weights: Floats) -> tuple[float, Floats]:
         """Return the metric under weights (n,), and how it grows with each, (n,)."""
         return self.derive(predictions, weights)
 
 
+@cache
+def metrics_of(task: Task) -> dict[str, Metric]:
+    """Return the metrics of a task by name, the owner's last."""
+    own: dict[str, Own] = {name: each for name, each in owned("metrics", "METRICS").items() if task in each.tasks}
+    if twice := own.keys() & METRICS[task].keys():
+        raise UserError(f"model/metrics.py: '{min(twice)}' is a metric already; give yours another name")
+    return METRICS[task] | {
+        name: WeighedMetric(each.values, each.greater_is_better, by_class=task != "regression", bounded=each.bounded)
+        for name, each in own.items()
+    }
+
+
 def metric_names(task: Task) -> tuple[str, ...]:
-    """Return the metrics of a task."""
-    return tuple(METRICS[task])
+    """Return the names of the metrics of a task."""
+    return tuple(metrics_of(task))
 
 
 def default_metric(task: Task) -> str:
@@ -187,7 +206,7 @@ def default_metric(task: Task) -> str:
 
 def greater_is_better(name: str) -> bool:
     """Return the direction of a metric; it is the same in every task."""
-    return next(table[name].greater_is_better for table in METRICS.values() if name in table)
+    return next(table[name].greater_is_better for table in map(metrics_of, METRICS) if name in table)
 
 
 def unseen_share(name: str, n: float, task: Task) -> float | None:
@@ -195,12 +214,12 @@ def unseen_share(name: str, n: float, task: Task) -> float | None:
 
     Of an unbounded metric no rows bound what such rows add (Bahadur & Savage 1956). The share is the rule of three.
     """
-    return None if METRICS[task][name].bounded else min(3 / n, 1.0)
+    return None if metrics_of(task)[name].bounded else min(3 / n, 1.0)
 
 
 def by_class(name: str, task: Task) -> bool:
     """Say whether a metric looks at each class by itself, or at ranks, so that the rarest class decides its spread."""
-    metric = METRICS[task][name]
+    metric = metrics_of(task)[name]
     return metric.by_class or isinstance(metric, RankMetric)
 
 
@@ -239,14 +258,22 @@ def unit(name: str, predictions: Predictions) -> str:
 
 def check_metric(name: str, task: Task, where: str) -> str:
     """Return the name, or raise a UserError that lists the metrics of the task."""
-    if name not in METRICS[task]:
+    if name not in metrics_of(task):
         raise UserError(f"{where}: no metric '{name}' for a {task} target; {known(task, metric_names(task), name)}")
     return name
 
 
+def check_gate(gate: Gate) -> None:
+    """Refuse names of metrics that no task has, before the rows have told the task."""
+    names = {name for task in METRICS for name in metrics_of(task)}
+    for name in (gate.metric, *gate.minimum):
+        if name is not None and name not in names:
+            raise UserError(f"gate: no metric '{name}'; {known('there', names, name)}")
+
+
 def evaluate(name: str, predictions: Predictions, weights: Floats) -> Floats:
     """Return a metric under each row of non-negative weights, (B, n) to (B,); NaN where it is undefined."""
-    values = METRICS[predictions.task][name].values
+    values = metrics_of(predictions.task)[name].values
     step = max(1, CHUNK // max(1, weights.shape[1]))
     parts = [values(predictions, weights[i : i + step]) for i in range(0, len(weights), step)]
     return np.concatenate(parts) if parts else np.empty(0)
@@ -319,7 +346,7 @@ def _resample(names: Sequence[str], cases: Sequence[Predictions], effect: float,
     Rows of one group share a weight; a row not seen yet counts as much as `effect` rows, as one independent row does.
     """
     rng = np.random.default_rng(evaluation.seed)
-    table, total, unseen = METRICS[cases[0].task], len(cases[0].truth), len(_strata(cases[0]))
+    table, total, unseen = metrics_of(cases[0].task), len(cases[0].truth), len(_strata(cases[0]))
     groups = cases[0].groups
     units = total if groups is None else int(groups.max()) + 1 + unseen
     if groups is not None:
@@ -347,7 +374,7 @@ def _smooth_ends(
     evaluation: Evaluation,
 ) -> tuple[float, float] | None:
     """Return the outer quantiles of a metric, summed over signed cases, without drawing; None where few rows decide."""
-    if len(low[0][1].truth) < LARGE:
+    if len(low[0][1].truth) < LARGE or type(metrics_of(low[0][1].task)[name]) is WeighedMetric:
         return None
     tail = (1 - evaluation.confidence) / 2
     lowest, highest = (_smooth_quantile(name, *side) for side in ((low, effect, tail), (high, effect, 1 - tail)))
@@ -358,7 +385,7 @@ def _smooth_quantile(
     name: str, cases: Sequence[tuple[float, Predictions]], effect: float, share: float
 ) -> float | None:
     """Return where this share of the draws lies: their mean, spread and skewness follow from the slopes."""
-    metric, unseen = METRICS[cases[0][1].task][name], len(_strata(cases[0][1]))
+    metric, unseen = metrics_of(cases[0][1].task)[name], len(_strata(cases[0][1]))
     shape = metric.unseen / (1 if metric.by_class else unseen)
     weights = np.ones(len(cases[0][1].truth))
     weights[-unseen:] = shape * effect
@@ -385,7 +412,7 @@ def _tail(name: str, predictions: Predictions, evaluation: Evaluation) -> float:
     The expanded percentiles of Hesterberg (2015, Amer. Statist. 69:371), by the rows or groups of the rarest class.
     """
     tail = (1 - evaluation.confidence) / 2
-    if not isinstance(METRICS[predictions.task][name], RankMetric):
+    if not isinstance(metrics_of(predictions.task)[name], RankMetric):
         return tail
     fewest = min(events(predictions).values())
     if fewest < 2:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.pipeline import Pipeline
 
 from loop.config import Config, Data, Evaluation, Feedback, Gate, Monitoring, Recipe, Section, UserError
 from loop.data.contract import DataContract, class_code, encode_target, learn_contract
@@ -18,8 +17,7 @@ from loop.data.split import SplitRule, check_sides, folds
 from loop.data.table import as_features, as_kind, as_text, exact_hashes, quoted
 from loop.log.records import TRUTH, TRUTH_TIME, in_audit
 from loop.training.bundle import Bundle
-from loop.training.features import preprocessing
-from loop.training.fit import make_estimator
+from loop.training.fit import unfitted
 from loop.training.gate import Group, Verdict, compare_group, judge_old_rows
 from loop.training.level import look_at, spend
 from loop.training.metrics import Predictions, default_metric, estimate_difference, measure
@@ -358,9 +356,9 @@ def _out_of_fold(
     for fold in np.unique(place):
         inside = np.flatnonzero(place == fold)
         seen = pd.concat([old, new[place != fold]], ignore_index=True)
-        estimator = make_estimator(recipe.model, contract.task)
-        pipeline = Pipeline([("prepare", preprocessing(contract.features)), ("estimate", estimator)])
-        pipeline.fit(as_features(seen, contract.features), encode_target(seen[contract.target], contract))
+        features = as_features(seen, contract.features)
+        pipeline = unfitted(recipe.model, contract, features)
+        pipeline.fit(features, encode_target(seen[contract.target], contract))
         asked = as_features(new.iloc[inside], contract.features)
         said = pipeline.predict(asked) if contract.task == "regression" else pipeline.predict_proba(asked)
         for row, score in zip(inside, said[:, 1] if contract.task == "binary" else said, strict=True):

@@ -119,7 +119,7 @@ def test_says_in_one_sentence_why_it_cannot_build_an_estimator(model: dict[str, 
     [
         (
             "import nosuchboost",
-            "the package 'nosuchboost' is not installed; pip install nosuchboost -c requirements.txt",
+            "the package 'nosuchboost' is not installed; name it in model/requirements.in, then: pip install -r model/",
         ),
         ("raise OSError('libgomp.so.1: cannot open')", "cannot import 'own_estimator': libgomp.so.1: cannot open"),
     ],
