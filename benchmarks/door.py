@@ -192,7 +192,7 @@ def main() -> int:
     options = parser.parse_args()
     missed = 0
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        model = subject(Path(folder) / "v1", None)
+        model = subject(Path(folder) / "v1", "configured")
         with _on(SERVER):
             service = _ours(stack, model)[0]
         (worker,) = service.process.children()
