@@ -29,21 +29,21 @@ import pandas as pd
 from scipy.signal import lfilter
 from scipy.stats import norm
 
-import config
-from config import ROOT, Contract, Data, Monitoring, Policy
-from core.bundle import Bundle
-from core.concept import ALIKE_ROWS, concept_drift, effective_rows, label_drift, likeness
-from core.contract import Column, learn_contract
-from core.drift import FAMILIES, column_drifts, discoveries, separation
-from core.fraud import card_transactions
-from core.metrics import Predictions
-from core.model import train
-from core.monitor import Window, examine
-from core.policy import Decision, judged_windows, requirements
-from core.records import TRUTH
-from core.rhythm import NEEDED, Earlier, held_columns
-from core.sources import read_rows
-from core.split import resolve
+from loop import config
+from loop.config import ROOT, Contract, Data, Monitoring, Policy
+from loop.data.contract import Column, learn_contract
+from loop.data.sources import read_rows
+from loop.data.split import resolve
+from loop.log.records import TRUTH
+from loop.training.bundle import Bundle
+from loop.training.fit import train
+from loop.training.metrics import Predictions
+from loop.watching.concept import ALIKE_ROWS, concept_drift, effective_rows, label_drift, likeness
+from loop.watching.drift import FAMILIES, column_drifts, discoveries, separation
+from loop.watching.monitor import Window, examine
+from loop.watching.policy import Decision, judged_windows, requirements
+from loop.watching.rhythm import NEEDED, Earlier, held_columns
+from model.fraud import card_transactions
 
 SETTINGS = Monitoring(min_rows=100)
 LEVEL = SETTINGS.false_alarm_rate / FAMILIES
@@ -64,9 +64,12 @@ SHAPES: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
 DEPENDENT = (
     ("independent", 500), ("cycle", 500), ("cycle", 2000), ("weekend", 500), ("weekend", 2000),
     ("autoregressive 0.9", 500), ("autoregressive 0.99", 2000), ("customers 10", 500), ("customers 50", 500),
-    ("copies", 500),
+    ("copies", 500), ("hours of a week", 500),
 )  # fmt: skip
 """Worlds without drift, and rows of a window."""
+WEEKS = {"hours of a week": 2}
+"""Weeks of windows that the log holds before any is looked at."""
+WEEK = 168  # hours, each a window
 LEVELS = (2, 3, 5, 8, 12, 30)  # of categories; the rarest of 30 has 0.07 % of the rows
 MISSING = {6: 0.05, 7: 0.2, 8: 0.001}  # by numeric column
 SEEN = 5  # inputs that the labels depend on
@@ -212,12 +215,14 @@ class Labels:
     labels: int
     odds: float = 1.0
     strength: float = 1.0
+    customer: int = 1
+    """Rows of a customer, whose inputs and labels are alike."""
 
     def __call__(self, seed: int) -> Found:
         """Return which of both families alarm, and which would without their floors."""
         random = np.random.default_rng([seed, 1])
-        holdout = predictions(self.target, self.holdout, random)
-        window = predictions(self.target, self.labels, random, self.odds, self.strength)
+        holdout = self.drawn(self.holdout, random)
+        window = self.drawn(self.labels, random, self.odds, self.strength)
         prior = self.target.shares or (0.0,)
         label = label_drift(window, holdout, prior, "y", SETTINGS)
         concept = concept_drift(window, holdout, SETTINGS)
@@ -227,6 +232,14 @@ class Labels:
             "label test": label.p <= LEVEL,
             "concept test": concept is not None and concept.p <= LEVEL,
         }
+
+    def drawn(self, n: int, random: np.random.Generator, odds: float = 1.0, strength: float = 1.0) -> Predictions:
+        """Return n rows, those of a customer as a group."""
+        found = predictions(self.target, n // self.customer, random, odds, strength)
+        if self.customer == 1:
+            return found
+        groups = np.arange(n) // self.customer
+        return replace(found.take(groups), groups=groups)
 
 
 @dataclass(frozen=True)
@@ -252,13 +265,15 @@ class Shifted:
 def dependent(world: str, rows: int, random: np.random.Generator) -> pd.DataFrame:
     """Draw a stream of four columns whose rows depend on those before, a row a minute.
 
-    Of `cycle` two have a rhythm of 5,000 rows, of `autoregressive 0.9` a memory; of `weekend` one tells the last two of
-    seven days of 1,000 rows; of `customers 50` all rows of a customer are alike; of `copies` each comes twice.
+    Of `cycle` two have a rhythm of 5,000 rows, of `hours of a week` one of 168 windows of 500; of `autoregressive 0.9`
+    a memory; of `weekend` one tells the last two of seven days of 1,000 rows; of `customers 50` all rows of a customer
+    are alike; of `copies` each comes twice.
     """
     kind, _, size = world.partition(" ")
     since, values = np.arange(rows), random.standard_normal((rows, 4))
-    if kind == "cycle":
-        values[:, :2] += 1.5 * np.sin(2 * np.pi * (since[:, None] / 5000 + random.random(2)))
+    if kind in ("cycle", "hours"):
+        period = 5000 if kind == "cycle" else 500 * WEEK
+        values[:, :2] += 1.5 * np.sin(2 * np.pi * (since[:, None] / period + random.random(2)))
     elif kind == "weekend":
         values[:, 0] = (since + random.integers(7000)) // 1000 % 7 >= 5
     elif kind == "autoregressive":
@@ -276,16 +291,19 @@ def dependent(world: str, rows: int, random: np.random.Generator) -> pd.DataFram
 @cache
 def dependent_reference(world: str) -> tuple[Column, ...]:
     """Return what 7,500 rows from all over a long stream of a world teach."""
-    rows = dependent(world, 70_000, np.random.default_rng(0)).drop(columns="prediction_time")
+    rows = dependent(world, 10 * 500 * WEEK, np.random.default_rng(0)).drop(columns="prediction_time")
     return learned(rows.sample(7500, random_state=0, ignore_index=True))
 
 
 def one_after_the_other(
-    stream: pd.DataFrame, columns: Sequence[Column], n: int, settings: Monitoring = SETTINGS
+    stream: pd.DataFrame, columns: Sequence[Column], n: int, settings: Monitoring = SETTINGS, skipped: int = 0
 ) -> list[tuple[bool, bool]]:
-    """Look at columns window by window as monitoring does; return whether rows as such alarm, and whether it does."""
+    """Look at columns window by window as monitoring does; return whether rows as such alarm, and whether it does.
+
+    The first windows are skipped as if they had alarmed.
+    """
     found, quiet = [], stream["prediction_time"].iloc[0] - pd.Timedelta(1, "us")
-    for end in range(n, len(stream) + 1, n):
+    for end in range((skipped + 1) * n, len(stream) + 1, n):
         rows, before = stream[end - n : end], stream[: end - n]
         drifts = column_drifts(rows, columns, 7500, settings)
         alone = alarm = any(drift.drifted for drift in drifts)
@@ -309,9 +327,11 @@ class Dependent:
 
     def __call__(self, seed: int) -> Found:
         """Return whether the window behind the warm-up alarms, by rows as such and beside earlier windows."""
-        stream = dependent(self.world, (NEEDED + 1 + seed % 5) * self.rows, np.random.default_rng(seed))
+        skipped = WEEKS.get(self.world, 0) * WEEK
+        stream = dependent(self.world, (skipped + NEEDED + 1 + seed % 5) * self.rows, np.random.default_rng(seed))
         stream.loc[len(stream) - self.rows :, "d"] += self.shift
-        alone, alarm = one_after_the_other(stream, dependent_reference(self.world), self.rows)[-1]
+        reference = dependent_reference(self.world)
+        alone, alarm = one_after_the_other(stream, reference, self.rows, skipped=skipped)[-1]
         return {"independent rows": alone, "columns": alarm}
 
 
@@ -545,6 +565,17 @@ def _label_power(runs: int) -> Rows:
                 yield f"{target}: {labels:,} labels, {name}", experiment, runs // 2
 
 
+def _label_groups(runs: int) -> Rows:
+    for target in (MORE, THREE, NUMBERS):
+        for customer in (10, 50):
+            for labels in (500, 2000):
+                for odds, strength in ((1.0, 1.0), (3.0, 1.0), (1.0, 0.0)):
+                    shown = f"odds x {odds:g}, weights x {strength:g}" if odds + strength != 2 else "no drift"
+                    experiment = Labels(target, 5000, labels, odds, strength, customer)
+                    count = runs if shown == "no drift" else runs // 4
+                    yield f"{target}: {labels:,} labels, {customer} a customer, {shown}", experiment, count
+
+
 def _moved(runs: int) -> Rows:
     for world in WORLDS:
         for tilt in (1, -1, 1.5, 2, None):
@@ -574,6 +605,7 @@ TABLES: dict[str, tuple[str, Callable[[int], Rows]]] = {
     "calibration": (f"False alarms; stated: 1 % in all, {LEVEL:.1%} a family", _calibration),
     "labels": ("False alarms of label and concept drift", _label_calibration),
     "power": ("Shifted inputs that are found", _power),
+    "label_groups": ("Labels of customers whose rows are alike", _label_groups),
     "label_power": ("Changed labels that are found", _label_power),
     "moved": ("Labels of rows whose inputs have moved, and a model that misses what is there", _moved),
     "dependent": (f"Rows that depend on each other, behind {NEEDED} windows", _dependent),

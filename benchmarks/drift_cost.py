@@ -22,16 +22,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-import config
 from benchmarks.drift import evidently, inputs, logged
-from config import Recipe
-from core.bundle import Bundle
-from core.checks import check_rows
-from core.contract import Column, learn_contract
-from core.drift import column_drifts
-from core.model import train
-from core.monitor import Window, examine
-from core.split import resolve
+from loop import config
+from loop.config import Recipe
+from loop.data.checks import check_rows
+from loop.data.contract import Column, learn_contract
+from loop.data.split import resolve
+from loop.training.bundle import Bundle
+from loop.training.fit import train
+from loop.watching.drift import column_drifts
+from loop.watching.monitor import Window, examine
 
 SIZES = (10_000, 100_000, 1_000_000)
 SMALL = {"params": {"max_iter": 20}, "folds": 2}

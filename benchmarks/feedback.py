@@ -4,10 +4,11 @@ The worlds are those of `benchmarks.drift`: labels logistic in five inputs, 50, 
 trained on 7,500 rows and held to 2,500; then it answers requests, and labels come for some: by chance, for every wrong
 decision and a share of the rest (complaints), for every positive and a share of the rest (early positives), for every
 missed positive and a share of the rest, or for what was predicted positive. `windows` says how often each kind alarms,
-and `drift` how much of it is still found where labels come by chance. `retraining` lets a challenger learn from the
-labels of 5,000 requests, as the pipeline does, and measures on 50,000 other rows what was promoted.
+and `drift` how much of it is still found where labels come by chance. `metrics` says how far ROC AUC on such labels is
+from that of all rows, as they came and evened out over decisions and scores. `retraining` lets a challenger learn from
+the labels of 5,000 requests, as the pipeline does, and measures on 50,000 other rows what was promoted.
 
-Per cent of windows or retrainings ± one standard error.
+Per cent of windows or retrainings, and means, ± one standard error.
 """
 
 import argparse
@@ -24,17 +25,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.drift import FEW, MORE, Found, Target, _labelled, _shown, predictions
-from config import Config, Contract, Data, Feedback, Model, Monitoring
-from core.bundle import Bundle
-from core.concept import concept_drift, label_drift
-from core.contract import learn_contract
-from core.coverage import coverage_of, drift_is_likelier
-from core.feedback import hold_to_old_rows, selection_doubt, split_feedback
-from core.gate import judge_models
-from core.metrics import Predictions, measure
-from core.model import train
-from core.records import TRUTH
-from core.split import SplitRule, resolve
+from loop.config import Config, Contract, Data, Feedback, Model, Monitoring
+from loop.data.contract import learn_contract
+from loop.data.split import SplitRule, resolve
+from loop.log.records import TRUTH, in_audit
+from loop.training.bundle import Bundle
+from loop.training.fit import train
+from loop.training.gate import judge_models
+from loop.training.metrics import Predictions, measure
+from loop.watching.concept import concept_drift, label_drift
+from loop.watching.coverage import coverage_of, drift_is_likelier, evened_out
+from loop.watching.feedback import audited_rows, hold_to_old_rows, selection_doubt, split_feedback
 
 SETTINGS = Monitoring()
 HALF = Target((0.5, 0.5))
@@ -50,6 +51,7 @@ SELECTIONS: dict[str, Callable[[Predictions, Mask], Mask]] = {
     "early positives": lambda asked, lucky: (asked.truth == 1) | lucky,
     "missed positives": lambda asked, lucky: ((asked.decisions == 0) & (asked.truth == 1)) | lucky,
     "predicted positives": lambda asked, lucky: (asked.decisions == 1) & lucky,
+    "predicted positives first": lambda asked, lucky: (asked.decisions == 1) | lucky,
 }
 
 
@@ -89,6 +91,35 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """Measure on labels that come in some way from a window where nothing has drifted."""
+
+    target: Target
+    selection: str
+    share: float
+    rows: int = 5000
+
+    def __call__(self, seed: int) -> Found:
+        """Return whether monitoring would show metrics, and how far they are from those of all rows."""
+        random = np.random.default_rng([seed, 7])
+        holdout, asked = (predictions(self.target, n, random) for n in (2500, self.rows))
+        cut = float(np.quantile(holdout.scores, self.target.shares[0]))
+        holdout, asked = replace(holdout, threshold=cut), replace(asked, threshold=cut)
+        labelled = SELECTIONS[self.selection](asked, random.random(self.rows) < self.share)
+        even = evened_out(asked, labelled)
+        if even.sum() < SETTINGS.min_labels:
+            return {"shown": False, "as they came": np.nan, "evened out": np.nan}
+        came, drawn, whole = asked.take(labelled), asked.take(even), measure("roc_auc", asked)
+        concept = concept_drift(drawn, holdout, SETTINGS)
+        label = label_drift(drawn, holdout, self.target.shares, "y", SETTINGS)
+        return {
+            "shown": not label.drifted and (concept is None or not concept.drifted),
+            "as they came": measure("roc_auc", came) - whole,
+            "evened out": measure("roc_auc", drawn) - whole,
+        }
+
+
+@dataclass(frozen=True)
 class Retraining:
     """Retrain from labels that come in some way, in a world that has changed where `strength` is not 1."""
 
@@ -97,6 +128,7 @@ class Retraining:
     selection: str
     share: float
     strength: float = 1.0
+    audit: float = 0.0
     before: bool = False
     """Without asking whether the labels came selectively."""
 
@@ -116,12 +148,19 @@ class Retraining:
         champion = fit(source[~held_out], rule, config)
         said = champion.predictions(asked)
         labelled = SELECTIONS[self.selection](said, random.random(len(asked)) < self.share)
+        ids = pd.Series([f"{place:012x}-{seed:06x}-0" for place in range(len(asked))])
+        labelled |= in_audit(ids, self.audit)
         times = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(asked)), "s")
-        answers = pd.DataFrame({"prediction_time": times, "prediction_version": 1, "prediction_score": said.scores})
+        answers = pd.DataFrame({"prediction_id": ids, "prediction_time": times, "prediction_version": 1})
+        answers["prediction_score"] = said.scores
         answers[TRUTH] = asked["y"].astype(str).where(labelled).astype(object)
         trusted = source[held_out]
         doubt = "" if self.before else selection_doubt(answers, champion, 1, trusted, SETTINGS)
-        served = asked[labelled].reset_index(drop=True)
+        served = asked.assign(prediction_id=ids)[labelled]
+        if doubt:
+            audited, alone = audited_rows(served, answers, self.audit, SETTINGS)
+            served, doubt = (audited, "") if alone else (served, doubt)
+        served = served.drop(columns="prediction_id").reset_index(drop=True)
         sides = split_feedback(source, served, np.ones(len(served), bool), rule, config, doubt=doubt)
         challenger = fit(sides.train, sides.rule, config)
         verdict = judge_models(challenger, champion, 1, sides.holdout, config.gate, config.evaluation)
@@ -172,6 +211,13 @@ def _drift(runs: int) -> Lines:
                     yield shown, Labels(target, rows, "by chance", share, odds, strength), runs
 
 
+def _metrics(runs: int) -> Lines:
+    for target in (HALF, MORE):
+        for selection in ("predicted positives first", "complaints", "early positives"):
+            for share in (0.1, 0.3):
+                yield f"{target}: {selection}, {share:.0%} of the rest", Metrics(target, selection, share), runs
+
+
 def _retraining(runs: int) -> Lines:
     for name, model, target in (("logistic", LOGISTIC, HALF), ("logistic", LOGISTIC, MORE), ("boosted", BOOSTED, HALF)):
         for share in (0.1, 0.2, 0.3):
@@ -181,11 +227,16 @@ def _retraining(runs: int) -> Lines:
     for share in (0.1, 0.3, 0.8):
         shown = f"logistic, {MORE}: weights x -1, labels of {share:.0%}"
         yield shown, Retraining(LOGISTIC, MORE, "by chance", share, -1.0), runs
+    for audit in (0.0, 0.1):
+        for strength in (1.0, -1.0):
+            shown = f"logistic, {HALF}: weights x {strength:g}, complaints, 10%, audit {audit:.0%}"
+            yield shown, Retraining(LOGISTIC, HALF, "complaints", 0.1, strength, audit), runs
 
 
 TABLES: dict[str, tuple[str, Callable[[int], Lines]]] = {
     "windows": ("Alarms where nothing has drifted", _windows),
     "drift": ("Alarms where labels come by chance and have drifted", _drift),
+    "metrics": ("ROC AUC on labels that came less that of all rows", _metrics),
     "retraining": ("Retrainings; worse is by more than the margin of 0.01 ROC AUC; lead is the mean", _retraining),
 }
 
@@ -203,9 +254,11 @@ def main() -> None:
             with ProcessPoolExecutor(given.processes) as pool:
                 for shown, experiment, runs in lines(given.runs):
                     found = pd.DataFrame(pool.map(experiment, range(runs)))
-                    lead = f"  lead {found.pop('lead').mean():+.3f}" if "lead" in found else ""
-                    cells = "  ".join(f"{column} {_shown(found[column])}" for column in found)
-                    print(f"{shown:52} n={runs:<4} {cells}{lead}", flush=True)
+                    shares, means = found.select_dtypes("bool"), found.select_dtypes("float")
+                    cells = [f"{column} {_shown(shares[column])}" for column in shares]
+                    of_means = zip(means, means.mean(), means.sem(), strict=True)
+                    cells += [f"{column} {mean:+.3f} ± {error:.3f}" for column, mean, error in of_means]
+                    print(f"{shown:52} n={runs:<4} {'  '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ from scipy.special import gamma, softmax
 from scipy.stats import binomtest, norm
 from scipy.stats.qmc import Sobol
 
-from config import Data, Evaluation, Gate, Task
-from core.gate import judge
-from core.groups import groups_of
-from core.level import spend
-from core.metrics import (
+from loop.config import Data, Evaluation, Gate, Task
+from loop.data.groups import groups_of
+from loop.training.gate import judge
+from loop.training.level import spend
+from loop.training.metrics import (
     LARGE,
     METRICS,
     Floats,
@@ -415,7 +415,7 @@ def _large_line(case: Case, runs: int) -> str:
         too_high += found.low > 0
         too_low += found.high < 0
         if run < _WIDTHS:
-            with patch("core.metrics.LARGE", math.inf):
+            with patch("loop.training.metrics.LARGE", math.inf):
                 exact = estimate_difference(case.metric, *models, evaluation)
             smooth, resampled = smooth + found.high - found.low, resampled + exact.high - exact.low
     shares = "/".join(f"{100 * share:g}" for share in case.shares)

@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import run
-from config import ROOT, load
+from loop.cli import runs
+from loop.config import ROOT, load
 
 CONFIG = ROOT / "configs/breast_cancer.yaml"
 IMPORTS = (
-    "import config; from zenml.utils.source_utils import set_custom_source_root as root; root(str(config.ROOT));"
+    "from loop import config; from zenml.utils.source_utils import set_custom_source_root as root; "
+    "root(str(config.ROOT)); "
     "import zenml.client, mlflow.sklearn, skops.io, pipelines.training"
 )
-CHILD = "import os, sys, pathlib, run; run.LOCAL = pathlib.Path({home!r}); sys.exit(run.main({arguments!r}))"
+CHILD = (
+    "import os, sys, pathlib, run; from loop.cli import runs; runs.LOCAL = pathlib.Path({home!r}); "
+    "sys.exit(run.main({arguments!r}))"
+)
 
 
 def plain(folder: Path) -> None:
@@ -31,15 +36,15 @@ def plain(folder: Path) -> None:
     import mlflow
     import pandas as pd
 
-    import tracking
-    from core.checks import ContractReport, check_table
-    from core.contract import learn_contract
-    from core.gate import judge
-    from core.metrics import Scorecard, estimate, metric_names
-    from core.model import train
-    from core.report import contract_page, evaluation_page, verdict_page
-    from core.sources import read_rows
-    from core.split import resolve
+    from loop.data.checks import ContractReport, check_table
+    from loop.data.contract import learn_contract
+    from loop.data.sources import read_rows
+    from loop.data.split import resolve
+    from loop.pages.report import contract_page, evaluation_page, verdict_page
+    from loop.registry import tracking
+    from loop.training.fit import train
+    from loop.training.gate import judge
+    from loop.training.metrics import Scorecard, estimate, metric_names
 
     config = load(CONFIG)
     rows = read_rows(config.data)
@@ -87,7 +92,7 @@ def warm(home: Path) -> tuple[float, float]:
             inside.append(time.perf_counter() - start)
 
     BaseStep.call_entrypoint = stopwatch  # type: ignore[method-assign]
-    run.LOCAL = home
+    runs.LOCAL = home
     around, outside = [], []
     for _ in range(3):
         inside.clear()
@@ -124,13 +129,13 @@ def main() -> None:
     """Print one table from one run of each."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        environment = dict(os.environ) | run.ENVIRONMENT | run.zenml_home(home / "zenml")
+        environment = dict(os.environ) | runs.ENVIRONMENT | runs.zenml_home(home / "zenml")
         os.environ |= environment
         train = ["--pipeline", "training"]
         script = f"import pathlib, benchmarks.overhead as o; o.plain(pathlib.Path({folder!r}))"
         first = CHILD.format(home=folder, arguments=train)
         rows = {
-            "run.py --help": timed("import run; run.parser().format_help()", environment),
+            "run.py --help": timed("from loop.cli import commandline; commandline.parser().format_help()", environment),
             "plain script": timed(script, environment),
             "first training, fresh clone": timed(first, environment),
             "imports alone": timed(IMPORTS, environment),

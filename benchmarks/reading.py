@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from config import Data
-from core.sources import read_rows
+from loop.config import Data
+from loop.data.sources import read_rows
 
 
 def write(folder: Path, rows: int) -> None:

@@ -33,19 +33,19 @@ import numpy as np
 import pandas as pd
 import psutil  # type: ignore[import-untyped]
 
-import config
-from config import ROOT, Serving
-from core.bundle import Bundle
-from core.compiled import TOLERANCE
-from core.contract import learn_contract
-from core.model import train
-from core.sources import read_rows
-from core.split import resolve
-from serving.assemble import assemble
-from serving.check import admitted
-from serving.local import LocalServer
-from serving.release import Served
-from serving.schema import Row, Schema
+from loop import config
+from loop.config import ROOT, Serving
+from loop.data.contract import learn_contract
+from loop.data.sources import read_rows
+from loop.data.split import resolve
+from loop.deploying.assemble import assemble
+from loop.deploying.check import admitted
+from loop.deploying.process import LocalServer
+from loop.serving.release import Served
+from loop.serving.schema import Row, Schema
+from loop.training.bundle import Bundle
+from loop.training.compiled import TOLERANCE
+from loop.training.fit import train
 
 CONFIG = ROOT / "configs/breast_cancer.yaml"
 BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
@@ -168,7 +168,7 @@ def subject(folder: Path, estimator: str) -> Subject:
     held_out = rule.held_out(rows)
     train_rows, holdout = (rows[side].reset_index(drop=True) for side in (~held_out, held_out))
     bundle = train(train_rows, learn_contract(train_rows, settings.data, settings.contract), rule, settings.recipe)
-    _, note = assemble(folder, bundle, holdout, Serving(), version=1, promoted=datetime.now(UTC))
+    _, note = assemble(folder, bundle, holdout, Serving(), 0.0, version=1, promoted=datetime.now(UTC))
     served = Served(folder / "release")
     if served.compiled is None:
         sys.exit(f"error: this benchmark needs a model that compiles; this one is served with {note}")

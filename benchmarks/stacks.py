@@ -14,13 +14,13 @@ from pathlib import Path
 
 import yaml
 
-from config import ROOT
+from loop.config import ROOT
 
 OURS = """
 import json, time
-import run
+from loop.cli import runs
 from stacks import apply, files, plan
-run.start_zenml(stack := files.read("docker"))
+runs.start_zenml(stack := files.read("docker"))
 from zenml.client import Client
 Client().active_stack_model
 plan._flavors()
@@ -74,4 +74,4 @@ if __name__ == "__main__":
     try:
         main()
     except subprocess.CalledProcessError as err:
-        sys.exit(f"error: {err.stderr.strip().splitlines()[-1].removeprefix('config.UserError: ')}")
+        sys.exit(f"error: {err.stderr.strip().splitlines()[-1].partition(': ')[2]}")

@@ -11,22 +11,22 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import run
+from loop.cli import runs
 
-os.environ |= run.ENVIRONMENT  # before scikit-learn is imported: its threads read it then
+os.environ |= runs.ENVIRONMENT  # before scikit-learn is imported: its threads read it then
 
 import numpy as np
 import pandas as pd
 
-import tracking
-from config import Evaluation, Gate, Recipe
-from core.checks import ContractReport
-from core.contract import learn_contract
-from core.gate import judge_models
-from core.metrics import Scorecard, estimate, metric_names
-from core.model import train
-from core.report import contract_page, evaluation_page, verdict_page
-from core.split import resolve
+from loop.config import Evaluation, Gate, Recipe
+from loop.data.checks import ContractReport
+from loop.data.contract import learn_contract
+from loop.data.split import resolve
+from loop.pages.report import contract_page, evaluation_page, verdict_page
+from loop.registry import tracking
+from loop.training.fit import train
+from loop.training.gate import judge_models
+from loop.training.metrics import Scorecard, estimate, metric_names
 
 T = TypeVar("T")
 

@@ -3,8 +3,8 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-import deployer
-from config import Config
+from loop.config import Config
+from loop.deploying import deployer
 from steps.join_labels import join_labels
 from steps.weigh_feedback import weigh_feedback
 

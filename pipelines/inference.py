@@ -3,7 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from config import Config
+from loop.config import Config
 from steps.fetch_promoted import fetch_promoted
 from steps.gather_shards import gather_shards
 from steps.score_shard import score_shard

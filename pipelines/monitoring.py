@@ -3,8 +3,8 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-import deployer
-from config import Config
+from loop.config import Config
+from loop.deploying import deployer
 from steps.collect_window import collect_window
 from steps.decide_retraining import decide_retraining
 from steps.draw_drift import draw_drift

@@ -4,10 +4,10 @@ from zenml import pipeline
 from zenml.config import CachePolicy
 from zenml.enums import ExecutionMode
 
-import deployer
-import tracking
-from config import Config
-from core.bundle import cache_key
+from loop.config import Config
+from loop.deploying import deployer
+from loop.registry import tracking
+from loop.training.bundle import cache_key
 from steps.accept_rows import accept_rows
 from steps.begin_retraining import begin_retraining
 from steps.compare_on_feedback import compare_on_feedback
@@ -43,7 +43,7 @@ def retraining(config: Config) -> None:
     )
     begun = begin_retraining(decision, config.name, after=history)
     recalled, recall = recall_champion(
-        champion, version, earlier, decision, train_rows, holdout_rows, old_holdout_rows, history, config
+        champion, version, earlier, decision, train_rows, holdout_rows, old_holdout_rows, history, split_rule, config
     )
     contract, contract_report = validate_rows(
         train_rows,
@@ -84,4 +84,5 @@ def retraining(config: Config) -> None:
         contract_report,
         config.gate.promote,
         tracking.has_tracker(),
+        "deployment",
     )

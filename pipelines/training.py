@@ -4,9 +4,9 @@ from zenml import pipeline
 from zenml.config import CachePolicy
 from zenml.enums import ExecutionMode
 
-import tracking
-from config import Config
-from core.bundle import cache_key
+from loop.config import Config
+from loop.registry import tracking
+from loop.training.bundle import cache_key
 from steps.accept_rows import accept_rows
 from steps.compare_models import compare_models
 from steps.evaluate_model import evaluate_model
@@ -61,4 +61,5 @@ def training(config: Config, dry_run: bool = False) -> None:
         contract_report,
         config.gate.promote,
         tracking.has_tracker(),
+        None,
     )

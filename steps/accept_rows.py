@@ -4,8 +4,8 @@ from typing import Annotated
 
 from zenml import step
 
-from core.checks import ContractReport, raise_on_errors
-from core.contract import DataContract
+from loop.data.checks import ContractReport, raise_on_errors
+from loop.data.contract import DataContract
 
 
 @step

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from zenml import step
 
-import decisions
-from core.policy import Decision
-from steps.materializers import Report
+from loop.registry import decisions
+from loop.registry.materializers import Report
+from loop.watching.policy import Decision
 
 
 @step(enable_cache=False)

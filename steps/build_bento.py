@@ -8,14 +8,14 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Serving, UserError
-from core.bundle import MODULES, Bundle, sha256
-from core.metrics import Scorecard
-from registry import Promotion
-from serving.assemble import PACKAGES, assemble
-from serving.deployment import Bento
-from serving.release import RELEASE, Release
-from steps.materializers import BentoArchive
+from loop.config import Serving, UserError
+from loop.deploying.assemble import PACKAGES, assemble
+from loop.deploying.contract import Bento
+from loop.registry.champions import Promotion
+from loop.registry.materializers import BentoArchive
+from loop.serving.release import RELEASE, Release
+from loop.training.bundle import Bundle, sha256
+from loop.training.metrics import Scorecard
 
 
 @step(output_materializers=BentoArchive)
@@ -25,6 +25,7 @@ def build_bento(
     promoted_scorecard: Scorecard,
     check_rows: pd.DataFrame,
     serving: Serving,
+    audit: float,
 ) -> Annotated[Bento, "bento"]:
     """Compile the model where that changes no answer, and build the bento unless the same one is there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -33,6 +34,7 @@ def build_bento(
             promoted_model,
             check_rows,
             serving,
+            audit,
             version=promotion.version,
             promoted=promotion.time,
             reasons=promotion.reasons,
@@ -59,12 +61,12 @@ def _build(context: Path, release: Release) -> tuple[str, str]:
         bento = bentoml.get(tag)
     except bentoml.exceptions.NotFound:
         bento = bentoml.build(
-            "serving.service:Predictor",
+            "loop.serving.service:Predictor",
             name=release.name,
             version=release.id,
             build_ctx=str(context),
             labels={"model_version": str(release.version), "fingerprint": release.fingerprint[:32]},
-            include=[*MODULES, "core/**", "serving/**", "release/**"],
+            include=["loop/**", "model/**", "release/**"],
             python={"packages": [f"{p}=={importlib.metadata.version(p)}" for p in PACKAGES], "lock_packages": False},
         )
     path = Path(bento.path)

@@ -6,12 +6,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import decisions
-import deployer
-from config import Config
-from core.monitor import collect_window as collect
-from registry import Promotion
-from steps.materializers import Table
+from loop.config import Config
+from loop.deploying import deployer
+from loop.registry import decisions
+from loop.registry.champions import Promotion
+from loop.registry.materializers import Table
+from loop.watching.monitor import collect_window as collect
 
 
 @step(

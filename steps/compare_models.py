@@ -5,13 +5,13 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import registry
-from config import Evaluation, Gate, Serving
-from core.bundle import Bundle
-from core.gate import Verdict, judge_models
-from core.stand_in import StandIn
-from registry import Earlier
-from serving.check import hold_undeployable
+from loop.config import Evaluation, Gate, Serving
+from loop.deploying.check import hold_undeployable
+from loop.registry import champions
+from loop.registry.champions import Earlier
+from loop.training.bundle import Bundle
+from loop.training.gate import Verdict, judge_models
+from loop.training.stand_in import StandIn
 
 
 @step
@@ -30,9 +30,9 @@ def compare_models(
     One that could not be deployed is not promoted.
     """
     if champion is not None and champion_version is not None:
-        champion = registry.as_rival(champion, champion_version, model.card.contract)
+        champion = champions.as_rival(champion, champion_version, model.card.contract)
     name = model.card.recipe.name
-    looks = registry.looks(name, earlier, model.fingerprint)
-    best = registry.best(name, earlier, model.card.contract)
+    looks = champions.looks(name, earlier, model.fingerprint)
+    best = champions.best(name, earlier, model.card.contract)
     verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation, looks, best)
     return hold_undeployable(verdict, model, holdout_rows, serving)

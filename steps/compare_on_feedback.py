@@ -5,14 +5,14 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import registry
-from config import Evaluation, Gate, Serving
-from core.bundle import Bundle
-from core.feedback import History, compare_sides, hold_to_old_rows
-from core.gate import Verdict, judge_models
-from core.stand_in import StandIn
-from registry import Earlier
-from serving.check import hold_undeployable
+from loop.config import Evaluation, Gate, Serving
+from loop.deploying.check import hold_undeployable
+from loop.registry import champions
+from loop.registry.champions import Earlier
+from loop.training.bundle import Bundle
+from loop.training.gate import Verdict, judge_models
+from loop.training.stand_in import StandIn
+from loop.watching.feedback import History, compare_sides, hold_to_old_rows
 
 
 @step
@@ -34,15 +34,15 @@ def compare_on_feedback(
     One that could not be deployed is not promoted, nor one that is worse on old rows where new ones may have been
     labelled selectively. One that was recalled was judged then, on the new rows.
     """
-    champion = registry.as_rival(champion, champion_version, model.card.contract)
+    champion = champions.as_rival(champion, champion_version, model.card.contract)
     name, verdict = model.card.recipe.name, recall
     if verdict is None:
-        looks = registry.looks(name, earlier, model.fingerprint)
-        best = registry.best(name, earlier, model.card.contract)
+        looks = champions.looks(name, earlier, model.fingerprint)
+        best = champions.best(name, earlier, model.card.contract)
         verdict = judge_models(model, champion, champion_version, holdout_rows, gate, evaluation, looks, best)
         if history.doubt:
-            trusted = registry.trusted_rows(name, champion_version, champion, old_holdout_rows)
-            verdict = hold_to_old_rows(verdict, model, champion, trusted, gate, evaluation)
+            trusted = champions.trusted_rows(name, champion_version, champion, old_holdout_rows)
+            verdict = hold_to_old_rows(verdict, model, champion, trusted, gate, evaluation, looks)
     verdict = hold_undeployable(verdict, model, holdout_rows, serving)
     groups = compare_sides(model, champion, holdout_rows, old_holdout_rows, history, gate, evaluation)
     judged = "old and new rows" if history.keep and recall is None else "new rows alone"

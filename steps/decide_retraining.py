@@ -5,17 +5,18 @@ from typing import Annotated
 
 from zenml import get_step_context, step
 
-import decisions
-import deployer
-from config import Config
-from core.monitor import WindowReport
-from core.policy import Decision, last_retraining
-from core.records import read_labels
-from steps.materializers import Report
+from loop.config import Config
+from loop.deploying import deployer
+from loop.log.records import read_labels
+from loop.registry import decisions
+from loop.registry.materializers import Report
+from loop.registry.results import Watched
+from loop.watching.monitor import WindowReport
+from loop.watching.policy import last_retraining
 
 
 @step(enable_cache=False, output_materializers=Report)
-def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[Decision, "decision"]:
+def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[Watched, "decision"]:
     """Hold the policy's conditions against this window and those before it; append the decision to the log."""
     name, run = config.name, get_step_context().pipeline_run.name
     entries = decisions.history(name)
@@ -26,4 +27,4 @@ def decide_retraining(window_report: WindowReport, config: Config) -> Annotated[
     )
     if window_report.enough or decision.alarms:
         decisions.append(name, decision, Report)
-    return decision
+    return Watched(**dict(decision))

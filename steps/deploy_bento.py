@@ -1,45 +1,20 @@
 """Bring a bento into service: beside the old server, checked, then in its place."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
-import yaml
 from zenml import step
 
-import deployer
-from config import Serving
-from core.paged import Paged
-from core.report import deployment_page
-from serving.check import Check, check_server
-from serving.deployment import Bento, Deployer
-from serving.release import Served, open_release
-from serving.schema import Schema
-from steps.materializers import Report
-
-
-class Deployment(Paged):
-    """What came of a deployment."""
-
-    changed: bool
-    """False: this very release was serving already."""
-    url: str
-    """Empty where nothing was started."""
-    process: str
-    """What serves it; where nothing was started, what to run."""
-    bento: Bento
-    replaced: str | None
-    """The release that had the traffic before; the same one if nothing changed."""
-    checks: tuple[Check, ...]
-    example: dict[str, Any]
-    """A row that the service takes."""
-    files: dict[str, str]
-    """What was written in place of starting something, by name."""
-
-    @property
-    def image(self) -> str:
-        """Return the image that the written manifests run."""
-        (deployment,) = (yaml.safe_load(text) for name, text in self.files.items() if "-deployment." in name)
-        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+from loop.config import Serving
+from loop.deploying import deployer
+from loop.deploying.assemble import open_release
+from loop.deploying.check import Check, check_server
+from loop.deploying.contract import Bento, Deployer
+from loop.pages.report import deployment_page
+from loop.registry.materializers import Report
+from loop.registry.results import Deployment
+from loop.serving.release import Served
+from loop.serving.schema import Schema
 
 
 @step(enable_cache=False, output_materializers=Report)

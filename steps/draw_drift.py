@@ -8,12 +8,12 @@ import pandas as pd
 from zenml import step
 from zenml.types import HTMLString
 
-from config import Kind, Monitoring
-from core.bundle import Bundle
-from core.drift import ColumnDrift
-from core.monitor import WindowReport
-from core.table import as_features
-from steps.materializers import Page
+from loop.config import Kind, Monitoring
+from loop.data.table import as_features
+from loop.registry.materializers import Page
+from loop.training.bundle import Bundle
+from loop.watching.drift import ColumnDrift
+from loop.watching.monitor import WindowReport
 
 COLUMNS = 50
 """Columns drawn at most: each takes a tenth of a second and 50 KB."""

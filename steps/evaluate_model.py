@@ -5,12 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Evaluation
-from core.bundle import Bundle
-from core.metrics import Scorecard, estimate, metric_names
-from core.report import evaluation_page
-from core.stand_in import StandIn
-from steps.materializers import Record, Report
+from loop.config import Evaluation
+from loop.pages.report import evaluation_page
+from loop.registry.materializers import Record, Report
+from loop.training.bundle import Bundle
+from loop.training.metrics import Scorecard, estimate, metric_names
+from loop.training.stand_in import StandIn
 
 
 @step(output_materializers={"scorecard": Report, "stand_in": Record})

@@ -7,17 +7,17 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import decisions
-import deployer
-from config import Config
-from core.bundle import Bundle
-from core.metrics import Scorecard
-from core.monitor import Window, WindowReport, collect_earlier, examine
-from core.policy import eased, ended, keep_alarms, quiet_until
-from core.report import window_page
-from core.rhythm import Earlier
-from registry import Promotion
-from steps.materializers import Report
+from loop.config import Config
+from loop.deploying import deployer
+from loop.pages.report import window_page
+from loop.registry import decisions
+from loop.registry.champions import Promotion
+from loop.registry.materializers import Report
+from loop.training.bundle import Bundle
+from loop.training.metrics import Scorecard
+from loop.watching.monitor import Window, WindowReport, collect_earlier, examine
+from loop.watching.policy import eased, ended, keep_alarms, quiet_until
+from loop.watching.rhythm import Earlier
 
 
 @step(enable_cache=False, output_materializers=Report)

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from zenml import step
 
-import registry
-from core.bundle import Bundle
-from core.stand_in import StandIn
-from registry import Earlier
-from steps.materializers import ModelBundle, Record  # noqa: F401  (register themselves for bundles and records)
+from loop.registry import champions
+from loop.registry.champions import Earlier
+from loop.registry.materializers import ModelBundle, Record  # noqa: F401  (register themselves for bundles and records)
+from loop.training.bundle import Bundle
+from loop.training.stand_in import StandIn
 
 
 @step(enable_cache=False)
@@ -23,5 +23,5 @@ def fetch_champion(
 
     A champion that cannot be loaded is what is on record of it.
     """
-    version, champion = registry.find_rival(name) or (None, None)
-    return champion, version, registry.earlier(name)
+    version, champion = champions.find_rival(name) or (None, None)
+    return champion, version, champions.earlier(name)

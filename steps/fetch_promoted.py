@@ -5,12 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import registry
-from config import UserError, command
-from core.bundle import Bundle
-from core.metrics import Scorecard
-from registry import Promotion
-from steps.materializers import ModelBundle, Table
+from loop.config import UserError, command
+from loop.registry import champions
+from loop.registry.champions import Promotion
+from loop.registry.materializers import ModelBundle, Table
+from loop.training.bundle import Bundle
+from loop.training.metrics import Scorecard
 
 
 @step(enable_cache=False, output_materializers={"promoted_model": ModelBundle, "check_rows": Table})
@@ -23,8 +23,8 @@ def fetch_promoted(
     Annotated[pd.DataFrame, "check_rows"],
 ]:
     """Return the champion, the entry that made it so, its scorecard, and holdout rows to check a server with."""
-    entry, found = registry.champion(name), registry.load_champion(name)
+    entry, found = champions.champion(name), champions.load_champion(name)
     if entry is None or found is None:
         raise UserError(f"'{name}' has no champion to deploy; train one first: {command('--pipeline training')}")
-    scorecard, holdout_rows = registry.evidence(name, entry.version)
+    scorecard, holdout_rows = champions.evidence(name, entry.version)
     return found[1], entry, scorecard, holdout_rows

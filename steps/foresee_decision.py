@@ -4,18 +4,19 @@ from typing import Annotated, Literal
 
 from zenml import step
 
-import registry
-from core.bundle import Bundle
-from core.gate import Verdict
-from core.report import verdict_page
+from loop.pages.report import verdict_page
+from loop.registry import champions
+from loop.registry.results import Foreseen
+from loop.training.bundle import Bundle
+from loop.training.gate import Verdict
 
 
 @step(enable_cache=False)
 def foresee_decision(
     model: Bundle, judgement: Verdict, promote: Literal["auto", "off"]
-) -> Annotated[Verdict, "verdict"]:
+) -> Annotated[Foreseen, "verdict"]:
     """Return the verdict that a run which is not dry would come to, with its page."""
     name = model.card.recipe.name
-    verdict = registry.foresee(name, registry.find(name, model.fingerprint), judgement, promote)
+    verdict = champions.foresee(name, champions.find(name, model.fingerprint), judgement, promote)
     verdict = verdict.because("dry run: nothing was registered, so this look at the holdout is not counted")
-    return verdict.with_page(verdict_page(name, verdict))
+    return Foreseen(**dict(verdict.with_page(verdict_page(name, verdict))))

@@ -4,12 +4,13 @@ from typing import Annotated
 
 from zenml import step
 
-from config import UserError
-from core.batch import ShardReport
+from loop.config import UserError
+from loop.registry.results import Batch
+from loop.training.batch import ShardReport
 
 
 @step(enable_cache=False)
-def gather_shards(shard_reports: list[ShardReport]) -> Annotated[ShardReport, "batch_report"]:
+def gather_shards(shard_reports: list[ShardReport]) -> Annotated[Batch, "batch_report"]:
     """Add up the shards; files that break the contract, and a batch without a row, are an error."""
     rows, read = (
         sum(report.rows for report in shard_reports),
@@ -25,7 +26,7 @@ def gather_shards(shard_reports: list[ShardReport]) -> Annotated[ShardReport, "b
         )
     if not rows:
         raise UserError("inference.source has no row to score")
-    return ShardReport(
+    return Batch(
         files=tuple(file for report in shard_reports for file in report.files),
         rows=rows,
         positive=sum(report.positive for report in shard_reports),

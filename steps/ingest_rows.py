@@ -5,13 +5,13 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Contract, Data, UserError
-from core.bundle import Bundle
-from core.checks import column_changes
-from core.notes import Reading
-from core.sources import read_table
-from core.stand_in import StandIn
-from steps.materializers import Table
+from loop.config import Contract, Data, UserError
+from loop.data.checks import column_changes
+from loop.data.notes import Reading
+from loop.data.sources import read_table
+from loop.registry.materializers import Table
+from loop.training.bundle import Bundle
+from loop.training.stand_in import StandIn
 
 
 @step(enable_cache=False, enable_artifact_metadata=True, output_materializers={"rows": Table})
@@ -33,5 +33,5 @@ def ingest_rows(
         rows, reading = read_table(data)
         return rows, reading  # two names, or ZenML takes them for one output
     rows, reading = read_table(data, contract=card.contract.without(settings.accept))
-    reading = reading.model_copy(update=column_changes(card, rows, data, settings.accept))
+    reading = reading.model_copy(update=column_changes(card.contract, card.split, rows, data, settings.accept))
     return rows, reading

@@ -5,12 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import deployer
-from config import Config
-from core.feedback import FeedbackReport, with_labels
-from core.feedback import join_labels as join
-from core.records import read_labels, read_predictions
-from steps.materializers import Table
+from loop.config import Config
+from loop.deploying import deployer
+from loop.log.records import read_labels, read_predictions
+from loop.registry.materializers import Table
+from loop.watching.feedback import FeedbackReport, with_labels
+from loop.watching.feedback import join_labels as join
 
 
 @step(enable_cache=False, output_materializers={"labelled_rows": Table, "answers": Table})

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from zenml import step
 
-import deployer
-from core.gauges import Gauge, publish
-from core.monitor import WindowReport
-from core.policy import Decision
+from loop.deploying import deployer
+from loop.log.gauges import Gauge, publish
+from loop.watching.monitor import WindowReport
+from loop.watching.policy import Decision
 
 
 @step(enable_cache=False)

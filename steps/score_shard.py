@@ -4,11 +4,11 @@ from typing import Annotated
 
 from zenml import get_step_context, step
 
-from config import Config
-from core.batch import ShardReport
-from core.batch import score_shard as score
-from core.bundle import Bundle
-from registry import Promotion
+from loop.config import Config
+from loop.registry.champions import Promotion
+from loop.training.batch import ShardReport
+from loop.training.batch import score_shard as score
+from loop.training.bundle import Bundle
 
 
 @step(enable_cache=False)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from zenml import step
 
-import decisions
-from config import command, printable
-from core.policy import Decision
+from loop.config import command, printable
+from loop.registry import decisions
+from loop.watching.policy import Decision
 
 log = logging.getLogger(__name__)
 

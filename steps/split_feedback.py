@@ -6,18 +6,18 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-import registry
-from config import Config
-from core.bundle import Bundle
-from core.contract import learn_contract
-from core.feedback import History, as_source_rows, selection_doubt
-from core.feedback import split_feedback as split
-from core.notes import Reading
-from core.policy import Decision
-from core.records import TRUTH
-from core.split import SplitRule, resolve
-from core.stand_in import StandIn
-from steps.materializers import Table
+from loop.config import Config
+from loop.data.contract import learn_contract
+from loop.data.notes import Reading
+from loop.data.split import SplitRule, resolve
+from loop.log.records import TRUTH
+from loop.registry import champions
+from loop.registry.materializers import Table
+from loop.training.bundle import Bundle
+from loop.training.stand_in import StandIn
+from loop.watching.feedback import History, as_source_rows, audited_rows, selection_doubt
+from loop.watching.feedback import split_feedback as split
+from loop.watching.policy import Decision
 
 
 @step(
@@ -50,13 +50,17 @@ def split_feedback(
     contract = learn_contract(rows, config.data, config.contract) if card is None else card.contract
     rule = resolve(rows, config.data, config.split, reading)
     config = config.model_copy(update={"data": config.data.without(reading.new)})
-    served, times, unusable = as_source_rows(labelled_rows, rows, contract, config)
     since = pd.Timestamp(retraining_decision.since or datetime.min)
     asked = answers[answers["prediction_time"] >= since]
-    version, doubt = retraining_decision.version, ""
+    version, doubt, left_out = retraining_decision.version, "", ""
     if asked[TRUTH].isna().any():
-        trusted = registry.trusted_rows(config.name, version, champion, rows.head(0))
+        trusted = champions.trusted_rows(config.name, version, champion, rows.head(0))
         doubt = selection_doubt(asked, champion, version, trusted, config.monitoring)
+    if doubt:
+        audited, said = audited_rows(labelled_rows, asked, config.feedback.audit, config.monitoring)
+        if said:
+            labelled_rows, left_out, doubt = audited, f"{doubt}: {said}", ""
+    served, times, unusable = as_source_rows(labelled_rows, rows, contract, config)
     drifted = (times >= since).to_numpy() | bool(doubt)  # then only rows of the table are surely as they came
     sides = split(rows, served, drifted, rule, config, contract.without(config.contract.accept).known, doubt)
     return (
@@ -66,5 +70,5 @@ def split_feedback(
         sides.watched,
         sides.rule,
         sides.reference_rows,
-        sides.history.model_copy(update={"unusable": unusable}),
+        sides.history.model_copy(update={"unusable": "; ".join(filter(None, (left_out, unusable)))}),
     )

@@ -5,11 +5,11 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Data, Split
-from core.notes import Reading
-from core.split import SplitRule, check_sides, resolve
-from core.table import infer_task
-from steps.materializers import Table
+from loop.config import Data, Split
+from loop.data.notes import Reading
+from loop.data.split import SplitRule, check_sides, resolve
+from loop.data.table import infer_task
+from loop.registry.materializers import Table
 
 
 @step(output_materializers={"train_rows": Table, "holdout_rows": Table})

@@ -5,12 +5,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Recipe
-from core.bundle import Bundle
-from core.contract import DataContract
-from core.model import train
-from core.split import SplitRule
-from steps.materializers import ModelBundle
+from loop.config import Recipe
+from loop.data.contract import DataContract
+from loop.data.split import SplitRule
+from loop.registry.materializers import ModelBundle
+from loop.training.bundle import Bundle
+from loop.training.fit import train
 
 
 @step(enable_artifact_metadata=True, output_materializers=ModelBundle)

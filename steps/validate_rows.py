@@ -5,14 +5,14 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from config import Contract, Data, Split
-from core.bundle import Bundle
-from core.checks import ContractReport, check_table, check_training_rows, holdout_findings, reading_findings
-from core.contract import DataContract, learn_contract
-from core.notes import Reading
-from core.report import contract_page
-from core.stand_in import StandIn
-from steps.materializers import Report
+from loop.config import Contract, Data, Split
+from loop.data.checks import ContractReport, check_table, check_training_rows, holdout_findings, reading_findings
+from loop.data.contract import DataContract, learn_contract
+from loop.data.notes import Reading
+from loop.pages.report import contract_page
+from loop.registry.materializers import Report
+from loop.training.bundle import Bundle
+from loop.training.stand_in import StandIn
 
 
 @step(output_materializers={"contract_report": Report})

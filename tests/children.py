@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import run
-from config import ROOT
+from loop.cli import runs
+from loop.config import ROOT
 
 
 def forkserver() -> ForkServerContext:
@@ -36,7 +37,7 @@ def start(
 
     Its state is in `local`, else the tests' own; what it prints is added to the file `said`.
     """
-    child = context.Process(target=_main, args=(local or run.LOCAL, list(arguments), die_at, by, said))
+    child = context.Process(target=_main, args=(local or runs.LOCAL, list(arguments), die_at, by, said))
     child.start()
     return child
 
@@ -45,11 +46,11 @@ def _main(local: Path, arguments: list[str], die_at: str, by: int, said: Path | 
     from zenml.client import Client
     from zenml.config.global_config import GlobalConfiguration
 
-    run.LOCAL = local
+    runs.LOCAL = local
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
     GlobalConfiguration._reset_instance()  # what is imported in the server has opened the tests' own database
     Client._reset_instance()
-    os.environ |= run.zenml_home(local / "zenml") | {"SERVING_HOME": str(local / "serving")}
+    os.environ |= runs.zenml_home(local / "zenml") | {"SERVING_HOME": str(local / "serving")}
     for number in () if said is None else (1, 2):
         os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
 

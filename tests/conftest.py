@@ -12,9 +12,12 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 
 import run
+from loop.cli import runs
 
 pytest_plugins = ("shared",)  # tests/stacks/shared.py
 QUICK = ("--set", "evaluation.resamples=200")
+UNIT = {"data", "training", "pages", "log", "watching"}
+"""Folders whose tests start nothing."""
 
 
 class Result(NamedTuple):
@@ -34,18 +37,18 @@ class Trained(NamedTuple):
 
 def pytest_configure() -> None:
     home = tempfile.mkdtemp(prefix="loop-tests-")
-    run.LOCAL = Path(home)
+    runs.LOCAL = Path(home)
     os.environ["OMP_NUM_THREADS"] = "1"  # each worker of pytest-xdist has one core
-    os.environ |= run.ENVIRONMENT | run.zenml_home(run.LOCAL / "zenml")
+    os.environ |= runs.ENVIRONMENT | runs.zenml_home(runs.LOCAL / "zenml")
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(run.LOCAL, ignore_errors=True)
+    shutil.rmtree(runs.LOCAL, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with whole pipelines and servers, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: "core" in item.path.parts)
+    items.sort(key=lambda item: not UNIT.isdisjoint(item.path.parts))
 
 
 @pytest.fixture(scope="session")

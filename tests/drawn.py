@@ -9,7 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
-from config import Data
+from loop.config import Data
 
 ROWS = st.integers(4, 25)
 

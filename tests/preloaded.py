@@ -2,7 +2,7 @@
 
 from zenml.utils.source_utils import set_custom_source_root
 
-from config import ROOT
+from loop.config import ROOT
 
 set_custom_source_root(str(ROOT))
 

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import httpx
 import pandas as pd
 
-import config
-from config import ROOT, Serving
-from core.bundle import Bundle
-from core.contract import learn_contract
-from core.model import train
-from core.sources import read_rows
-from core.split import resolve
-from serving.app import App
-from serving.assemble import assemble
-from serving.local import LocalServer
-from serving.release import Release, Served
+from loop import config
+from loop.config import ROOT, Serving
+from loop.data.contract import learn_contract
+from loop.data.sources import read_rows
+from loop.data.split import resolve
+from loop.deploying.assemble import assemble
+from loop.deploying.process import LocalServer
+from loop.serving.app import App
+from loop.serving.release import Release, Served
+from loop.training.bundle import Bundle
+from loop.training.fit import train
 
 TOKEN, HASH_KEY = "correct-horse-battery", "k" * 64
 
@@ -53,18 +53,18 @@ def fraud() -> Model:
     return model("fraud", "data.rows=6000", "model.params.max_iter=20")
 
 
-def release(folder: Path, trained: Model, version: int = 1, **serving: Any) -> Release:
+def release(folder: Path, trained: Model, version: int = 1, audit: float = 0.0, **serving: Any) -> Release:
     """Lay out a release as a bento holds it."""
     made, _ = assemble(
-        folder, trained.bundle, trained.holdout, Serving(**serving), version=version, promoted=datetime.now(UTC)
+        folder, trained.bundle, trained.holdout, Serving(**serving), audit, version=version, promoted=datetime.now(UTC)
     )
     return made
 
 
 def request_rows(trained: Model, count: int, *, named: bool = True) -> list[Any]:
     """Return holdout rows that the contract lets in, as a client would send them."""
-    from core.compiled import as_values
-    from serving.schema import Refused, Schema
+    from loop.serving.schema import Refused, Schema
+    from loop.training.compiled import as_values
 
     schema = Schema(trained.bundle.card, Serving())
     found = []
@@ -94,10 +94,10 @@ class InProcess(httpx.BaseTransport):
 
 @contextmanager
 def in_process(
-    folder: Path, trained: Model, *, token: str | None = None, hash_key: str | None = None, **serving: Any
+    folder: Path, trained: Model, *, token: str | None = None, hash_key: str | None = None, **settings: Any
 ) -> Iterator[tuple[App, httpx.Client]]:
     """Serve one release in this process; its log is in `folder/log`, as a server's is."""
-    release(folder / "v1", trained, **serving)
+    release(folder / "v1", trained, **settings)
     served = Served(folder / "v1/release")
     app = App(served, folder / "log", folder / "metrics", token=token, hash_key=hash_key)
     try:
@@ -122,11 +122,11 @@ class Running(NamedTuple):
 
 @contextmanager
 def running(
-    folder: Path, trained: Model, *, workers: int = 1, token: str | None = None, **serving: Any
+    folder: Path, trained: Model, *, workers: int = 1, token: str | None = None, **settings: Any
 ) -> Iterator[Running]:
     """Start a server of one release, with the public traffic."""
     port, server, log = free_port(), LocalServer(folder / "server"), folder / "log"
-    made = release(folder / "v1", trained, **serving)
+    made = release(folder / "v1", trained, **settings)
     try:
         start(server, made, folder / "v1", port, log, workers=workers, token=token)
         server.switch(made.id)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import Trained
 
-from config import ROOT
-from dashboard import PORT, run_url
+from loop.cli.console import PORT, run_url
+from loop.config import ROOT
 
 pytestmark = pytest.mark.browser
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 def dashboard() -> Iterator[str]:
     """Do what `make dashboard` does where ZenML's own port is another's; stop it as `make clean` does."""
     environment = os.environ | {"ZENML_AUTO_OPEN_DASHBOARD": "false", "http_proxy": "http://127.0.0.1:9"}
-    command = [sys.executable, "dashboard.py"]
+    command = [sys.executable, "-m", "loop.cli.dashboard"]
     try:
         with socket.socket() as other:
             with suppress(OSError):  # it is taken, which is as good
@@ -42,7 +42,7 @@ def test_mlflow_opens_a_use_case_on_its_metrics(champion: Trained, chromium: str
     from playwright.sync_api import sync_playwright
 
     def call(*arguments: str) -> str:
-        command = [sys.executable, "dashboard.py", *arguments]
+        command = [sys.executable, "-m", "loop.cli.dashboard", *arguments]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=240).stdout
 
     try:

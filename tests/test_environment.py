@@ -13,12 +13,11 @@ import pytest
 from conftest import Trained
 from servers import breast_cancer, free_port, running
 
-import environment
-import run
-from config import ROOT
-from serving.local import LocalServer, answers, reached
-from stacks import moved, plan
-from stacks.files import Component
+from loop.cli import environment, runs
+from loop.config import ROOT
+from loop.deploying.process import LocalServer, answers, reached
+from loop.places import moved, plan
+from loop.places.files import Component
 
 SHELL = {
     "ZENML_ACTIVE_PROJECT_ID": "0d5a0d5a-0000-4000-8000-000000000000",
@@ -38,9 +37,10 @@ SHELL = {
 OTHER_SERVERS = {"WEB_CONCURRENCY": "auto", "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "greenlet"}
 MAIN = """
 import os, pathlib, run, sys
-run.LOCAL = pathlib.Path(sys.argv[1])
+from loop.cli import runs
+runs.LOCAL = pathlib.Path(sys.argv[1])
 code = run.main(sys.argv[2:])
-print({name for name in os.environ if name.startswith(("MLFLOW_", "BENTOML_"))} - set(run.ENVIRONMENT))
+print({name for name in os.environ if name.startswith(("MLFLOW_", "BENTOML_"))} - set(runs.ENVIRONMENT))
 print(os.environ["SERVING_HOME"], os.environ["no_proxy"])
 sys.exit(code)
 """
@@ -53,7 +53,7 @@ def call(local: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 def test_what_else_the_shell_says_does_not_count_on_this_clones_own_files(champion: Trained) -> None:
-    done = call(run.LOCAL, "--history", "--set", f"name={champion.name}", **SHELL)
+    done = call(runs.LOCAL, "--history", "--set", f"name={champion.name}", **SHELL)
     assert done.returncode == 0, done.stderr
     *history, dropped, places = done.stdout.splitlines()
     assert "version 1" in history[0]
@@ -66,6 +66,22 @@ def test_a_level_of_logging_that_zenml_does_not_have_is_one_line(tmp_path: Path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ZENML_LOGGING_VERBOSITY is 'BOGUS', which is no level; ZenML has CRITICAL")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("home", ["/proc/1", "/dev/null/a", f"{__file__}"])
+def test_a_home_of_zenml_that_cannot_be_is_one_line(tmp_path: Path, home: str) -> None:
+    done = call(tmp_path, "--history", SERVING_HOME=str(tmp_path), ZENML_CONFIG_PATH=home)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: ZENML_CONFIG_PATH is {home}, where no folder can be made (")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_log_has_colours_on_a_terminal_alone() -> None:
+    code = "import run; from stacks import files; run.start_zenml(files.read('local')); "
+    code += "import zenml, logging; logging.getLogger('steps.send_alert').warning('drift')"
+    shell = os.environ | {"LOCAL_FOLDER": "/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=shell, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "drift\n")
 
 
 def test_pythons_variables_and_an_old_locale_do_not_reach_a_run(tmp_path: Path) -> None:
@@ -81,7 +97,7 @@ def test_pythons_variables_and_an_old_locale_do_not_reach_a_run(tmp_path: Path) 
 
 
 def test_a_terminal_that_knows_ascii_alone_shows_what_it_can() -> None:
-    code = "import environment; environment.settle(); print('✓ 0.1 – 0.2 ü')"
+    code = "from loop.cli import environment; environment.settle(); print('✓ 0.1 – 0.2 ü')"
     shell = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=shell, capture_output=True, text=True)
     assert done.stdout == "+ 0.1 - 0.2 ?\n", done.stderr
@@ -144,7 +160,7 @@ def test_make_stops_and_removes_a_clone_in_a_folder_of_any_name(tmp_path: Path) 
 
 def test_the_dashboard_says_too_what_is_wrong_with_the_state(tmp_path: Path) -> None:
     (tmp_path / "local").write_text("something else")
-    code = "import pathlib, sys, dashboard; dashboard.run.LOCAL = pathlib.Path(sys.argv[1]); "
+    code = "import pathlib, sys; from loop.cli import dashboard; dashboard.runs.LOCAL = pathlib.Path(sys.argv[1]); "
     code += "sys.exit(dashboard.main(['--stop']))"
     command = [sys.executable, "-c", code, str(tmp_path / "local")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -164,7 +180,7 @@ def test_mlflows_registry_is_the_trackers_whatever_the_shell_says(
 ) -> None:
     import mlflow
 
-    import tracking
+    from loop.registry import tracking
 
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/foreign.db")
     tracking.point_aliases(champion.name, 1, None)
@@ -183,7 +199,7 @@ def test_what_the_shell_says_to_other_servers_does_not_reach_ours(
 
 
 def test_a_host_is_an_address_or_localhost(zenml: None) -> None:
-    from stacks.deployers import LocalConfig
+    from loop.deploying.local import LocalConfig
 
     assert [LocalConfig(host=host).address for host in ("localhost", "::1")] == ["127.0.0.1", "::1"]
     wrong = Component(name="m", type="model_deployer", flavor="bento_local", configuration={"host": "my-laptop"})

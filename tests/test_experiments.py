@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import Cli, Result, last_run, output
 
-import registry
-import run
-from console import keep_pages
+from loop.cli import runs
+from loop.registry import champions
+from loop.registry.results import keep_pages
 
 Train = Callable[..., Result]
 
@@ -37,14 +37,14 @@ def tried(train: Train, once: Callable[..., Tried]) -> Tried:
             assert result.code == 0, result.err
             found.said.append(result.out)
             found.runs.append(last_run())
-            assert [entry.version for entry in registry.history(NAME)] == [1]
+            assert [entry.version for entry in champions.history(NAME)] == [1]
         return found
 
     return once("tried", make)
 
 
 def reports(page: str) -> str:
-    return (run.LOCAL / "reports" / NAME / page).read_text(encoding="utf-8")
+    return (runs.LOCAL / "reports" / NAME / page).read_text(encoding="utf-8")
 
 
 def test_a_dry_run_judges_and_registers_nothing(tried: Tried) -> None:
@@ -90,7 +90,7 @@ def test_each_use_case_has_an_experiment_of_mlflow_that_is_no_language_models(
     from mlflow import MlflowClient
     from zenml.client import Client
 
-    import tracking
+    from loop.registry import tracking
 
     mlflow = MlflowClient(Client().active_stack.experiment_tracker.get_tracking_uri())
     found = mlflow.get_experiment_by_name(NAME)
@@ -169,9 +169,9 @@ def test_only_a_training_runs_dry(cli: Cli, arguments: tuple[str, ...]) -> None:
 def test_a_model_that_was_held_back_is_promoted_when_it_may_be(train: Train) -> None:
     held = train("freed", "gate.promote=off")
     assert "champion" in held.out
-    assert registry.champion("freed") is None
+    assert champions.champion("freed") is None
     assert train("freed").code == 0
     registration = output("registration")
     assert (registration.decision, registration.version, registration.champion) == ("promote", 1, 1)
-    assert [version.decision for version in registry.versions("freed")] == ["promote"]
-    assert "promote</span>" in (run.LOCAL / "reports/freed/v1/verdict.html").read_text(encoding="utf-8")
+    assert [version.decision for version in champions.versions("freed")] == ["promote"]
+    assert "promote</span>" in (runs.LOCAL / "reports/freed/v1/verdict.html").read_text(encoding="utf-8")

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from conftest import Cli
 
-from config import ROOT
-from core.bundle import PACKAGES
-from stacks import files, plan
+from loop.config import ROOT
+from loop.places import files, plan
+from loop.training.bundle import PACKAGES
 
 EXTRAS = sorted({str(path.relative_to(ROOT)) for path in (ROOT / "stacks").glob("requirements-*.txt")})
 SAME = (*PACKAGES, "zenml", "mlflow", "evidently", "bentoml", "skl2onnx", "onnxruntime", "pyarrow", "pydantic")

@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from servers import Model, running
 
-from config import Config, Contract, Evaluation
-from core.checks import ContractReport, check_rows
-from core.compare import Difference, compare_versions
-from core.contract import learn_contract
-from core.gate import judge
-from core.metrics import estimate, metric_names
-from core.model import train
-from core.monitor import collect_window, examine
-from core.policy import Decision
-from core.report import compare_page, contract_page, decision_page, evaluation_page, verdict_page, window_page
-from core.split import resolve
+from loop.config import Config, Contract, Evaluation
+from loop.data.checks import ContractReport, check_rows
+from loop.data.contract import learn_contract
+from loop.data.split import resolve
+from loop.pages.report import compare_page, contract_page, decision_page, evaluation_page, verdict_page, window_page
+from loop.training.compare import Difference, compare_versions
+from loop.training.fit import train
+from loop.training.gate import judge
+from loop.training.metrics import estimate, metric_names
+from loop.watching.monitor import collect_window, examine
+from loop.watching.policy import Decision
 from steps.draw_drift import draw_drift
 
 pytestmark = pytest.mark.browser

@@ -13,9 +13,9 @@ import pytest
 from children import forkserver, start
 from conftest import QUICK, Cli, Result, output
 
-import registry
-import run
-from config import ROOT
+from loop.cli import runs
+from loop.config import ROOT
+from loop.registry import champions
 
 Train = Callable[..., Result]
 
@@ -27,24 +27,24 @@ def test_a_run_killed_anywhere_leaves_the_champion_and_the_next_run_completes(
     train: Train, cli: Cli, point: str
 ) -> None:
     name = "killed"
-    if registry.champion(name) is None:
+    if champions.champion(name) is None:
         train(name, "model.params={C: 0.00001}", "gate.minimum={}")
-    before = registry.history(name)
+    before = champions.history(name)
     better = f"model.params={{C: {0.1 + 0.01 * POINTS.index(point)}}}"
     arguments = ["--pipeline", "training", "--set", f"name={name}", "--set", better, *QUICK]
     child = start(forkserver(), arguments, die_at=point)
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
-    after = registry.history(name)
+    after = champions.history(name)
     promoted = point == "registry:draw"  # the one point behind the entry in the log: promoted, not yet drawn
     assert after[: len(before)] == before
     assert len(after) == len(before) + promoted
-    assert registry.load_champion(name) is not None
+    assert champions.load_champion(name) is not None
     assert cli("--history", "--set", f"name={name}").code == 0
     assert_shown(name, after[-1].version)
     assert train(name, better).code == 0
     registration = output("registration")
-    assert registration.champion == registration.version == registry.history(name)[-1].version
+    assert registration.champion == registration.version == champions.history(name)[-1].version
     assert_shown(name, registration.version)
 
 
@@ -120,8 +120,9 @@ def test_a_disk_that_is_full_or_read_only_is_one_line_and_room_is_all_it_needs(s
 
 
 def test_two_trainings_at_once_on_a_fresh_clone_both_finish_and_one_is_champion(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key not in run.zenml_home(tmp_path)}
-    code = f"import pathlib, sys, run; run.LOCAL = pathlib.Path({str(tmp_path)!r}); sys.exit(run.main(sys.argv[1:]))"
+    environment = {key: value for key, value in os.environ.items() if key not in runs.zenml_home(tmp_path)}
+    code = f"import pathlib, sys, run; from loop.cli import runs; runs.LOCAL = pathlib.Path({str(tmp_path)!r}); "
+    code += "sys.exit(run.main(sys.argv[1:]))"
 
     def cli(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", code, "--set", "name=both", *arguments]

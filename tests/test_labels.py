@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from conftest import QUICK, Cli
 
-import deployer
-from core.records import RecordWriter, prediction_line, read_labels
+from loop.deploying import deployer
+from loop.log.records import RecordWriter, prediction_line, read_labels
 
 
 def test_labels_of_a_file_go_on_record_by_own_ids(cli: Cli, tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-import decisions
-import demo
-import registry
+from loop.cli import demo
+from loop.registry import champions, decisions
 
 pytestmark = pytest.mark.loop
 
@@ -26,7 +25,7 @@ def test_the_loop_closes_by_itself(cli: Cli, tmp_path: Path, capsys: pytest.Capt
         ("feedback", (), "retrain"),
         ("monitoring", (), "nothing"),
     ]
-    assert [e.version for e in registry.history("looped")] == [1, 2]
+    assert [e.version for e in champions.history("looped")] == [1, 2]
 
 
 def test_what_does_not_hold_ends_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,8 +48,8 @@ def test_a_world_that_comes_back_brings_its_champion_back_and_nothing_is_trained
         served = loop.do("--status")
     finally:
         loop.do("--stop")
-    entries = registry.history("returned")
+    entries = champions.history("returned")
     assert [e.version for e in entries] == [1, 2, 1]
     assert entries[-1].reasons[0].startswith("v1 is brought back, and nothing was trained: ")
-    assert len(registry.versions("returned")) == 2
+    assert len(champions.versions("returned")) == 2
     assert "version 1" in served

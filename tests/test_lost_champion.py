@@ -8,9 +8,9 @@ import pytest
 import sklearn
 from conftest import Cli, Result, output
 
-import core.bundle
-import registry
-from config import UserError
+import loop.training.bundle
+from loop.config import UserError
+from loop.registry import champions
 
 Train = Callable[..., Result]
 
@@ -27,7 +27,7 @@ def files(name: str, version: int, artifact: str = "model") -> Path:
 
 
 def versions(name: str) -> list[int]:
-    return [entry.version for entry in registry.history(name)]
+    return [entry.version for entry in champions.history(name)]
 
 
 def test_what_needs_a_lost_champion_says_so_in_one_line_and_an_earlier_one_can_be_current_again(
@@ -45,25 +45,25 @@ def test_what_needs_a_lost_champion_says_so_in_one_line_and_an_earlier_one_can_b
         assert str(files("lost", 2)) in result.err
     assert cli("--history", "--set", "name=lost").code == 0
     assert cli("--rollback", "1", "--reason", "its files are gone", "--set", "name=lost").code == 0
-    assert registry.load_champion("lost")[0] == 1  # type: ignore[index]
+    assert champions.load_champion("lost")[0] == 1  # type: ignore[index]
     back = cli("--rollback", "2", "--set", "name=lost")
     assert back.code == 2
     assert len(back.err.splitlines()) == 1
     kept.rename(files("lost", 2))
     assert cli("--rollback", "2", "--set", "name=lost").code == 0
     assert versions("lost") == [1, 2, 1, 2]
-    assert registry.load_champion("lost")[0] == 2  # type: ignore[index]
+    assert champions.load_champion("lost")[0] == 2  # type: ignore[index]
 
 
 def test_training_the_same_model_again_puts_the_lost_files_back(cli: Cli, train: Train) -> None:
     train("found")
-    before = registry.load("found", 1)
+    before = champions.load("found", 1)
     shutil.rmtree(files("found", 1))
     result = train("found")  # with the cache, which knows the fit of before
     assert result.code == 0, result.err
     assert output("registration").reasons[0] == "it is the same model as champion v1"
     assert output("registration").reasons[-1].startswith("the files of version 1 were gone; those of this run")
-    assert registry.load("found", 1) == before
+    assert champions.load("found", 1) == before
     assert cli("--reproduce", "1", "--set", "name=found").code == 0
 
 
@@ -80,7 +80,7 @@ def test_a_better_model_is_compared_with_what_the_lost_champion_said_and_replace
     bad = train("replaced", "model={estimator: sklearn.dummy.DummyClassifier}", "gate.minimum={}")
     assert bad.code == 0
     assert (output("registration").decision, output("registration").champion) == ("reject", 2)
-    assert registry.champion("replaced").version == 2  # type: ignore[union-attr]
+    assert champions.champion("replaced").version == 2  # type: ignore[union-attr]
 
 
 def test_with_its_record_lost_too_a_model_is_judged_like_a_first_one(train: Train) -> None:
@@ -111,7 +111,7 @@ def test_a_record_that_was_changed_is_refused(train: Train) -> None:
     assert result.code == 2
     assert "were changed after they were stored" in result.err
     with pytest.raises(UserError, match="were changed"):
-        registry.find_rival("forged")
+        champions.find_rival("forged")
 
 
 def test_scikit_learn_changed_by_one_patch_and_back_always_has_a_way_forward(
@@ -120,10 +120,10 @@ def test_scikit_learn_changed_by_one_patch_and_back_always_has_a_way_forward(
     train("patched")
     here = sklearn.__version__
     later = f"{here}1"
-    environment = core.bundle.environment()
+    environment = loop.training.bundle.environment()
     with monkeypatch.context() as changed:
         changed.setattr(sklearn.base, "__version__", later)
-        changed.setattr(core.bundle, "environment", lambda: environment | {"scikit-learn": later})
+        changed.setattr(loop.training.bundle, "environment", lambda: environment | {"scikit-learn": later})
         refused = cli("--pipeline", "deployment", "--set", "name=patched")
         assert refused.code == 2
         assert f"needs scikit-learn {here}, here is {later}" in refused.err
@@ -133,11 +133,11 @@ def test_scikit_learn_changed_by_one_patch_and_back_always_has_a_way_forward(
         assert (registration.decision, registration.champion) == ("promote", 2)
         said = f"champion v1 cannot be loaded (needs scikit-learn {here}, here is {later}): {COMPARED}"
         assert registration.reasons[0].startswith(said)
-        assert registry.load_champion("patched")[0] == 2  # type: ignore[index]
+        assert champions.load_champion("patched")[0] == 2  # type: ignore[index]
         train("patched")
         assert output("registration").reasons[0] == "it is the same model as champion v2"
     assert cli("--pipeline", "deployment", "--set", "name=patched").code == 2
     assert train("patched").code == 0
     assert versions("patched") == [1, 2, 1]
     assert f"needs scikit-learn {later}, here is {here}" in output("registration").reasons[0]
-    assert registry.load_champion("patched")[0] == 1  # type: ignore[index]
+    assert champions.load_champion("patched")[0] == 1  # type: ignore[index]

@@ -13,8 +13,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from servers import free_port
 
-import registry
-from config import ROOT, Monitoring
+from loop.config import ROOT, Monitoring
+from loop.registry import champions
 
 NOTEBOOK = ROOT / "notebooks/feedback.ipynb"
 WINDOW, CLEAN, CHANGED, DELAY = 2000, 2000, 4000, 100
@@ -111,9 +111,9 @@ def test_it_shows_the_drift_of_a_real_log_and_what_retraining_would_change(
     assert sum("image/png" in output.get("data", {}) for output in outputs(book)) == 5
     assert not [output for output in outputs(book) if output.output_type == "error" or output.get("name") == "stderr"]
     assert not any("Warning" in output.get("text", "") for output in outputs(book))
-    import decisions
+    from loop.registry import decisions
 
-    assert registry.history("toured")[-1].version == 1
+    assert champions.history("toured")[-1].version == 1
     assert decisions.history("toured") == []  # it looks, and leaves nothing behind
     monkeypatch.setenv("SERVING_HOME", str(tmp_path / "serving"))  # where there is no log
     assert "holds 0; first: python run.py --pipeline deployment" in refused(monkeypatch, "fraud", loop)

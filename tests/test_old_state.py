@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import sklearn
 
-import run
-from config import ROOT, Feedback
-from core.bundle import Bundle
-from core.feedback import join_labels
-from core.records import read_labels, read_predictions
+from loop.cli import runs
+from loop.config import ROOT, Feedback
+from loop.log.records import read_labels, read_predictions
+from loop.training.bundle import Bundle
+from loop.watching.feedback import join_labels
 
 OLD, CONFIG = ROOT / "tests/state_0_1_0", "tests/state_0_1_0/loans.yaml"
 TRAINED_WITH = "1.9.1"
@@ -46,13 +46,14 @@ def commands(local: Path, library: str, *lines: str) -> Done:
     """Run command lines on the clone in one process, under this version of scikit-learn; say who was champion."""
     code = f"""
 import json, pathlib, run, sklearn.base, sys
+from loop.cli import runs
 sklearn.base.__version__ = {library!r}
-run.LOCAL = pathlib.Path({str(local)!r})
+runs.LOCAL = pathlib.Path({str(local)!r})
 codes = [run.main([*line.split(), "--config", {CONFIG!r}]) for line in sys.argv[1:]]
-import registry
-print(json.dumps([codes, [entry.model_dump(mode="json") for entry in registry.history("loans")]]))
+from loop.registry import champions
+print(json.dumps([codes, [entry.model_dump(mode="json") for entry in champions.history("loans")]]))
 """
-    ours = {*run.zenml_home(local), "SERVING_HOME", "BENTOML_HOME", "LOCAL_FOLDER", "ZENML_ACTIVE_STACK_ID"}
+    ours = {*runs.zenml_home(local), "SERVING_HOME", "BENTOML_HOME", "LOCAL_FOLDER", "ZENML_ACTIVE_STACK_ID"}
     environment = {key: value for key, value in os.environ.items() if key not in ours}
     command = [sys.executable, "-c", code, *lines]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import subprocess
+import tomllib
 from pathlib import Path
 
-import config
-import run
-from config import ROOT
+from loop import config
+from loop.cli import commandline
+from loop.config import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TYPED = [line.split("#")[0].strip() for line in re.findall(r"^    (?:python|make) .*", README, re.M)]
@@ -21,7 +23,37 @@ def test_commands_parse_and_targets_exist() -> None:
     runs = [line for line in TYPED + re.findall(r"`(python run.py[^`]*)`", README) if "run.py" in line]
     assert len(runs) >= 6
     for line in runs:
-        run.parser().parse_args(shlex.split(line)[2:])
+        commandline.chosen(commandline.parser().parse_args(shlex.split(line)[2:]))
+
+
+def test_make_help_lists_every_word_and_the_first_is_training() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (words,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.M)
+    command = ["make", "--no-print-directory", "help"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.splitlines()
+    assert sorted(line.split()[1] for line in listed) == sorted(words.split())
+    assert all(len(line.split()) > 3 for line in listed)
+    assert listed[0].startswith("make training ")
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    newest = re.findall(r"^## \[(.+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == newest
+
+
+def test_pages_for_whoever_works_here_name_what_is_there() -> None:
+    parsed = 0
+    for page in ("AGENTS.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for path in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
+            assert (ROOT / path).exists(), (page, path)
+        for word in re.findall(r"\bmake ([a-z-]+)", text):
+            assert f"\n{word}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), (page, word)
+        for line in re.findall(r"^    (python run\.py (?!--help).*)$", text, re.M):
+            given = commandline.parser().parse_args(shlex.split(line, comments=True)[2:])
+            parsed += commandline.chosen(given) is not None
+    assert parsed >= 5
 
 
 def test_the_small_use_case_is_valid(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The command line before anything starts: what it answers, and how it refuses."""
 
-import ast
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from conftest import Cli
 
-import config
-import console
-import run
-from config import ROOT, UserError
-from core.monitor import Alarm
-from core.policy import Decision, Requirement
-from serving.deployment import Status
+from loop import config
+from loop.cli import commandline, console, runs
+from loop.config import ROOT, UserError
+from loop.deploying.contract import Status
+from loop.registry import results
+from loop.watching.monitor import Alarm
+from loop.watching.policy import Decision, Requirement
 from steps.send_alert import _alert
 
 HEAVY = {"zenml", "pandas", "numpy", "sklearn", "mlflow", "evidently", "bentoml", "matplotlib", "sqlalchemy"}
@@ -69,6 +69,8 @@ REFUSED = {
     "no action": ([], "--pipeline"),
     "two actions": (["--list", "--history"], "not allowed with"),
     "version": (["--rollback", "0"], "the number of a version, 1 or more, it is '0'"),
+    "an option of another action": (["--history", "--no-cache"], "--no-cache goes with --pipeline"),
+    "an option that changes nothing": (["--schema", "--stack", "docker"], "--stack does not go with --schema"),
     "reason alone": (["--list", "--reason", "x"], "--reason goes with --rollback"),
     "traffic option alone": (["--status", "--label-delay", "0"], "--label-delay goes with --simulate"),
     "traffic of no rows": (["--simulate", "--rows", "0"], "--rows must be 1 or more, it is 0"),
@@ -184,6 +186,18 @@ def test_answers_without_heavy_libraries(arguments: list[str]) -> None:
     assert result.stdout
 
 
+def test_the_help_shows_each_action_with_its_options_and_an_example_that_it_takes() -> None:
+    parser = commandline.parser()
+    blocks = parser.format_help().split("\n  python run.py ")[1:]
+    for (name, action), block in zip(commandline.ACTIONS.items(), blocks, strict=True):
+        assert block.startswith(f"{action.example}\n")
+        given = parser.parse_args(shlex.split(action.example.partition(" > ")[0]))
+        assert commandline.chosen(given) is action
+        for option in (name, *action.own):
+            assert f"\n  --{option.replace('_', '-')} " in block
+    assert "--change-shared " in blocks[-1]
+
+
 def test_a_python_without_the_packages_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-S", "run.py", "--list"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
@@ -203,10 +217,10 @@ def test_ctrl_c_says_what_becomes_of_the_run(cli: Cli, monkeypatch: pytest.Monke
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "start", interrupted)
-    monkeypatch.setattr(run, "give_to_containers", lambda: None)
-    monkeypatch.setattr(run.files.Stack, "runs_here", place == "here")
-    monkeypatch.setattr(run.files.Stack, "contained", place == "containers")
+    monkeypatch.setattr(runs, "start", interrupted)
+    monkeypatch.setattr(runs, "give_to_containers", lambda: None)
+    monkeypatch.setattr(runs.files.Stack, "runs_here", place == "here")
+    monkeypatch.setattr(runs.files.Stack, "contained", place == "containers")
     result = cli("--pipeline", "training")
     assert result.code == 130
     assert said in result.err
@@ -262,6 +276,24 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
         config.load(twice)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    {
+        "name: a\ndata: source: x.csv\n": "cannot be read at line 2, column 13: look there and in the line above",
+        "name: a\ndata:\n\tsource: x.csv\n": "cannot be read at line 3, column 1: ",
+        "name: [a\ndata: {}\n": "cannot be read at line 2, column 5: ",
+        "name: !own a\n": "has a fault at line 1, column 7: ",
+        "name: caf\xe9\n": "is no plain text in UTF-8, as YAML has to be; save it as that",
+        "name: \x00\n": "is no plain text in UTF-8, as YAML has to be; save it as that",
+    }.items(),
+)
+def test_a_file_that_is_no_yaml_is_one_sentence_with_the_place(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(config.UserError, match=f"^{re.escape(f'{path} {said}')}[^\n]*$"):
+        config.load(path)
+
+
 def test_changes_are_typed(tmp_path: Path) -> None:
     path = ROOT / "configs/fraud.yaml"
     changed = config.load(path, ["data.rows=5", "data.options.scenario=covariate", "gate.minimum.f1=0.1"])
@@ -272,8 +304,8 @@ def test_changes_are_typed(tmp_path: Path) -> None:
 
 def test_state_stays_in_the_clone_and_the_users_own_zenml_is_left_alone(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, run\n"
-        f"run.LOCAL = pathlib.Path({str(tmp_path / 'local')!r})\n"
+        "import os, pathlib, run\nfrom loop.cli import runs\n"
+        f"runs.LOCAL = pathlib.Path({str(tmp_path / 'local')!r})\n"
         "assert run.main(['--history']) == 2\n"
         "from zenml.client import Client\n"
         "from zenml.config.global_config import GlobalConfiguration\n"
@@ -302,32 +334,7 @@ def test_a_terminal_obeys_no_name_and_a_line_holds_what_it_says(cli: Cli, capsys
     assert [line.partition(":")[0] for line in lines] == ["m, version 1", "concept drift", "report", "next"]
 
 
-ABOVE = {
-    "variables": {"config", "core", "ledger", "tracking", "registry", "decisions", "console", "commands", "run"},
-    "config": {
-        "core", "environment", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps",
-        "pipelines", "stacks", "console", "commands", "run",
-    },
-    "environment": {
-        "core", "ledger", "tracking", "registry", "decisions", "deployer", "scheduling", "steps", "pipelines", "stacks",
-        "console", "commands", "run",
-    },
-    "ledger": {"tracking", "registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "tracking": {"registry", "decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "registry": {"decisions", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "decisions": {"registry", "steps", "pipelines", "stacks", "console", "commands", "run"},
-    "console": {"registry", "decisions", "steps", "pipelines", "stacks", "commands", "run"},
-    "commands": {"steps", "pipelines", "run"},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("module", ABOVE)
-def test_top_level_modules_import_nothing_that_stands_above_them(module: str) -> None:
-    """The modules that import-linter, which knows packages only, leaves out."""
-    nodes = list(ast.walk(ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))))
-    imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert not imported & ABOVE[module]
+TOP = {"console", "commands", "runs", "commandline", "startup", "run"}
 
 
 def test_a_command_that_is_printed_acts_on_what_this_one_did_and_can_be_pasted(
@@ -337,8 +344,8 @@ def test_a_command_that_is_printed_acts_on_what_this_one_did_and_can_be_pasted(
     result = cli("--history", *given)
     assert result.code == 2
     printed = result.err.strip().partition("train one: python run.py ")[2]
-    found = run.parser().parse_args(shlex.split(printed))
-    assert (found.pipeline, found.config, found.changes) == ("training", Path(given[1]), [given[3], given[5]])
+    found = commandline.parser().parse_args(shlex.split(printed))
+    assert (found.pipeline, found.config, found.set) == ("training", Path(given[1]), [given[3], given[5]])
     long = f"make dashboard, then python run.py {printed * 3}"
     console.fields([("verdict", "promote " * 30), ("next", long)])
     first, *_, last = capsys.readouterr().out.splitlines()
@@ -359,8 +366,8 @@ def test_a_rollback_says_that_a_server_still_answers_with_the_other_version(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, served: str | None, said: bool
 ) -> None:
     status = Status(name="ill", state="running", release=f"v{served}-1f2e", url="http://127.0.0.1:3000")
-    monkeypatch.setattr("registry.rollback", lambda *_: SimpleNamespace(version=1, replaces=2))
-    monkeypatch.setattr("stacks.deployers.LocalDeployer.status", lambda *_: None if served is None else status)
+    monkeypatch.setattr("loop.registry.champions.rollback", lambda *_: SimpleNamespace(version=1, replaces=2))
+    monkeypatch.setattr("loop.deploying.local.LocalDeployer.status", lambda *_: None if served is None else status)
     printed = cli("--rollback").out
     hint = "the server at http://127.0.0.1:3000 still answers with version 2; to change that: python run.py --pipeline"
     assert (hint in printed) == said
@@ -371,15 +378,15 @@ def test_a_rollback_says_that_a_server_still_answers_with_the_other_version(
 )
 def test_what_was_decided_is_said_in_words(action: str, said: str) -> None:
     requirements = (Requirement(name="wait", met=False, sentence="too early"),)
-    assert said in console.decided(Decision.model_construct(action=action, requirements=requirements))
+    assert said in results.decided(Decision.model_construct(action=action, requirements=requirements))
 
 
 def test_a_rollback_that_cannot_be_deployed_says_how_to_finish(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> int:
         raise UserError("the port is taken")
 
-    monkeypatch.setattr("registry.rollback", lambda *_: SimpleNamespace(version=1, replaces=2))
-    monkeypatch.setattr("run.run_pipeline", refuse)
+    monkeypatch.setattr("loop.registry.champions.rollback", lambda *_: SimpleNamespace(version=1, replaces=2))
+    monkeypatch.setattr("loop.cli.runs.run_pipeline", refuse)
     result = cli("--rollback", "--deploy")
     assert result.code == 2
     assert result.err == ("error: the port is taken; then deploy version 1: python run.py --pipeline deployment\n")

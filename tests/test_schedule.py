@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Trained, output
+from conftest import Cli, Trained, output, untried
 
-import run
-from config import ROOT, UserError
-from scheduling import USUAL, Job, on_calendar, read_cron
+from loop.cli import runs
+from loop.cli.scheduling import USUAL, Job, on_calendar, read_cron
+from loop.config import ROOT, UserError
 
 SAME = ["7 * * * *", "*/15 6-18/4 * * *", "0 3 * * 1-5", "30 4 1,15 * *", "0 0 13 * 5", "5 0 * 2,8 0", "1 2 */9 * 7"]
 
@@ -61,7 +61,7 @@ def clone(tmp_path: Path) -> Path:
 def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(champion: Trained, clone: Path) -> None:
     name = champion.name
     typed = [sys.executable, "run.py", "--pipeline", "monitoring", "--set", f"name={name}", "--schedule", "7 * * * *"]
-    shell = {key: value for key, value in os.environ.items() if key not in ("ZENML_STORE_URL", *run.ENVIRONMENT)}
+    shell = {key: value for key, value in os.environ.items() if key not in ("ZENML_STORE_URL", *runs.ENVIRONMENT)}
     shell |= {"SERVING_HOME": str(clone / ".local/serving")}
     printed = subprocess.run(typed, cwd=clone, env=shell, check=True, capture_output=True, text=True).stdout
     assert "nothing was installed" in printed
@@ -82,7 +82,7 @@ def test_the_printed_line_runs_monitoring_under_cron_and_never_twice_at_once(cha
 
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze on this machine, the units were not verified; try: apt-get install systemd")
+        untried("no systemd-analyze on this machine, the units were not verified; try: apt-get install systemd")
     folder = tmp_path / 'it\'s "a" $HOME, 100 % mine'
     folder.mkdir()
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
@@ -106,7 +106,7 @@ def test_cron_and_systemd_mean_the_same_moments(zenml: None, expression: str) ->
     expected = croniter(expression, base, implement_cron_bug=True)
     moments = [expected.get_next(datetime) for _ in range(20)]
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze on this machine, its calendar was not asked; try: apt-get install systemd")
+        untried("no systemd-analyze on this machine, its calendar was not asked; try: apt-get install systemd")
     ask = ["systemd-analyze", "calendar", "--iterations=20", f"--base-time={base:%Y-%m-%d %H:%M:%S} UTC"]
     found = set()
     for calendar in on_calendar(expression):

@@ -11,10 +11,10 @@ from conftest import Cli
 from pydantic import ValidationError
 from servers import free_port
 
-import run
-from config import STORED, Data, Inference, UserError, load
-from core.sources import read_rows
-from variables import shown
+from loop.cli import runs
+from loop.config import STORED, Data, Inference, UserError, load
+from loop.data.sources import read_rows
+from loop.variables import shown
 
 SIGNATURE, TOKEN = "planted5ignature", "plantedB34rer"
 
@@ -190,7 +190,7 @@ def test_a_planted_secret_stands_in_nothing_that_is_written(
             shown += result.out + result.err
     finally:
         cli("--stop", "--set", "name=planted")
-    files = [path for path in (*run.LOCAL.rglob("*"), *tmp_path.rglob("*")) if path.is_file()]
+    files = [path for path in (*runs.LOCAL.rglob("*"), *tmp_path.rglob("*")) if path.is_file()]
     assert {"zenml.db", "mlflow.db", "card.json", "bento.yaml", "evaluation.html"} <= {path.name for path in files}
     for secret in (SIGNATURE, TOKEN):
         assert secret not in shown

@@ -13,12 +13,11 @@ from conftest import Cli, Trained
 from test_decisions import weighed
 from zenml.types import HTMLString
 
-import decisions
-import registry
-from config import UserError
-from core.gate import Verdict
-from core.split import SplitRule
-from steps.materializers import Page, Report, Table, Values
+from loop.config import UserError
+from loop.data.split import SplitRule
+from loop.registry import champions, decisions
+from loop.registry.materializers import Page, Report, Table, Values
+from loop.training.gate import Verdict
 
 VERDICT = Verdict(
     decision="hold", reasons=("it is the same model",), champion_version=1, rows=3, conditions=(), groups=()
@@ -126,8 +125,8 @@ def entries(log: str) -> list[Any]:
 def test_an_entry_of_the_promotion_log_that_was_changed_is_refused(cli: Cli, change: tuple[str, str]) -> None:
     name = "entry"
     cli("--status")
-    if not registry.history(name):
-        registry.promote(name, 1, "0" * 64, replaces=None, reasons=("alone",))
+    if not champions.history(name):
+        champions.promote(name, 1, "0" * 64, replaces=None, reasons=("alone",))
     (entry,) = entries(f"{name}_promotion")
     before, after = (word.encode() for word in change)
     with changed(Path(entry.uri) / "data_v2.json", lambda stored: stored.replace(before, after)):
@@ -142,7 +141,7 @@ def test_an_entry_of_the_promotion_log_that_was_changed_is_refused(cli: Cli, cha
 def test_an_entry_that_is_gone_is_one_line_and_a_way_on(cli: Cli) -> None:
     name = "missed"
     cli("--status")
-    registry.promote(name, 1, "0" * 64, replaces=None, reasons=("alone",))
+    champions.promote(name, 1, "0" * 64, replaces=None, reasons=("alone",))
     (entry,) = entries(f"{name}_promotion")
     folder = Path(entry.uri)
     folder.rename(kept := folder.with_name("kept"))
@@ -159,20 +158,20 @@ def test_an_entry_that_is_gone_is_one_line_and_a_way_on(cli: Cli) -> None:
 def test_an_entry_that_an_earlier_version_appended_is_compared_too(cli: Cli) -> None:
     from zenml.materializers import PydanticMaterializer
 
-    import ledger
+    from loop.registry import ledger
 
     cli("--status")
-    registry.promote("earlier", 1, "0" * 64, replaces=None, reasons=("alone",))
-    entry = registry.history("earlier")[0].model_copy(update={"number": 2})
+    champions.promote("earlier", 1, "0" * 64, replaces=None, reasons=("alone",))
+    entry = champions.history("earlier")[0].model_copy(update={"number": 2})
     ledger.append("earlier_promotion", entry, 2, materializer=PydanticMaterializer)
-    assert registry.history("earlier")[-1] == entry
+    assert champions.history("earlier")[-1] == entry
     stored = Path(entries("earlier_promotion")[-1].uri) / "data_v2.json"
     for before, after in ((b"alone", b"forged"), (b"{", b""), (b'"kind"', b'"sort"')):
         with (
             changed(stored, lambda content, old=before, new=after: content.replace(old, new)),  # type: ignore[misc]
             pytest.raises(UserError, match="entry 2 of the log 'earlier_promotion' was changed"),
         ):
-            registry.champion("earlier")
+            champions.champion("earlier")
 
 
 @pytest.mark.parametrize("file", ["data_v2.json", "page.html"])

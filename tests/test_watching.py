@@ -26,12 +26,12 @@ import yaml
 from conftest import untried
 from servers import TOKEN, breast_cancer, free_port, release, request_rows, start
 
-import run
-from config import ROOT
-from core.gauges import Gauge, publish
-from monitoring import dashboard
-from serving import state
-from serving.local import LocalServer
+from loop.cli import commandline
+from loop.config import ROOT
+from loop.deploying.process import LocalServer
+from loop.log.gauges import Gauge, publish
+from loop.serving import state
+from loop.watching import dashboard
 
 SECONDS = 60
 NAME = "breast_cancer"
@@ -283,11 +283,11 @@ def test_each_alert_says_in_a_sentence_what_is_wrong_and_what_to_do() -> None:
         assert f"`{rule['alert']}`" in page
         command = shlex.split(rule["annotations"]["next"].split(",")[0].replace("{{ $labels.model }}", NAME))
         if command[0] == "python":
-            run.parser().parse_args(command[2:])
+            commandline.parser().parse_args(command[2:])
 
 
 def test_the_dashboard_is_what_its_code_generates() -> None:
-    assert dashboard.FILE.read_text(encoding="utf-8") == dashboard.generate(), "run: python -m monitoring.dashboard"
+    assert dashboard.FILE.read_text(encoding="utf-8") == dashboard.generate(), "run: python -m loop.watching.dashboard"
 
 
 def test_the_containers_are_given_files_that_are_there_and_listen_on_the_loopback() -> None:
@@ -304,7 +304,7 @@ def test_the_containers_are_given_files_that_are_there_and_listen_on_the_loopbac
 
 def watch(home: Path, *arguments: str, path: str = "/nowhere", token: str = "") -> subprocess.CompletedProcess[str]:
     environment = {"SERVING_HOME": str(home), "PATH": path, "SERVING_TOKEN": token}
-    command = [sys.executable, "-m", "monitoring.watch", *arguments]
+    command = [sys.executable, "-m", "loop.cli.watch", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
 
 
@@ -363,7 +363,7 @@ def test_says_which_server_asks_for_a_token(home: Path, tmp_path: Path, token: s
 def test_finds_servers_in_containers_too_and_keeps_them_while_docker_is_away(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from monitoring.watch import Servers
+    from loop.cli.watch import Servers
 
     (home / "fraud").mkdir()
     (home / "fraud/live").write_text("0123456789ab:3000")

@@ -8,7 +8,7 @@ import pandas as pd
 from fastapi import FastAPI
 from pydantic import Field, create_model
 
-from core.bundle import Bundle
+from loop.training.bundle import Bundle
 
 
 def service() -> FastAPI:

@@ -12,7 +12,7 @@ import pytest
 from conftest import Cli, Result
 from servers import free_port
 
-import registry
+from loop.registry import champions
 
 ROWS = 1200
 FAST = ("--set", "evaluation.resamples=200", "--set", "model.params.max_iter=20", "--set", "model.folds=3")
@@ -40,7 +40,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Iterato
     """Draft the config of a table of one's own; its server is stopped."""
     table = tmp_path / "shop_day.csv"
     customers(ROWS, 1).to_csv(table, index=False)
-    monkeypatch.setattr("commands.CONFIGS", tmp_path)
+    monkeypatch.setattr("loop.cli.actions.CONFIGS", tmp_path)
     result = cli("--new-config", str(table), "--target", "churned")
     assert result.code == 0, result.err
     path = tmp_path / "shop_day.yaml"
@@ -64,8 +64,8 @@ def test_a_day_from_experiments_to_a_champion_that_learns(cli: Cli, config: Path
     for changes in tried:
         result = cli("--pipeline", "training", *given, "--set", "gate.promote=off", *changes)
         assert result.code == 0, result.err
-        assert registry.champion(name) is None
-    assert len(registry.versions(name)) == 3
+        assert champions.champion(name) is None
+    assert len(champions.versions(name)) == 3
     history = cli("--history", *given)
     assert history.code == 0
     assert "learning_rate" in cli("--compare", "2", "3", *given).out
@@ -73,7 +73,7 @@ def test_a_day_from_experiments_to_a_champion_that_learns(cli: Cli, config: Path
     # one of them is promoted and deployed
     result = cli("--pipeline", "training", *given)
     assert result.code == 0, result.err
-    champion = registry.champion(name)
+    champion = champions.champion(name)
     assert champion is not None
     assert champion.version == 3
     result = cli(*next_command(result))
@@ -99,8 +99,8 @@ def test_a_day_from_experiments_to_a_champion_that_learns(cli: Cli, config: Path
     result = cli(*later)
     assert result.code == 0, result.err
     assert "as the champion; the config has" in result.out
-    version = len(registry.versions(name))
-    assert registry.load(name, version).card.recipe.model.params["max_iter"] == 20
+    version = len(champions.versions(name))
+    assert champions.load(name, version).card.recipe.model.params["max_iter"] == 20
 
     # a column that came is told, and adopted as the sentence says
     table = customers(ROWS, 1)
@@ -112,8 +112,8 @@ def test_a_day_from_experiments_to_a_champion_that_learns(cli: Cli, config: Path
     assert key is not None
     result = cli("--pipeline", "training", *given, "--set", f"{key[1]}=[calls]", "--set", "gate.margin=0.2")
     assert result.code == 0, result.err
-    assert "calls" in registry.load(name, len(registry.versions(name))).card.contract.features
-    adopted = registry.champion(name)
+    assert "calls" in champions.load(name, len(champions.versions(name))).card.contract.features
+    adopted = champions.champion(name)
     assert adopted is not None
     assert adopted.version > 3
 
@@ -122,6 +122,6 @@ def test_a_day_from_experiments_to_a_champion_that_learns(cli: Cli, config: Path
     assert result.code == 0, result.err
     if "still answers with version" in result.out:
         assert cli(*next_command(result)).code == 0
-    back = registry.champion(name)
+    back = champions.champion(name)
     assert back is not None
     assert f"version {back.version}, " in cli("--status", *given).out

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,10 @@ import pytest
 from conftest import QUICK, Cli, Result, Trained, last_run, output
 from servers import free_port
 
-import registry
-import run
-from config import UserError
-from core.bundle import Bundle
+from loop.cli import runs
+from loop.config import ROOT, UserError
+from loop.registry import champions
+from loop.training.bundle import Bundle
 
 Train = Callable[..., Result]
 
@@ -51,15 +52,15 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     name = champion.name
     result = deploy(name)
     assert result.code == 0, result.err
-    entry, model = registry.champion(name), asked(result)
+    entry, model = champions.champion(name), asked(result)
     assert entry is not None
     assert (model["version"], model["fingerprint"], model["reasons"]) == (1, entry.fingerprint, list(entry.reasons))
-    assert model["metrics"]["roc_auc"]["value"] == registry.evidence(name, 1)[0].estimates["roc_auc"].value
+    assert model["metrics"]["roc_auc"]["value"] == champions.evidence(name, 1)[0].estimates["roc_auc"].value
     assert model["runtime"] == "onnx"
     found = output("deployment")
     assert found.changed
     assert all(check.rows > 100 and check.difference <= check.tolerance for check in found.checks)
-    assert found.url in (run.LOCAL / f"reports/{name}/deployment.html").read_text()
+    assert found.url in (runs.LOCAL / f"reports/{name}/deployment.html").read_text()
     examples_answer(found.url, name)
     status = cli("--status").out
     assert name in status
@@ -76,15 +77,24 @@ def test_the_champion_answers_and_a_second_run_changes_nothing(
     refuses_changed_code(lambda: deploy(name), Path(found.bento.path))
 
 
+def test_a_taken_port_is_told_before_anything_is_built(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = cli("--pipeline", "deployment", "--set", "name=not_even_trained", "--set", f"serving.port={port}")
+    assert result.code == 2
+    assert result.err.startswith(f"error: 127.0.0.1:{port} cannot be listened on (Address already in use")
+    assert "stop what listens there, or choose another: --set serving.port=3010" in result.err
+
+
 def examples_answer(url: str, name: str) -> None:
     """Send what the README's curl lines send."""
-    readme, row_id = (run.ROOT / "README.md").read_text(encoding="utf-8"), ""
+    readme, row_id = (ROOT / "README.md").read_text(encoding="utf-8"), ""
     lines = re.findall(r"^    curl -s localhost:3000(/\w+) (-d|--data-binary) (.*)$", readme, re.M)
     assert [path for path, *_ in lines] == ["/predict", "/predict_csv", "/feedback"]
     for path, option, words in lines:
         (data,) = shlex.split(words)
         if data.startswith("@"):
-            data = (run.LOCAL / data.removeprefix("@.local/").replace("breast_cancer", name)).read_text(
+            data = (runs.LOCAL / data.removeprefix("@.local/").replace("breast_cancer", name)).read_text(
                 encoding="utf-8"
             )
         data = data.replace("9f86d081884c-7d659a2feaa0-0", row_id)
@@ -206,7 +216,7 @@ def test_prune_keeps_the_bentos_of_the_champion_the_one_before_and_of_a_server(
 ) -> None:
     import bentoml
 
-    import registry
+    from loop.registry import champions
 
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setenv("SERVING_HOME", str(tmp_path / "serving"))
@@ -215,7 +225,7 @@ def test_prune_keeps_the_bentos_of_the_champion_the_one_before_and_of_a_server(
     tags = ["pruned:v1-a", "pruned:v2-b", "pruned:v2-c", "pruned:v3-d", "pruned:v13-e", "pruned:v5-f", "other:v5-g"]
     gone: list[str] = []
     log = {"pruned": [SimpleNamespace(version=3, replaces=1), SimpleNamespace(version=5, replaces=3)]}
-    monkeypatch.setattr(registry, "history", lambda name: log.get(name, []))
+    monkeypatch.setattr(champions, "history", lambda name: log.get(name, []))
     monkeypatch.setattr(bentoml, "list", lambda: [SimpleNamespace(tag=tag) for tag in tags])
     monkeypatch.setattr(bentoml, "delete", gone.append)
     result = cli("--prune")

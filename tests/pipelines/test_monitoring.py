@@ -15,9 +15,8 @@ import pytest
 from conftest import Cli, Result, last_run, output
 from servers import free_port
 
-import decisions
-import registry
-import run
+from loop.cli import runs
+from loop.registry import champions, decisions
 
 FAST = ("data.rows=6000", "model.params.max_iter=20", "model.folds=3", "evaluation.resamples=200")
 MONITORING = ("monitoring.window_rows=2000", "monitoring.report=never", "gate.minimum={}")
@@ -116,7 +115,7 @@ def test_clean_traffic_is_silent_each_row_is_judged_once_and_prometheus_is_told(
     assert report.performance["roc_auc"].low < report.estimated["roc_auc"] < report.performance["roc_auc"].high
     assert decision.action == "nothing"
     assert [e.number for e in decisions.history("watched")] == [1]
-    pages = run.LOCAL / "reports/watched"
+    pages = runs.LOCAL / "reports/watched"
     assert "no drift" in (pages / "window.html").read_text()
     drawn = (pages / "drift.html").read_text()
     assert "device_score" in drawn
@@ -194,13 +193,13 @@ def test_a_person_retrains_from_feedback_and_the_version_can_be_reproduced(loop:
     assert result.code == 0
     assert "2,000 of 2,100 predictions are labelled (95%)" in result.out
     assert "windows that alarm: 0" in result.out
-    assert registry.champion("taught").version == 1  # type: ignore[union-attr]
-    before, served = registry.history("taught"), call("--status").out
+    assert champions.champion("taught").version == 1  # type: ignore[union-attr]
+    before, served = champions.history("taught"), call("--status").out
     other = ("--set", "model.params.max_iter=30", "--set", f"serving.port={free_port()}")
     result = call("--pipeline", "retraining", "--set", "feedback.history=keep", *other)
     assert result.code == 0, result.err
     assert re.search("^recipe +model.params: {.*: 20.*}, as the champion; the config has {.*: 30", result.out, re.M)
-    assert registry.load("taught", 2).card.recipe.model.params["max_iter"] == 20
+    assert champions.load("taught", 2).card.recipe.model.params["max_iter"] == 20
     address = re.search(r"http://[\d.:]+", served)[0]  # type: ignore[index]
     assert f"the server stays at {address.removeprefix('http://')}; for 127.0.0.1:" in result.out
     assert address in call("--status").out
@@ -208,17 +207,17 @@ def test_a_person_retrains_from_feedback_and_the_version_can_be_reproduced(loop:
     assert [group.name for group in verdict.groups] == ["old rows", "new rows"]
     assert verdict.rows == sum(group.rows for group in verdict.groups)
     assert retraining.by == "feedback"
-    new = registry.load("taught", 2)
+    new = champions.load("taught", 2)
     rows = named("taught", "retraining").steps["split_feedback"].outputs
     train, holdout = (rows[name][0].load() for name in ("train_rows", "holdout_rows"))
     assert not set(train["transaction_id"]) & set(holdout["transaction_id"])
     assert set(train["transaction_id"]) > set(range(4500))  # each row of before is where it was
     assert new.card.contract.reference_rows == (train["transaction_id"] >= 6000).sum()
-    assert (registry.evidence("taught", 2)[1]["transaction_id"] >= 6000).all()
+    assert (champions.evidence("taught", 2)[1]["transaction_id"] >= 6000).all()
     assert call("--reproduce", "2").code == 0
     assert call("--reproduce", "1").code == 0
     promoted = verdict.decision == "promote"
-    assert (registry.history("taught") != before) == promoted
+    assert (champions.history("taught") != before) == promoted
     again = call("--pipeline", "feedback")
     assert "24 h between retrainings" in again.out
 
@@ -237,7 +236,7 @@ def test_retraining_goes_on_without_a_champion_whose_files_are_gone(loop: Callab
     assert result.code == 0, result.err
     verdict = output("verdict", named("orphan", "retraining"))
     assert verdict.reasons[0].endswith("no prediction of these rows is on record: judged like a first model")
-    assert registry.champion("orphan").version == 2  # type: ignore[union-attr]
+    assert champions.champion("orphan").version == 2  # type: ignore[union-attr]
     (line,) = (line for line in call("--status").out.splitlines() if line.startswith("orphan "))
     assert line.split()[:4] == ["orphan", "running,", "version", "2,"]
 
@@ -254,7 +253,7 @@ def test_an_older_logs_rows_are_left_out_and_said(loop: Callable[..., Loop]) -> 
     call = loop("renewed")
     call("--simulate", "--rows", "700")
     call("--pipeline", "training", "--set", "model.params.max_iter=30", "--set", "gate.margin=0.5")
-    assert registry.champion("renewed").version == 2  # type: ignore[union-attr]
+    assert champions.champion("renewed").version == 2  # type: ignore[union-attr]
     result = call("--pipeline", "monitoring")
     assert result.code == 0
     assert "700 rows that another version answered are left out; deploy the champion" in " ".join(result.out.split())

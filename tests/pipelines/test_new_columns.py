@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import QUICK, Cli, Result, output
 
-import registry
+from loop.registry import champions
 
 ROWS = 600
 
@@ -63,7 +63,7 @@ def test_a_new_column_is_adopted_by_following_the_advice(trained: Callable[..., 
     assert np.isfinite([against.value, against.low, against.high]).all()
     assert against.n == len(before), "no row has changed side, though the table names no id"
     assert output("holdout_rows")["customer"].tolist() == before["customer"].tolist()
-    assert registry.champion("grows").version == (2 if verdict.decision == "promote" else 1)
+    assert champions.champion("grows").version == (2 if verdict.decision == "promote" else 1)
 
 
 def test_a_column_is_given_up_by_following_the_advice(trained: Callable[..., Result]) -> None:

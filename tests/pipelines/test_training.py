@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 from conftest import QUICK, Cli, Result, Trained, last_run, output
 
-import commands
-import registry
-import run
+from loop.cli import actions, runs
+from loop.registry import champions
 
 Train = Callable[..., Result]
 
@@ -24,7 +23,7 @@ def statuses() -> dict[str, str]:
 
 def test_first_model_becomes_champion_by_minimum_bounds_alone_and_says_so(champion: Trained) -> None:
     assert champion.result.code == 0, champion.result.err
-    (entry,) = registry.history(champion.name)
+    (entry,) = champions.history(champion.name)
     assert (entry.version, entry.replaces, entry.kind, entry.run) == (1, None, "promotion", champion.run.name)
     assert any("first model" in reason for reason in entry.reasons)
     conditions = output("verdict", champion.run).conditions
@@ -39,7 +38,7 @@ def test_summary_shows_steps_verdict_interval_report_and_next_command(champion: 
     assert f"promote, version 1 of {champion.name}" in printed
     assert "make dashboard" in printed
     for page in ("evaluation", "contract", "verdict"):
-        assert "<h1>" in (run.LOCAL / f"reports/{champion.name}/{page}.html").read_text()
+        assert "<h1>" in (runs.LOCAL / f"reports/{champion.name}/{page}.html").read_text()
 
 
 def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(train: Train, champion: Trained) -> None:
@@ -58,7 +57,7 @@ def test_second_identical_run_is_served_from_cache_and_holds_the_same_model(trai
     registration = output("registration")
     assert (registration.decision, registration.version) == ("hold", 1)
     assert "same model" in registration.reasons[0]
-    assert len(registry.history(champion.name)) == 1
+    assert len(champions.history(champion.name)) == 1
     train(champion.name)
     assert [name for name, state in statuses().items() if state != "cached"] == [
         "fetch_champion",
@@ -91,7 +90,7 @@ def test_a_better_model_is_promoted_and_a_bad_one_rejected_on_the_same_holdout(c
     bad = output("registration", contest[2])
     assert (bad.decision, bad.version, bad.champion) == ("reject", 3, 2)
     assert better.rows == output("verdict", contest[2]).rows
-    assert [e.version for e in registry.history("contest")] == [1, 2]
+    assert [e.version for e in champions.history("contest")] == [1, 2]
 
 
 def test_registries_show_who_is_champion_and_who_challenger(contest: list[Any]) -> None:
@@ -167,7 +166,7 @@ def test_works_on_the_bare_default_stack_with_one_line_about_tracking(train: Tra
         "tracking is off: stack default has no experiment tracker"
     ]
     assert last_run().stack.name == "default"
-    assert registry.champion("bare") is not None
+    assert champions.champion("bare") is not None
 
 
 @pytest.mark.parametrize("dataset", ["wine", "iris", "diabetes"])
@@ -206,7 +205,7 @@ def test_rows_of_one_customer_stay_together_and_count_as_what_they_are_worth(cli
     estimate = output("scorecard").estimates["roc_auc"]
     assert sides[1].nunique() <= estimate.effective < len(sides[1]) / 3
     assert f"n = {len(sides[1])}, worth" in " ".join(output("verdict").reasons)
-    assert "independent rows" in (run.LOCAL / "reports/orders/evaluation.html").read_text()
+    assert "independent rows" in (runs.LOCAL / "reports/orders/evaluation.html").read_text()
 
 
 def awkward_table(path: Path, rows: int = 600) -> None:
@@ -233,7 +232,7 @@ def awkward_table(path: Path, rows: int = 600) -> None:
 def test_own_table_with_awkward_columns_trains_with_the_written_yaml_alone(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "CONFIGS", tmp_path)
+    monkeypatch.setattr(actions, "CONFIGS", tmp_path)
     awkward_table(tmp_path / "Kunden 2024.csv")
     written = cli("--new-config", str(tmp_path / "Kunden 2024.csv"), "--target", "Ausfall")
     assert written.code == 0, written.err
@@ -315,7 +314,7 @@ def test_rows_that_break_the_champions_contract_stop_the_run_and_leave_its_repor
     assert statuses()["accept_rows"] == "failed"
     assert [f.rule for f in output("contract_report").errors] == ["renamed_column"]
     assert "renamed_column" in output("contract_report").page
-    assert [e.version for e in registry.history("contract")] == [1]
+    assert [e.version for e in champions.history("contract")] == [1]
 
 
 def test_a_source_that_changed_is_seen_despite_the_cache(cli: Cli, tmp_path: Path) -> None:

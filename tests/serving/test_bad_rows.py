@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from servers import Model, breast_cancer, in_process, request_rows
 
-from core.bundle import Bundle
-from core.records import LogUnavailable, read_predictions, read_refusals
+from loop.log.records import LogUnavailable, read_predictions, read_refusals
+from loop.training.bundle import Bundle
 
 JSON, CSV = {"content-type": "application/json"}, {"content-type": "text/csv"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 from servers import breast_cancer, free_port, release, request_rows
 
-from core.records import read_predictions
+from loop.log.records import read_predictions
 
 
 def test_bentoml_serve_answers_as_our_own_server_does(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_bentoml_serve_answers_as_our_own_server_does(tmp_path: Path) -> None:
         "SERVING_STATE": str(tmp_path / "state"),
         "SERVING_RELEASE_SHA256": made.hash,
     }
-    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:Predictor"]
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "loop.serving.service:Predictor"]
     options = ["--host", "127.0.0.1", "--port", str(port)]
     with (
         (tmp_path / "said").open("wb") as said,

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from servers import TOKEN, breast_cancer, in_process, request_rows
 
-from config import ROOT, UserError, load
-from core.records import read_predictions
-from serving.app import GETS, POSTS
-from serving.encodings import inflated
-from serving.schema import Refused
+from loop.config import ROOT, UserError, load
+from loop.log.records import read_predictions
+from loop.serving.app import GETS, POSTS
+from loop.serving.encodings import inflated
+from loop.serving.schema import Refused
 
 CSV = {"content-type": "text/csv"}
 OWN = {

@@ -12,8 +12,8 @@ import pytest
 from parts import Part, program
 from servers import Running, breast_cancer, free_port, request_rows, running
 
-from core.records import read_labels, read_predictions
-from serving.openapi import EXAMPLE_ID
+from loop.log.records import read_labels, read_predictions
+from loop.serving.openapi import EXAMPLE_ID
 
 PREFIX = "/models/cancer"
 PUBLIC = "ml.test"  # means 127.0.0.1 to the browser, as `rebound.test` does

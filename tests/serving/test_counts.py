@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from servers import HASH_KEY, breast_cancer, fraud, in_process, model, request_rows, running
 
-from serving.app import GETS, POSTS, ROWS, TENTHS
-from serving.metrics import Counter, Histogram, Metrics
-from serving.release import check_secret
+from loop.serving.app import GETS, POSTS, ROWS, TENTHS
+from loop.serving.metrics import Counter, Histogram, Metrics
+from loop.serving.release import check_secret
 
 BASE = {"model": "made", "version": "1", "release": "v1-0"}
 CALLS = Counter("calls", "Calls.", {"path": ("/a", "/b"), "status": ("200", "500")})

@@ -16,9 +16,9 @@ import pytest
 from load import traffic
 from servers import breast_cancer, free_port, release, request_rows, running, start
 
-from config import ROOT, UserError
-from core.records import read_predictions
-from serving.local import LocalServer
+from loop.config import ROOT, UserError
+from loop.deploying.process import LocalServer
+from loop.log.records import read_predictions
 
 SECONDS = 60
 
@@ -72,7 +72,7 @@ def test_a_server_outlives_the_process_and_the_terminal_that_started_it(tmp_path
     server = LocalServer(tmp_path / "server")
     wanted = {"id": made.id, "folder": str(tmp_path / "v1"), "sha256": made.hash, "workers": 1, "log": "log"}
     code = (
-        "import sys; from pathlib import Path; from serving.local import LocalServer\n"
+        "import sys; from pathlib import Path; from loop.deploying.process import LocalServer\n"
         f"server = LocalServer(Path({str(server.folder)!r}))\n"
         f"server.start({wanted!r}, '127.0.0.1', {port}, None, {{}}); server.switch({made.id!r})\n"
         "print('up', flush=True); sys.stdin.read()"
@@ -168,7 +168,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         said = f"{port} cannot be listened on .*; the server of {folder} has it, stop that one: kill {pid}, or choose"
         with pytest.raises(UserError, match=said):
             start(server, made, tmp_path / "v1", taken["port"], tmp_path / "log")
-        assert server.server() is None
+        assert not server.folder.exists(), "it is told before anything is started"
         sibling = LocalServer(folder.parent / "sibling")
         with pytest.raises(UserError, match=f"stop that one: python run.py --stop --set name={folder.name}, or choose"):
             start(sibling, made, tmp_path / "v1", taken["port"], tmp_path / "log")

@@ -23,13 +23,13 @@ from load import traffic
 from servers import TOKEN, Running, breast_cancer, in_process, request_rows, running
 from uvicorn.server import ServerState
 
-from config import Serving
-from serving import door, process
-from serving.app import App
-from serving.bodies import ARRIVING, LARGEST, SMALL, Bodies
-from serving.door import HEAD_BYTES, HEADERS, PARTS, PIPELINED, URL_BYTES, Protocol
-from serving.process import OnceASecond
-from serving.schema import Refused
+from loop.config import Serving
+from loop.serving import door, process
+from loop.serving.app import App
+from loop.serving.bodies import ARRIVING, LARGEST, SMALL, Bodies
+from loop.serving.door import HEAD_BYTES, HEADERS, PARTS, PIPELINED, URL_BYTES, Protocol
+from loop.serving.process import OnceASecond
+from loop.serving.schema import Refused
 
 SECONDS = 60
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from servers import TOKEN, Model, breast_cancer, in_process, model, request_rows
 
-from core.records import read_predictions, read_refusals
+from loop.log.records import read_predictions, read_refusals
 
 OTHERS = {
     "multiclass": ("data.source=sklearn:wine", "data.target=class", "data.positive=null", "model.threshold={}"),

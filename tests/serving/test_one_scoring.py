@@ -9,14 +9,14 @@ import pandas as pd
 from drawn import Column, tables, written
 from hypothesis import HealthCheck, Phase, given, settings
 
-from config import Recipe, Serving
-from core.bundle import Bundle
-from core.contract import learn_contract
-from core.model import train
-from core.sources import read_rows, read_table
-from core.split import resolve
-from serving.invocations import invoked_rows
-from serving.schema import Row, Schema
+from loop.config import Recipe, Serving
+from loop.data.contract import learn_contract
+from loop.data.sources import read_rows, read_table
+from loop.data.split import resolve
+from loop.serving.invocations import invoked_rows
+from loop.serving.schema import Row, Schema
+from loop.training.bundle import Bundle
+from loop.training.fit import train
 
 
 def trained(recipe: Recipe) -> Bundle:

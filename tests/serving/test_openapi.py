@@ -24,12 +24,16 @@ OPERATIONS = [
     ("breast_cancer", "POST /feedback"),
     ("breast_cancer", "POST /feedback_csv"),
     ("breast_cancer", "GET /model"),
+    ("breast_cancer", "GET /audit"),
+    ("breast_cancer", "GET /audit_csv"),
     ("fraud", "POST /predict"),
     ("fraud", "POST /predict_csv"),
     ("fraud", "POST /invocations"),
     ("fraud", "POST /feedback"),
     ("fraud", "POST /feedback_csv"),
     ("fraud", "GET /model"),
+    ("fraud", "GET /audit"),
+    ("fraud", "GET /audit_csv"),
 ]
 # JSON Schema has no bounds for times; these are within the contract.
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)).map(lambda moment: f"{moment.isoformat()}Z")
@@ -51,13 +55,13 @@ class Page(NamedTuple):
 
 @pytest.fixture(scope="module")
 def breast_cancer_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with served(tmp_path_factory.mktemp("server"), breast_cancer(), None) as page:
+    with served(tmp_path_factory.mktemp("server"), breast_cancer(), None, 0.0) as page:
         yield page
 
 
 @pytest.fixture(scope="module")
 def fraud_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with served(tmp_path_factory.mktemp("server"), fraud(), TOKEN) as page:
+    with served(tmp_path_factory.mktemp("server"), fraud(), TOKEN, 0.2) as page:
         yield page
 
 
@@ -67,10 +71,10 @@ def page(request: pytest.FixtureRequest, use_case: str) -> Any:
 
 
 @contextmanager
-def served(folder: Path, trained: Model, token: str | None) -> Iterator[Page]:
+def served(folder: Path, trained: Model, token: str | None, audit: float) -> Iterator[Page]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     schemathesis.openapi.format("date-time", MOMENTS)
-    with running(folder, trained, token=token, max_rows=100) as server:
+    with running(folder, trained, token=token, audit=audit, max_rows=100) as server:
         config = schemathesis.Config.from_dict({"headers": headers, "checks": REJECTIONS})
         document = schemathesis.openapi.from_url(f"{server.url}/openapi.json", headers=headers, config=config)
         with httpx.Client(base_url=server.url, headers=headers) as client:

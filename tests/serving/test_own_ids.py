@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from servers import Model, in_process, model
 
-from config import Serving
-from core.labels import read_label_table, write_labels
-from core.own_ids import TAKEN_FOR, OwnIds
-from core.records import RecordWriter, prediction_line, read_labels
-from serving.schema import Refused, Schema
+from loop.config import Serving
+from loop.log.labels import read_label_table, write_labels
+from loop.log.own_ids import TAKEN_FOR, OwnIds
+from loop.log.records import RecordWriter, prediction_line, read_labels
+from loop.serving.schema import Refused, Schema
 
 CSV, JSON = {"content-type": "text/csv"}, {"content-type": "application/json"}
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

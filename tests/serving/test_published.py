@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from servers import breast_cancer, in_process
 
-from core.gauges import FILE, LAST_RUN, READABLE, Gauge, publish
+from loop.log.gauges import FILE, LAST_RUN, READABLE, Gauge, publish
 
 NOW = datetime(2026, 11, 24, 15, tzinfo=UTC)
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving import relay
-from serving.relay import Relay
+from loop.serving import relay
+from loop.serving.relay import Relay
 
 Answer = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 SECONDS = 10

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import Contract, Data, Recipe, Serving, UserError
-from core.bundle import Card
-from core.contract import learn_contract
-from serving.openapi import EXAMPLE_ID
-from serving.schema import Refused, Schema, check_personal
+from loop.config import Contract, Data, Recipe, Serving, UserError
+from loop.data.contract import learn_contract
+from loop.serving.openapi import EXAMPLE_ID
+from loop.serving.schema import Refused, Schema, check_personal
+from loop.training.bundle import Card
 
 GAPS = [None if number % 10 == 0 else number for number in range(100)]
 ROWS = pd.DataFrame(

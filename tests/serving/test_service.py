@@ -25,16 +25,16 @@ from scipy.special import logit
 from servers import HASH_KEY, TOKEN, Model, Running, breast_cancer, fraud, in_process, model, request_rows, running
 from sklearn.preprocessing import FunctionTransformer
 
-from config import ROOT, Feedback, Serving, UserError
-from core.bundle import Bundle, pickled, sha256
-from core.compiled import TOLERANCE, as_values
-from core.feedback import join_labels
-from core.records import read_labels, read_predictions, read_refusals
-from core.table import as_features
-from serving.app import GETS, INLINE_ROWS, OPEN, POSTS
-from serving.openapi import EXAMPLE_ID
-from serving.release import check_secret
-from serving.schema import Refused, Schema
+from loop.config import ROOT, Feedback, Serving, UserError
+from loop.data.table import as_features
+from loop.log.records import read_labels, read_predictions, read_refusals
+from loop.serving.app import GETS, INLINE_ROWS, OPEN, POSTS
+from loop.serving.openapi import EXAMPLE_ID
+from loop.serving.release import check_secret
+from loop.serving.schema import Refused, Schema
+from loop.training.bundle import Bundle, pickled, sha256
+from loop.training.compiled import TOLERANCE, as_values
+from loop.watching.feedback import join_labels
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 JSON, CSV = {"content-type": "application/json"}, {"content-type": "text/csv"}
@@ -654,6 +654,6 @@ def test_an_estimator_that_scores_itself_uses_the_one_core_of_its_worker(tmp_pat
 
 
 def test_a_worker_starts_without_what_only_training_needs() -> None:
-    code = "import sys, serving.worker; print({'zenml', 'mlflow', 'sklearn', 'scipy', 'onnx'} & {*sys.modules})"
+    code = "import sys, loop.serving.worker; print({'zenml', 'mlflow', 'sklearn', 'scipy', 'onnx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

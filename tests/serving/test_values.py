@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from config import Contract, Data, Recipe, Serving
-from core.bundle import Card
-from core.contract import Column, DataContract, Other, learn_contract
-from serving.schema import Refused, Schema
+from loop.config import Contract, Data, Recipe, Serving
+from loop.data.contract import Column, DataContract, Other, learn_contract
+from loop.serving.schema import Refused, Schema
+from loop.training.bundle import Card
 
 COUNT = 60
 ROWS = pd.DataFrame(

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from conftest import QUICK, Result
 
-from config import ROOT
+from loop.config import ROOT
 
 MAIN = """
 import contextlib, logging, pathlib, sys
 import run
-run.LOCAL, stand_in = pathlib.Path(sys.argv[1]), contextlib.nullcontext
-run.apply.checks._packages = lambda stack: []  # one environment has the packages of all places, not each one's pins
+from loop.cli import runs
+runs.LOCAL, stand_in = pathlib.Path(sys.argv[1]), contextlib.nullcontext
+runs.apply.checks._packages = lambda stack: []  # one environment has the packages of all places, not each one's pins
 if sys.argv[2] == "images":
     from clouds import images as stand_in
 with stand_in():

@@ -19,7 +19,8 @@ import pytest
 from conftest import QUICK
 
 import run
-from stacks import checks, files
+from loop.cli import runs
+from loop.places import checks, files
 
 PLACES = ("kubeflow", "aws", "gcp", "azure")
 VARIABLES = {
@@ -94,7 +95,7 @@ def submit(name: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(600, exit=True)  # a client that waits for what no stand-in says
-    run.LOCAL = Path(sys.argv[1])
+    runs.LOCAL = Path(sys.argv[1])
     for where in PLACES:
         begun = time.monotonic()
         submit(where, Path(sys.argv[1]) / where)

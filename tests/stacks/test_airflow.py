@@ -12,7 +12,7 @@ from clients import Client, ended
 from parts import registry, wait_for
 from shared import Company
 
-from config import ROOT
+from loop.config import ROOT
 
 pytestmark = [pytest.mark.stacks, pytest.mark.docker]
 

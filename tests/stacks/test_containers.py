@@ -11,8 +11,8 @@ import pytest
 from conftest import QUICK, Cli, last_run, output
 from servers import free_port
 
-import run
-from config import ROOT
+from loop.cli import runs
+from loop.config import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,13 @@ def contained(engine: Any, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_training_deployment_and_monitoring_run_in_containers_and_leave_the_champion_of_stack_local(
     contained: Any, engine: Any, cli: Cli
 ) -> None:
-    import registry
+    from loop.registry import champions
 
     assert cli("--pipeline", "training", "--set", "name=at_home", *QUICK).code == 0
     result, containers = contained("training", "contained")
     assert result.code == 0, result.err
     assert containers == len(last_run().steps) > 5
-    (at_home,), (inside,) = registry.history("at_home"), registry.history("contained")
+    (at_home,), (inside,) = champions.history("at_home"), champions.history("contained")
     assert inside.fingerprint == at_home.fingerprint
     image = engine.images.get("zenml-loop:training-orchestrator")
     assert image.attrs["Config"]["User"] == "10001"
@@ -72,7 +72,7 @@ def test_training_deployment_and_monitoring_run_in_containers_and_leave_the_cham
     assert engine.images.get("zenml-loop:monitoring-orchestrator").id == image.id
     assert cli("--stop", "--stack", "docker", "--set", "name=contained").code == 0
     home = image.labels["steps.home"]  # other clones of this machine may have containers
-    assert Path(home) == run.LOCAL
+    assert Path(home) == runs.LOCAL
     assert not engine.containers.list(all=True, filters={"label": f"steps.home={home}"})  # each went when it was done
 
 

@@ -15,8 +15,8 @@ import yaml
 from conftest import QUICK, Cli, last_run
 from parts import BUCKET, KEY, blob, gcs, s3
 
-from config import ROOT
-from stacks import files
+from loop.config import ROOT
+from loop.places import files
 
 pytestmark = [
     pytest.mark.stacks,
@@ -26,9 +26,9 @@ pytestmark = [
 
 READ = """
 import json, sys
-import run
-from config import ROOT
-run.start_zenml(run.files.read("local"))
+from loop.cli import runs
+from loop.config import ROOT
+runs.start_zenml(runs.files.read("local"))
 from zenml.client import Client
 from zenml.utils.source_utils import set_custom_source_root
 set_custom_source_root(str(ROOT))

@@ -21,7 +21,7 @@ from parts import BUCKET, blob, gcs
 from shared import SECRETS, Company
 from sklearn.datasets import load_breast_cancer
 
-from config import ROOT
+from loop.config import ROOT
 
 pytestmark = pytest.mark.stacks
 

@@ -15,7 +15,7 @@ import yaml
 from parts import Part, answers, mariadb, program
 from servers import free_port
 
-from config import ROOT
+from loop.config import ROOT
 
 PAGE = (ROOT / "stacks/team/README.md").read_text(encoding="utf-8")
 ROOT_CERTIFICATE = "caddy/pki/authorities/local/root.crt"

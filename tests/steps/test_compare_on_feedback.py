@@ -6,18 +6,18 @@ import pandas as pd
 import pytest
 from zenml.utils.source_utils import set_custom_source_root
 
-from config import ROOT, load
-from core.bundle import Bundle
-from core.contract import learn_contract
-from core.feedback import History
-from core.model import train
-from core.sources import read_rows
-from core.split import resolve
-from core.stand_in import StandIn
+from loop.config import ROOT, load
+from loop.data.contract import learn_contract
+from loop.data.sources import read_rows
+from loop.data.split import resolve
+from loop.training.bundle import Bundle
+from loop.training.fit import train
+from loop.training.stand_in import StandIn
+from loop.watching.feedback import History
 
-set_custom_source_root(str(ROOT))  # as stacks/apply.py does before a step is imported
+set_custom_source_root(str(ROOT))  # as loop/places/apply.py does before a step is imported
 
-from registry import Earlier  # noqa: E402
+from loop.registry.champions import Earlier  # noqa: E402
 from steps.compare_on_feedback import compare_on_feedback  # noqa: E402
 
 CONFIG = load(ROOT / "configs/breast_cancer.yaml", ["evaluation.resamples=200"])

@@ -4,9 +4,9 @@ import pytest
 from servers import breast_cancer
 from zenml.utils.source_utils import set_custom_source_root
 
-from config import ROOT, UserError
+from loop.config import ROOT, UserError
 
-set_custom_source_root(str(ROOT))  # as stacks/apply.py does before a step is imported
+set_custom_source_root(str(ROOT))  # as loop/places/apply.py does before a step is imported
 
 from steps.ingest_rows import ingest_rows  # noqa: E402
 

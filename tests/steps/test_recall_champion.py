@@ -7,19 +7,19 @@ import pandas as pd
 import pytest
 from zenml.utils.source_utils import set_custom_source_root
 
-from config import ROOT, Config, load
-from core.bundle import Bundle
-from core.contract import learn_contract
-from core.feedback import History
-from core.metrics import estimate
-from core.model import train
-from core.policy import Decision
-from core.sources import read_rows
-from core.split import resolve
+from loop.config import ROOT, Config, load
+from loop.data.contract import learn_contract
+from loop.data.sources import read_rows
+from loop.data.split import resolve
+from loop.training.bundle import Bundle
+from loop.training.fit import train
+from loop.training.metrics import estimate
+from loop.watching.feedback import History
+from loop.watching.policy import Decision
 
-set_custom_source_root(str(ROOT))  # as stacks/apply.py does before a step is imported
+set_custom_source_root(str(ROOT))  # as loop/places/apply.py does before a step is imported
 
-import registry  # noqa: E402
+from loop.registry import champions  # noqa: E402
 from steps.compare_on_feedback import compare_on_feedback  # noqa: E402
 from steps.recall_champion import recall_champion  # noqa: E402
 
@@ -42,10 +42,11 @@ TURNED = learned(TRAIN.assign(**{CONFIG.data.target: TRAIN[CONFIG.data.target].t
 def recalled(monkeypatch: pytest.MonkeyPatch, config: Config = CONFIG, *, drifting: bool = True) -> Any:
     """Let the model of this world be a champion of before, and that of another one be the champion."""
     before = {1: (FIRST, estimate(FIRST.predictions(HOLDOUT), ["roc_auc"], CONFIG.evaluation))}
-    monkeypatch.setattr(registry, "past_champions", lambda name, earlier: before)
+    monkeypatch.setattr(champions, "past_champions", lambda name, earlier: before)
     decision = Decision.model_construct(since=datetime(2026, 1, 1) if drifting else None)
-    earlier = registry.Earlier(champions=(1,))
-    return recall_champion.entrypoint(TURNED, 2, earlier, decision, TRAIN, HOLDOUT, HOLDOUT.head(0), HISTORY, config)
+    earlier = champions.Earlier(champions=(1,))
+    sides = (TRAIN, HOLDOUT, HOLDOUT.head(0), HISTORY, RULE)
+    return recall_champion.entrypoint(TURNED, 2, earlier, decision, *sides, config)
 
 
 def test_the_champion_of_this_world_comes_back_and_its_verdict_is_the_one_that_counts(
@@ -55,7 +56,7 @@ def test_the_champion_of_this_world_comes_back_and_its_verdict_is_the_one_that_c
     assert model is FIRST
     assert (verdict.decision, verdict.champion_version, verdict.rows) == ("promote", 2, len(HOLDOUT))
     assert verdict.reasons[0].startswith("v1 is brought back, and nothing was trained: ")
-    settings = (HISTORY, CONFIG.gate, CONFIG.evaluation, CONFIG.serving, registry.Earlier(), verdict)
+    settings = (HISTORY, CONFIG.gate, CONFIG.evaluation, CONFIG.serving, champions.Earlier(), verdict)
     judged = compare_on_feedback.entrypoint(model, TURNED, 2, HOLDOUT, HOLDOUT.head(0), *settings)
     assert (judged.decision, judged.conditions) == ("promote", verdict.conditions)
     assert "judged on new rows alone" in " ".join(judged.reasons)

@@ -4,10 +4,10 @@ import numpy as np
 from servers import breast_cancer
 from zenml.utils.source_utils import set_custom_source_root
 
-from config import ROOT
-from core.notes import Reading
+from loop.config import ROOT
+from loop.data.notes import Reading
 
-set_custom_source_root(str(ROOT))  # as stacks/apply.py does before a step is imported
+set_custom_source_root(str(ROOT))  # as loop/places/apply.py does before a step is imported
 
 from steps.validate_rows import validate_rows  # noqa: E402
 

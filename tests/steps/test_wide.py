@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from console import WARNINGS, few
-from core.drift import ColumnDrift
+from loop.registry.materializers import NAMED, Table
+from loop.registry.results import WARNINGS, few
+from loop.watching.drift import ColumnDrift
 from steps.draw_drift import COLUMNS, drawn_columns
-from steps.materializers import NAMED, Table
 
 
 def drift(number: int, **values: object) -> ColumnDrift:
