@@ -278,14 +278,16 @@ def changed(bundle: Bundle, pipeline: Pipeline) -> Bundle:
     return Bundle(bundle.card.model_copy(update={"model": sha256(content)}), content)
 
 
-def prepared_by(bundle: Bundle, holdout: pd.DataFrame, *branches: tuple[Any, ...]) -> Bundle:
+def prepared_by(
+    bundle: Bundle, holdout: pd.DataFrame, *branches: tuple[Any, ...], estimator: Any = DummyClassifier
+) -> Bundle:
     """Give a model another preparation: steps, then the kinds of columns they are for."""
     contract = bundle.card.contract
     columns = [[name for name, kind in contract.features.items() if kind in kinds] for _, *kinds in branches]
     places = enumerate(zip(branches, columns, strict=True))
     prepare = ColumnTransformer([(str(place), step, names) for place, ((step, *_), names) in places])
     features = as_features(holdout, contract.features, contract.categories)
-    pipeline = Pipeline([("any", prepare), ("name", DummyClassifier())])
+    pipeline = Pipeline([("any", prepare), ("name", estimator())])
     return changed(bundle, pipeline.fit(features, holdout["ja"] == "ja"))
 
 
@@ -310,6 +312,15 @@ def test_any_preparation_of_well_known_steps_is_read_off(name: str) -> None:
     for table in (holdout, rows):
         found = compile_model(other).matrix(as_values(table, bundle.card.contract))
         np.testing.assert_array_equal(found, prepared(other, table))
+
+
+def test_an_estimator_that_refuses_gaps_scores_rows_without_them_itself() -> None:
+    bundle, holdout = fitted(*LOGISTIC)
+    whole = holdout.dropna()
+    other = prepared_by(bundle, whole, (StandardScaler(), *NUMBERS), estimator=LogisticRegression)
+    model = compile_model(other)
+    assert "Input X contains NaN" in model.spec.declined
+    assert parity(other, model, whole) == Parity(len(whole), 0, 0)
 
 
 class Capped(StandardScaler):

@@ -51,7 +51,7 @@ def linear_predictor(bundle: Bundle, matrix: Floats, parts: Sequence[Part]) -> L
     estimator, contract = bundle.pipeline[-1], bundle.card.contract
     if not (hasattr(estimator, "coef_") and hasattr(estimator, "intercept_")):
         return None
-    baseline = _baseline(parts, contract)
+    baseline = None if np.isnan(matrix).any() else _baseline(parts, contract)  # a sum with a gap in it is none
     coefficients = np.atleast_2d(np.asarray(estimator.coef_, np.float64))
     outputs = len(contract.classes) if contract.task == "multiclass" else 1
     if baseline is None or coefficients.shape != (outputs, matrix.shape[1]):

@@ -145,7 +145,7 @@ def _places(names: list[str], contract: DataContract) -> tuple[int, ...]:
 
 
 def _fills_gaps_only(imputer: Any) -> bool:
-    return imputer.missing_values is None or imputer.missing_values != imputer.missing_values  # NaN
+    return bool(imputer.missing_values != imputer.missing_values)  # NaN, as every gap is
 
 
 def _without_equal(step: Any) -> NotCompilable:
