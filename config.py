@@ -205,9 +205,10 @@ class Rules(Section):
     duplicate_rows: Severity = "warn"
     """Rows that stand there more than once; they stay on one side of the split, if not half of all do so ten times."""
     repeated_contents: Severity = "warn"
-    """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart. If half have
-    more than ten of their like, each is a row of its own; labelled traffic of the same values is not learned from. Else
-    the split goes by contents, so neither side is a sample of the table, and monitoring compares with the own side."""
+    """Half of the rows or more repeat another's values, the target aside, and no `data.id` tells them apart. If half
+    have more than ten of their like, each is a row of its own; labelled traffic of the same values is not learned from.
+    Else the split goes by contents: neither side is a sample of the table, and monitoring compares rows with their own
+    side."""
     constant_column: Severity = "warn"
     """A column with one value; it teaches nothing."""
     empty_column: Severity = "error"
