@@ -129,6 +129,7 @@ class Retraining:
     share: float
     strength: float = 1.0
     audit: float = 0.0
+    """Share of the requests that are labelled whatever was answered."""
     before: bool = False
     """Without asking whether the labels came selectively."""
 
@@ -227,10 +228,12 @@ def _retraining(runs: int) -> Lines:
     for share in (0.1, 0.3, 0.8):
         shown = f"logistic, {MORE}: weights x -1, labels of {share:.0%}"
         yield shown, Retraining(LOGISTIC, MORE, "by chance", share, -1.0), runs
-    for audit in (0.0, 0.1):
-        for strength in (1.0, -1.0):
-            shown = f"logistic, {HALF}: weights x {strength:g}, complaints, 10%, audit {audit:.0%}"
-            yield shown, Retraining(LOGISTIC, HALF, "complaints", 0.1, strength, audit), runs
+    for selection, audit, strength in (
+        ("complaints", 0.1, 1.0), ("early positives", 0.1, 1.0), ("early positives", 0.0, -1.0),
+        ("early positives", 0.1, -1.0),
+    ):  # fmt: skip
+        shown = f"logistic, {HALF}: weights x {strength:g}, {selection}, 10%, audit {audit:.0%}"
+        yield shown, Retraining(LOGISTIC, HALF, selection, 0.1, strength, audit), runs
 
 
 TABLES: dict[str, tuple[str, Callable[[int], Lines]]] = {
