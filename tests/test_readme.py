@@ -44,10 +44,10 @@ def test_the_version_is_the_newest_of_the_changelog() -> None:
 
 def test_pages_for_whoever_works_here_name_what_is_there() -> None:
     parsed = 0
-    for page in ("AGENTS.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
+    for page in ("AGENTS.md", "docs/CONTRIBUTING.md", "docs/SECURITY.md", "CHANGELOG.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         for path in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
-            assert (ROOT / path).exists(), (page, path)
+            assert ((ROOT / page).parent / path).exists(), (page, path)
         for word in re.findall(r"\bmake ([a-z-]+)", text):
             assert f"\n{word}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), (page, word)
         for line in re.findall(r"^    (python run\.py (?!--help).*)$", text, re.M):
