@@ -233,3 +233,22 @@ def test_prune_keeps_the_bentos_of_the_champion_the_one_before_and_of_a_server(
     assert gone == ["pruned:v1-a", "pruned:v2-b", "pruned:v13-e", "other:v5-g"]
     assert [line for line in result.out.splitlines() if "bento" in line] == [f"removed bento {tag}" for tag in gone]
     assert "Docker does not run here; containers and images are as they were" in result.out
+
+
+def test_an_estimator_of_another_package_is_served_from_a_matrix_and_its_package_goes_along(
+    train: Train, deploy: Callable[..., Result], cli: Cli
+) -> None:
+    name, boosted = "boosted", "model.estimator=lightgbm.LGBMClassifier"
+    quiet = "model.params={verbose: -1}"
+    trained = train(name, boosted, quiet, "gate.minimum={roc_auc: 0.9}")
+    assert "verdict       promote, version 1 of boosted" in trained.out, trained.out
+    card = champions.load(name, 1).card
+    result = deploy(name)
+    assert result.code == 0, result.err
+    assert asked(result)["runtime"] == "numpy"
+    bento = output("deployment").bento
+    pinned = (Path(bento.path) / "env/python/requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert f"lightgbm=={card.environment['lightgbm']}" in pinned
+    assert deploy(name, arguments=("--simulate", "--rows", "60")).code == 0
+    watched = deploy(name, "monitoring.min_rows=50", "monitoring.report=never", arguments=("--pipeline", "monitoring"))
+    assert "60 rows that version 1 of boosted answered" in watched.out, watched.out + watched.err
