@@ -56,6 +56,16 @@ def test_pages_for_whoever_works_here_name_what_is_there() -> None:
     assert parsed >= 5
 
 
+def test_the_rooms_of_the_engine_stand_in_the_order_that_their_imports_have() -> None:
+    table = (ROOT / "AGENTS.md").read_text(encoding="utf-8").partition("## Words")[0]
+    rooms = [room.rstrip("/").removesuffix(".py") for room in re.findall(r"^\| `(loop/[\w/.]+)` \|", table, re.M)]
+    (contract, *_) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.replace(".", "/") for layer in contract["layers"] if layer.startswith("loop.")]
+    assert rooms == [layer for layer in reversed(layers) if layer not in ("loop/paged", "loop/variables")]
+    held = {f"loop/{path.stem}" for path in (ROOT / "loop").glob("[a-z]*")}
+    assert held == {*layers}  # none is left out
+
+
 def test_the_small_use_case_is_valid(tmp_path: Path) -> None:
     (text,) = re.findall(r"^    name: claims\n(?:    .*\n)+", README, re.M)
     path = tmp_path / "claims.yaml"
