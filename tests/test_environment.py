@@ -77,7 +77,7 @@ def test_a_home_of_zenml_that_cannot_be_is_one_line(tmp_path: Path, home: str) -
 
 
 def test_a_log_has_colours_on_a_terminal_alone() -> None:
-    code = "import run; from stacks import files; run.start_zenml(files.read('local')); "
+    code = "from loop.cli import runs; from loop.places import files; runs.start_zenml(files.read('local')); "
     code += "import zenml, logging; logging.getLogger('steps.send_alert').warning('drift')"
     shell = os.environ | {"LOCAL_FOLDER": "/nowhere"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=shell, capture_output=True, text=True)

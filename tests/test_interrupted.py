@@ -19,7 +19,11 @@ from loop.registry import champions
 
 Train = Callable[..., Result]
 
-POINTS = ["train_model", "registry:register", "tracking:record", "registry:promote", "registry:draw"]
+POINTS = [
+    "train_model",
+    *(f"loop.registry.{each}" for each in ("champions:register", "tracking:record", "champions:promote")),
+    "loop.registry.champions:draw",
+]
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -36,7 +40,7 @@ def test_a_run_killed_anywhere_leaves_the_champion_and_the_next_run_completes(
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
     after = champions.history(name)
-    promoted = point == "registry:draw"  # the one point behind the entry in the log: promoted, not yet drawn
+    promoted = point == POINTS[-1]  # the one point behind the entry in the log: promoted, not yet drawn
     assert after[: len(before)] == before
     assert len(after) == len(before) + promoted
     assert champions.load_champion(name) is not None

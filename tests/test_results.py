@@ -66,7 +66,7 @@ def test_what_was_written_for_a_cluster_is_built_pushed_and_applied(tmp_path: Pa
     manifests = written if place == "here" else tmp_path / "manifests/ill"
     assert lines["written"] == "version 2 of ill, release v2-1f, in place of v1-2e"
     assert lines["url"] == "none: nothing was started"
-    assert lines["image"] == "docker build -f /bento/src/serving/Dockerfile -t registry/ill:v2 /bento"
+    assert lines["image"] == "docker build -f /bento/src/loop/serving/Dockerfile -t registry/ill:v2 /bento"
     assert lines[""] == "docker push registry/ill:v2"
     assert lines["next"] == f"kubectl apply -f {manifests}"
     assert place == "here" or (manifests / "ill-deployment.yaml").read_text() == IMAGE

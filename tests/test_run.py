@@ -47,8 +47,6 @@ REFUSED = {
     ),
     "bundled set": (["--pipeline", "training", "--set", "data.source=sklearn:wein"], "did you mean 'wine'?"),
     "function": (["--pipeline", "training", "--set", "data.source=core.frod:x"], "core.frod"),
-    "metric": (["--pipeline", "training", "--set", "gate.metric=roc"], "did you mean 'roc_auc'?"),
-    "minimum": (["--pipeline", "training", "--set", "gate.minimum.recal=1"], "did you mean 'recall'?"),
     "estimator without its package": (
         ["--pipeline", "training", "--set", "model.estimator=RandomForestClassifier"],
         "error: --set model.estimator: 'model.estimator': needs a dotted path such as "
@@ -83,6 +81,8 @@ REFUSED = {
 
 # Found by importing scikit-learn, which takes a second.
 ESTIMATORS = {
+    "metric": (["--pipeline", "training", "--set", "gate.metric=roc"], "did you mean 'roc_auc'?"),
+    "minimum": (["--pipeline", "training", "--set", "gate.minimum.recal=1"], "did you mean 'recall'?"),
     "estimator": (
         ["--pipeline", "training", "--set", "model.estimator=sklearn.ensemble.RandomForest"],
         "did you mean 'RandomForestRegressor'?",
@@ -152,7 +152,7 @@ BAD_ROWS = {
     "missing labels": ("t.csv", b"a,y\n" + b"1,0\n2,1\n3,\n" * 20, "20 of 60 have none"),
     "no rows": ("t.csv", b"a,y\n", "is empty"),
     "corrupt": ("t.parquet", b"PAR1" + b"junk" * 9 + b"PAR1", "cannot read t.parquet"),
-    "one side": ("t.csv", b"a,y\n" + b"1,0\n1,1\n" * 30, "the holdout side of the split needs rows"),
+    "one side": ("t.csv", b"a,y\n" + b"1,0\n1,1\n" * 5, "the holdout side of the split needs rows"),
     "refused": ("mysql+pymysql://u@127.0.0.1:1/x", b"", "cannot read from mysql+pymysql://u@127.0.0.1:1/x"),
 }
 

@@ -232,8 +232,8 @@ def sha256(content: bytes) -> str:
 
 
 def cache_key() -> str:
-    """Return the key under which steps are cached: all code and all packages that can change a result."""
-    return sha256(f"{code_fingerprint()} {environment()}".encode())
+    """Return the key under which steps are cached: all code and all packages that can change a result or its page."""
+    return sha256(f"{code_fingerprint()} {hash_files('loop/pages', 'steps')} {environment()}".encode())
 
 
 def code_fingerprint() -> str:

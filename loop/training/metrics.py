@@ -268,7 +268,7 @@ def check_gate(gate: Gate) -> None:
     names = {name for task in METRICS for name in metrics_of(task)}
     for name in (gate.metric, *gate.minimum):
         if name is not None and name not in names:
-            raise UserError(f"gate: no metric '{name}'; {known('there', names, name)}")
+            raise UserError(f"gate: no metric '{name}'; {known('it', names, name, len(names))}")
 
 
 def evaluate(name: str, predictions: Predictions, weights: Floats) -> Floats:

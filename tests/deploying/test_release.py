@@ -16,8 +16,8 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
     "changed": lambda source: (source / "loop/serving/app.py").write_text("raise SystemExit"),
     "added": lambda source: (source / "numpy.py").write_text("raise SystemExit"),
     "removed": lambda source: (source / "loop/log/gauges.py").unlink(),
-    "renamed": lambda source: (source / "loop/log/gauges.py").rename(source / "core/other.py"),
-    "made a template": lambda source: (source / "core/templates/new.html").write_text("<script>"),
+    "renamed": lambda source: (source / "loop/log/gauges.py").rename(source / "loop/log/other.py"),
+    "made a template": lambda source: (source / "loop/serving/new.html").write_text("<script>"),
 }
 
 
@@ -39,7 +39,7 @@ def test_a_bento_whose_code_was_changed_is_refused(bento: Bento, change: str) ->
 def test_what_python_compiled_of_other_code_is_thrown_away(bento: Bento) -> None:
     other = Path(bento.path) / "other.py"
     other.write_text("raise SystemExit")
-    compiled = Path(bento.path) / "src/serving/__pycache__/app.cpython-311.pyc"
+    compiled = Path(bento.path) / "src/loop/serving/__pycache__/app.cpython-311.pyc"
     py_compile.compile(str(other), str(compiled))
     open_release(bento)
     assert not compiled.exists()

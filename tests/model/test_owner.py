@@ -107,7 +107,7 @@ def test_a_file_of_the_owner_that_cannot_be_used_is_told_by_name(clone: Path) ->
     edit(clone, "model/features.py", "def derive", "def derived")
     with pytest.raises(UserError, match=r"model/features\.py needs to define 'derive'"):
         owner.owned("features", "derive")
-    edit(clone, "model/features.py", "def derived", "def derive(")
+    edit(clone, "model/features.py", "def derived", "def derive((")
     with pytest.raises(UserError, match=r"model/features\.py cannot be imported: SyntaxError"):
         owner.owned("features", "derive")
 

@@ -13,7 +13,7 @@ from loop.data.contract import DataContract, learn_contract
 from loop.pages.plots import draw_plots
 from loop.pages.report import column_importance, contract_page, evaluation_page, number, verdict_page
 from loop.training.bundle import Bundle
-from loop.training.features import sources
+from loop.training.compiled.preparation import read_parts, sources
 from loop.training.gate import Condition, Verdict, judge
 from loop.training.metrics import Predictions, constant_predictions, estimate, measure, metric_names, unit
 
@@ -118,7 +118,10 @@ def test_of_a_wide_table_the_columns_that_move_the_scores_are_looked_at(monkeypa
 @pytest.mark.parametrize("target", ["ja", "art", "preis"])
 def test_every_part_of_the_matrix_is_known_to_come_from_its_column(target: str) -> None:
     bundle, holdout = trained(mixed(), recipe(target))
-    matrix, owners = bundle.prepare(holdout), np.array(sources(bundle.pipeline["prepare"]))
+    matrix, owners = (
+        bundle.prepare(holdout),
+        np.array(list(bundle.card.contract.features))[list(sources(read_parts(bundle.pipeline, bundle.card.contract)))],
+    )
     assert len(owners) == matrix.shape[1]
     for name in bundle.card.contract.features:
         shuffled = holdout.copy()

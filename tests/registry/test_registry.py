@@ -167,14 +167,14 @@ def test_reproduce_gives_the_same_model_bit_for_bit(cli: Cli, champion: Trained)
 
 
 def test_reproduce_exits_1_and_names_what_differs(cli: Cli, champion: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    import loop.training.fit
+    import model.features
 
-    real = loop.training.fit.preprocessing
+    real = model.features.preprocessing
 
     def changed(features):  # type: ignore[no-untyped-def]
         return real(dict(list(features.items())[1:]))
 
-    monkeypatch.setattr(loop.training.fit, "preprocessing", changed)
+    monkeypatch.setattr(model.features, "preprocessing", changed)
     result = cli("--reproduce", "1", "--set", f"name={champion.name}")
     assert result.code == 1
     assert "different: model file" in result.out

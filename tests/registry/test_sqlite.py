@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-import run
+from loop.cli import runs
 from loop.config import Data
 from loop.data.sources import read_rows
 from loop.registry.sqlite import is_whole, made_whole
@@ -88,4 +88,4 @@ def test_a_source_keeps_its_journal_and_may_be_read_only(cli: Cli, tmp_path: Pat
         data = Data(source=f"sqlite:///{address}", query="SELECT * FROM seen", target="y")
         assert read_rows(data).to_numpy().tolist() == [[1, 2]]
     assert journal(path) == "delete"
-    assert journal(run.LOCAL / "zenml/local_stores/default_zen_store/zenml.db") == "wal"
+    assert journal(runs.LOCAL / "zenml/local_stores/default_zen_store/zenml.db") == "wal"

@@ -408,7 +408,7 @@ def test_anything_at_all_is_rows_or_refused(content: bytes) -> None:
 def test_its_example_is_a_request_that_it_takes(of: Schema) -> None:
     example = of.example()
     assert spelt(of.csv_rows(table(example))) == spelt(of.rows(json.dumps(example).encode()))
-    page = of.openapi("made", "1", explained=0, token=False)["paths"]
+    page = of.openapi("made", "1", explained=0, audit=False, token=False)["paths"]
     asked = page["/predict_csv"]["post"]["requestBody"]["content"]["text/csv"]["example"]
     assert of.csv_rows(asked.encode()) == of.csv_rows(table(example))
     label = page["/feedback"]["post"]["requestBody"]["content"]["application/json"]["example"]

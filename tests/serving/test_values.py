@@ -295,7 +295,7 @@ def test_a_column_may_be_called_anything(names: tuple[str, ...]) -> None:
     values = tuple(row.values())
     assert of.rows(json.dumps(row).encode()) == of.rows(json.dumps([row]).encode()) == [values]
     assert of.rows(json.dumps([list(values)]).encode()) == of.csv_rows(table(row)) == [values]
-    page = of.openapi("made", "1", explained=0, token=False)
+    page = of.openapi("made", "1", explained=0, audit=False, token=False)
     assert [*page["components"]["schemas"]["Row"]["properties"]] == list(names)
     example = page["paths"]["/predict_csv"]["post"]["requestBody"]["content"]["text/csv"]["example"]
     assert of.csv_rows(example.encode()) == of.rows(json.dumps(of.example()).encode())

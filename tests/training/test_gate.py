@@ -8,7 +8,7 @@ from benchmarks.gate import FEW, SKEWED, THREE, Case, draw, judgements, three_st
 from loop.config import METRICS as BUILT_IN
 from loop.config import ROOT, Evaluation, Gate, UserError, load
 from loop.training.gate import Verdict, compare_group, judge
-from loop.training.metrics import METRICS, Predictions, measure
+from loop.training.metrics import METRICS, Predictions, check_gate, measure
 
 QUICK = Evaluation(resamples=200)
 CASE = Case("roc_auc", 0.85, 400)
@@ -207,8 +207,8 @@ def test_config_and_metrics_name_the_same_metrics():
 
 
 def test_an_unknown_metric_is_told_all_there_are():
-    with pytest.raises(UserError, match="no 'profit'; it has") as refused:
-        load(ROOT / "configs/breast_cancer.yaml", ["gate.metric=profit"])
+    with pytest.raises(UserError, match="no metric 'profit'; it has") as refused:
+        check_gate(load(ROOT / "configs/breast_cancer.yaml", ["gate.metric=profit"]).gate)
     assert all(f" {name}" in str(refused.value) for name in BUILT_IN)
 
 
