@@ -45,10 +45,16 @@ class _Former(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """Return the module of today; a package of yesterday is an empty one."""
-        return importlib.import_module(FORMER[spec.name]) if spec.name in FORMER else None
+        if spec.name not in FORMER:
+            return None
+        module = importlib.import_module(FORMER[spec.name])
+        spec.loader_state = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: it has been executed under its name of today."""
+        """Give it back what it is called today; it has been executed under that name."""
+        if module.__spec__ is not None and module.__spec__.loader_state is not None:
+            module.__spec__ = module.__spec__.loader_state
 
 
 sys.meta_path.append(_Former())
