@@ -104,7 +104,7 @@ def bento(folder: Path, version: int, **serving: Any) -> Bento:
     from steps.build_bento import _build
 
     made = release(folder, breast_cancer(), version, **serving)
-    tag, path = _build(folder, made)
+    tag, path = _build(folder, made, {})
     return Bento(
         name=made.name, version=version, release=made.id, sha256=made.hash, tag=tag, path=path, runtime="onnx", note=""
     )
