@@ -236,6 +236,8 @@ def where(stack: files.Stack, pipeline: ModuleType, use_case: Config) -> dict[st
     if not stack.runs_here:
         manners = {key: value for key, value in ENVIRONMENT.items() if key != "ZENML_REPOSITORY_PATH"}
         manners[config.OPTIONS] = os.environ[config.OPTIONS]
+        if stack.contained:  # on this machine's processor, whose sums this process forms by the same kernel
+            manners |= {key: value for key, value in os.environ.items() if key.startswith("OPENBLAS_")}
         options["environment"] = manners | ELSEWHERE | options["environment"]
     return options
 

@@ -16,7 +16,7 @@ from loop.config import known as names_of
 from loop.data.contract import Column, DataContract, Reason, class_code, shares_of
 from loop.data.leaks import find_leaks
 from loop.data.notes import Reading
-from loop.data.split import FEW_CONTENTS, SplitRule, few_contents, repeats
+from loop.data.split import COPIES, FEW_CONTENTS, SplitRule, few_contents, repeats
 from loop.data.table import (
     MISSING_WORDS,
     as_kind,
@@ -24,6 +24,7 @@ from loop.data.table import (
     infer_kind,
     is_called_an_id,
     quoted,
+    row_hashes,
     spelling_counts,
 )
 from loop.paged import Paged
@@ -36,6 +37,7 @@ _LARGE = {
     2.0**53: "from 2^53 on, whose last digits no model sees; if they are codes, name it in data.id or data.drop",
 }
 _FEW = 0.1  # so many that are none, and a column still is one of numbers for whoever looks at it
+_MANY_ALIKE = 0.01  # of the rows: enough to move a metric
 _SHARE_SLACK = 0.05  # of the rows held out, beside four standard errors
 _ACCEPTABLE = ("missing_column", "extra_column", "wrong_type", "changed_kind")
 _ANY: tuple[Kind, ...] = ("categorical", "text")  # any value can be one
@@ -215,15 +217,36 @@ def _doubts(rows: pd.DataFrame, data: Data, contract: DataContract) -> Iterator[
 
 
 def _repeated_contents(rows: pd.DataFrame, identity: Sequence[str], data: Data) -> Iterator[_Broken]:
-    """Look for a table of few different rows that nothing tells apart."""
+    """Look for few different rows that nothing tells apart, many of the same values, and copies under other ids."""
+    if data.keys:
+        yield from _copies(rows, [name for name in identity if name not in {*data.keys, data.time}], data)
+        return
     count = repeats(rows, identity)
-    if count and not data.keys and count >= FEW_CONTENTS * len(rows):
+    if count < FEW_CONTENTS * len(rows):
+        most = int(np.unique(row_hashes(rows, identity), return_counts=True)[1].max(initial=0))
+        if most > COPIES and most >= _MANY_ALIKE * len(rows):
+            told = f"{most:,} rows ({most / len(rows):.0%}) have the same values and are all on one side of the split"
+            yield "repeated_contents", None, most, f"{told}; name a column in data.id that tells rows apart"
+        return
+    if count:
         counted = f"{count / len(rows):.0%} of the rows repeat another's values, {len(rows) - count:,} are different"
         told = "all of the same values are on one side of the split, so the holdout is no sample of the table"
         if few_contents(rows, identity):
             told = "they are taken for rows of their own, each with a side of its own, and not for copies of one"
         fix = "name a column in data.id that tells rows apart, if need be one that numbers them"
         yield "repeated_contents", None, count, f"{counted}: {told}; {fix}"
+
+
+def _copies(rows: pd.DataFrame, features: Sequence[str], data: Data) -> Iterator[_Broken]:
+    """Look for rows with the values of another under another id, where these are too fine to agree by chance."""
+    fine = any(rows[name].dtype.kind == "f" and bool((rows[name].dropna() % 1 != 0).any()) for name in features)
+    if not fine:
+        return
+    records, values = (len(np.unique(exact_hashes(rows, names))) for names in ([*data.keys, *features], features))
+    if (count := records - values) >= max(_MANY_ALIKE * len(rows), 1):
+        told = f"{count:,} rows ({count / len(rows):.0%}) have all values of another one under another id"
+        fix = "models are judged on copies of what they learned: remove them, or name what they share in data.group"
+        yield "repeated_contents", None, count, f"{told}; {fix}"
 
 
 def _odd(counts: pd.Series, kind: Kind, data: Data) -> npt.NDArray[np.bool_]:

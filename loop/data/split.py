@@ -45,6 +45,8 @@ class SplitRule(Section):
     """How days are hashed: 1, as the first release did, where day and month have their order."""
     identity: tuple[str, ...]
     """Columns whose values decide a row's side: `data.group`, `data.id`, or all but the target and the dropped ones."""
+    anonymous: tuple[str, ...] = ()
+    """Columns that decide it for rows whose identity is missing, where some are: all others but target and dropped."""
     holdout: Share
     seed: int
     label: str | None = None
@@ -82,8 +84,21 @@ class SplitRule(Section):
         same = self.model_copy(update={"holdout": by.holdout}) == by and by.holdout <= self.holdout
         return np.full(len(rows), same)
 
-    def _hashes(self, rows: pd.DataFrame, salt: int = 0) -> Hashes:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns that tell rows apart."""
+        return (*self.identity, *self.anonymous)
+
+    def who(self, rows: pd.DataFrame) -> Hashes:
+        """Return what tells rows apart, shape (rows,): one that says not who it is, such as a guest, by its values."""
         hashes = row_hashes(rows, self.identity, first=self.version == 1)
+        if self.anonymous:
+            nobody = rows[list(self.identity)].isna().any(axis=1).to_numpy()
+            hashes[nobody] = row_hashes(rows[nobody], self.anonymous)
+        return hashes
+
+    def _hashes(self, rows: pd.DataFrame, salt: int = 0) -> Hashes:
+        hashes = self.who(rows)
         if self.label is not None:
             alike = mix(hashes, 0) + row_hashes(rows, [self.label])
             hashes = mix(alike, 0) + pd.Series(alike).groupby(alike).cumcount().to_numpy().astype(np.uint64)
@@ -105,6 +120,9 @@ def resolve(rows: pd.DataFrame, data: Data, split: Split, reading: Reading | Non
     for name in identity:
         column(rows, name, "data.group" if data.group else "data.id")
     rule = SplitRule(version=2, identity=identity, holdout=split.holdout, seed=split.seed)
+    if data.keys and rows[list(identity)].isna().any(axis=None):
+        contents = tuple(sorted((name for name in rows.columns if name not in {*others, *identity}), key=str))
+        rule = rule.model_copy(update={"anonymous": contents})
     if split.by == "hash":
         if data.keys or not (reading.alike or few_contents(rows, identity)):
             return rule

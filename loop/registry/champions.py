@@ -228,7 +228,7 @@ def as_rival(champion: Bundle | StandIn, version: int, contract: DataContract) -
     """
     if not isinstance(champion, Bundle):
         return champion
-    before, identity = champion.card.contract, champion.card.split.identity
+    before, identity = champion.card.contract, champion.card.split.columns
     kinds = [{name: known.kind for name, known in of.known.items()} for of in (before, contract)]
     same = [name for name in contract.names & before.names if kinds[0].get(name) == kinds[1].get(name)]
     if set(identity) <= {*same}:

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from loop.config import Evaluation, Gate
+from loop.data.groups import groups_worth
 from loop.data.split import SplitRule
 from loop.paged import Paged
 from loop.training.bundle import Bundle
@@ -42,6 +43,9 @@ Outcome = Literal["passed", "failed", "inconclusive"]
 
 FEWEST_GROUPS = 30
 """Groups whose spread can be told; of fewer, an interval is too narrow (Cameron, Gelbach & Miller 2008)."""
+FEWEST_EVEN = 3
+"""Even groups that uneven ones must be worth: where one of 40 has 80 % of the rows, 10 % instead of 5 are promoted at
+the margin, where it has half of them 3 %."""
 
 
 class Condition(BaseModel):
@@ -311,6 +315,8 @@ def _too_little(predictions: Predictions, metric: str, gate: Gate) -> str | None
         return f"only {n:,} holdout rows that no model has seen; gate.min_rows asks for {gate.min_rows:,}"
     if groups is not None and (draws := int(groups.max()) + 1) < FEWEST_GROUPS:
         return f"only {draws:,} groups of rows in the holdout; {FEWEST_GROUPS} are needed to tell how far chance goes"
+    if groups is not None and (worth := groups_worth(groups)) < FEWEST_EVEN:
+        return f"one group has most of the holdout rows, worth {worth:.1f} even groups; {FEWEST_EVEN} are needed"
     if predictions.task == "regression":
         return None if np.ptp(predictions.truth) > 0 else f"the target is the same on all {n:,} holdout rows"
     present = np.unique(predictions.truth).astype(int)

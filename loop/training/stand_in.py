@@ -35,7 +35,7 @@ class StandIn:
         """Record what a model said of rows; those that are alike in every value count once."""
         columns = np.asarray(scores, np.float64).reshape(len(rows), -1).T
         said = {f"score_{place}": column for place, column in enumerate(columns)}
-        identity = row_hashes(rows, model.card.split.identity)
+        identity = model.card.split.who(rows)
         table = pd.DataFrame({ROW: _hashes(model.card, rows), IDENTITY: identity, **said})
         return cls(model.card, table.drop_duplicates(ROW, ignore_index=True))
 
@@ -65,9 +65,9 @@ class StandIn:
 
     def holds(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Return which rows the model was judged on, shape (rows,), whatever it was told of them."""
-        if self.card is None or IDENTITY not in self.scores or not {*self.card.split.identity} <= {*rows.columns}:
+        if self.card is None or IDENTITY not in self.scores or not {*self.card.split.columns} <= {*rows.columns}:
             return self.unseen(rows)
-        return np.isin(row_hashes(rows, self.card.split.identity), self.scores[IDENTITY])
+        return np.isin(self.card.split.who(rows), self.scores[IDENTITY])
 
     def predictions(self, rows: pd.DataFrame) -> Predictions:
         """Return the recorded scores of labelled rows, each of which is on record, beside their truth."""

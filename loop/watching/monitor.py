@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as with_default
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -14,13 +14,15 @@ from pydantic import Field
 
 from loop.config import Config, Monitoring, Section, command
 from loop.data.checks import Finding, check_rows
-from loop.data.contract import Column, DataContract, deciles, histogram
+from loop.data.contract import Column, DataContract, class_code, deciles, histogram
 from loop.data.dtypes import plain, plain_objects
+from loop.data.groups import groups_worth
 from loop.data.split import FEW_CONTENTS, SplitRule, repeats
+from loop.data.table import as_kind
 from loop.log.gauges import Gauge
 from loop.log.records import TRUTH, in_audit, read_labels, read_predictions, read_refusals
 from loop.paged import Paged
-from loop.training.bundle import Bundle
+from loop.training.bundle import Bundle, Card
 from loop.training.metrics import Estimate, Predictions, estimate, metric_names
 from loop.watching.concept import (
     ALIKE_ROWS,
@@ -49,6 +51,7 @@ from loop.watching.coverage import (
 )
 from loop.watching.drift import (
     FAMILIES,
+    FEWEST_GROUPS,
     ColumnDrift,
     Separation,
     column_drifts,
@@ -314,6 +317,12 @@ def examine(
     report = report.model_copy(update={"alarms": alarms, "notes": notes})
     if not report.enough:
         return report
+    window, left_out = _comparable(window, bundle.card)
+    report = report.model_copy(
+        update={"notes": (*report.notes, *left_out), "enough": len(window.rows) >= settings.min_rows}
+    )
+    if not report.enough:
+        return report
     holdout = bundle.predictions(holdout_rows)
     report = _examine_inputs(report, window, bundle, holdout_rows, holdout, config)
     return _examine_labels(report, window, bundle, holdout_rows, holdout, config)
@@ -338,12 +347,17 @@ def _examine_inputs(
     identity = bundle.card.recipe.data.group or contract.id
     apart = separation(sides.holdout(rows), holdout_rows, whole, settings, identity)
     drifts, apart, notes = _beside_past(drifts, apart, window, sides, holdout_rows, contract, whole, identity, settings)
-    scores = logged_scores(rows, bundle.card)
+    scores, alarms = logged_scores(rows, bundle.card), _input_alarms(findings, drifts, apart, settings)
     psi, moved = _prediction_drift(scores, holdout, settings)
-    estimated, note = _estimated(scores, holdout, likeness(rows, scores, holdout_rows, holdout, whole, identity))
+    if len(np.unique(scores, axis=0)) == 1 < len(np.unique(holdout.scores, axis=0)):
+        said = f"all {len(rows):,} answers are the same, those to the holdout are not; look at what the service is sent"
+        alarms, estimated, note = [*alarms, _alarm("schema", said)], dict[str, float](), list[str]()
+    else:
+        alike = likeness(rows, scores, holdout_rows, holdout, whole, identity)
+        estimated, note = _estimated(scores, holdout, alike)
     return report.model_copy(
         update={
-            "alarms": _joined([*report.alarms, *_input_alarms(findings, drifts, apart, settings)]),
+            "alarms": _joined([*report.alarms, *alarms]),
             "notes": (*report.notes, *notes, *note),
             "findings": findings,
             "columns": tuple(drifts),
@@ -353,6 +367,31 @@ def _examine_inputs(
             "estimated": estimated,
         }
     )
+
+
+def _comparable(window: Window, card: Card) -> tuple[Window, list[str]]:
+    """Return a window without answers that hold no score, and labels that no model of this contract can be told."""
+    notes, contract = list[str](), card.contract
+    rows, judged = (_scored(side, card) for side in (window.rows, window.judged))
+    if unscored := len(window.rows) - len(rows):
+        notes.append(f"{unscored:,} answers hold no score and are left out")
+    truth = judged[TRUTH]
+    if contract.classes:
+        meant = {text: class_code(text, contract.classes) for text in as_kind(truth, "categorical").dropna().unique()}
+        unknown = as_kind(truth, "categorical").map(meant).isna() & truth.notna()
+    else:
+        unknown = as_kind(truth, "numeric").isna() & truth.notna()
+    if unknown.any():
+        wanted = f"none of {', '.join(contract.classes)}" if contract.classes else "no number"
+        notes.append(f"{int(unknown.sum()):,} labels are {wanted} and are left out; send the right ones to /feedback")
+        judged = judged.assign(**{TRUTH: truth.where(~unknown)})
+    return replace(window, rows=rows, judged=judged), notes
+
+
+def _scored(rows: pd.DataFrame, card: Card) -> pd.DataFrame:
+    scores = logged_scores(rows, card)
+    scored = np.asarray(np.isfinite(scores.reshape(len(rows), -1)).all(axis=1), np.bool_)
+    return rows[scored].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -449,7 +488,7 @@ def _examine_labels(
         identity = bundle.card.recipe.data.group or contract.id
         weights = likeness(usable, labelled.scores, holdout_rows, holdout, columns, identity)
         found["alike"] = effective_rows(weights)
-        if unlike := _unlike(weights):
+        if unlike := _unlike(weights) or _few_groups(labelled, holdout):
             notes.append(f"label and concept drift are not judged: {unlike}")
         else:
             label = label_drift(labelled, holdout, bundle.card.prior, contract.target, settings, weights)
@@ -546,6 +585,7 @@ def _labels_beside_past(
     """
     known = window.earlier.rows
     if len(known):
+        known = _comparable(replace(window, judged=known), bundle.card)[0].judged
         known = known[
             known[TRUTH].notna()
             & in_audit(known["prediction_id"], sample)
@@ -573,6 +613,15 @@ def _labels_beside_past(
         concept = held(concept, lambda labelled: concept_drift(labelled, holdout, settings))
         usual += [] if concept.drifted else ["concept"]
     return label, concept, [f"no {' or '.join(usual)} drift: {past.sentence}, differ as much"] if usual else []
+
+
+def _few_groups(labelled: Predictions, holdout: Predictions) -> str:
+    """Say that too few groups of rows have labels, or are in the holdout; nothing where there are enough."""
+    for where, side in (("have labels", labelled), ("are in the holdout", holdout)):
+        worth = FEWEST_GROUPS if side.groups is None else groups_worth(side.groups)
+        if worth < FEWEST_GROUPS:
+            return f"groups of rows worth {worth:.1f} even ones {where}, {FEWEST_GROUPS} are needed"
+    return ""
 
 
 def _assumed(what: str, n: int, known: int) -> str:

@@ -221,3 +221,22 @@ def test_what_a_model_of_few_contents_has_not_learned_from_is_known_by_its_own_r
     fewer = rows.drop_duplicates(["a", "b"])
     assert resolve(fewer, DATA, Split(), Reading(alike=True)) == rule, "a champion's rule stays"
     assert resolve(fewer, DATA, Split()).label is None
+
+
+@pytest.mark.parametrize("key", ["id", "group"])
+def test_rows_that_do_not_say_who_they_are_are_split_by_their_values(key: str) -> None:
+    guests = np.arange(8000) % 5 < 2
+    table = pd.DataFrame({"x": np.arange(8000.0), "who": [f"c{i}" for i in range(8000)], "y": 0})
+    table["who"] = table["who"].where(~guests)
+    for seed in range(3):
+        data = Data(source="made", target="y", **{key: ("who",)})
+        rule = resolve(table, data, Split(seed=seed))
+        held_out = rule.held_out(table)
+        assert 0.22 < held_out[guests].mean() < 0.28
+        assert 0.22 < held_out[~guests].mean() < 0.28
+        more = pd.concat([table.sample(frac=1, random_state=seed), table.head(10).assign(x=-1.0)])
+        assert (rule.held_out(more)[:8000] == pd.Series(held_out)[more.index[:8000]].to_numpy()).all()
+    whole = resolve(table.dropna(), data, Split())
+    assert whole.anonymous == ()
+    known = table[~guests]
+    assert (whole.held_out(known) == resolve(table, data, Split()).held_out(known)).all()

@@ -214,3 +214,17 @@ def test_an_unknown_metric_is_told_all_there_are():
 
 def test_the_same_rows_give_the_same_verdict():
     assert verdict(0.01) == verdict(0.01)
+
+
+def test_groups_of_which_one_has_most_rows_are_not_judged():
+    challenger, champion = draw(Case("roc_auc", 0.85, 1000), 0.05, np.random.default_rng(0))
+    uneven, even = np.repeat(np.arange(40), [805, *[5] * 39]), np.arange(1000) % 40
+    for groups, decision in ((uneven, "hold"), (even, "promote")):
+        sides = (replace(side, groups=groups) for side in (challenger, champion))
+        found = judge(*sides, (0.5, 0.5), Gate(), QUICK, champion_version=4)
+        assert found.decision == decision, found.reasons
+    uneven_sides = (replace(side, groups=uneven) for side in (challenger, champion))
+    assert (
+        "one group has most of the holdout rows"
+        in judge(*uneven_sides, (0.5, 0.5), Gate(), QUICK, champion_version=4).reasons[0]
+    )

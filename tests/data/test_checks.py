@@ -189,6 +189,27 @@ def test_a_table_of_few_different_rows_without_an_id_is_told_what_its_split_is_w
         assert "repeated_contents" not in [each.rule for each in known]
 
 
+def test_many_rows_of_the_same_values_and_copies_under_other_ids_are_told() -> None:
+    def told(rows: pd.DataFrame, **data: Any) -> list[str]:
+        of = Data(source="made", target="y", **data)
+        found = check_table(rows, of, SETTINGS, learn_contract(rows, of, SETTINGS))
+        return [each.sentence for each in found if each.rule == "repeated_contents"]
+
+    rows = pd.DataFrame({"a": np.random.default_rng(0).normal(size=1000), "y": np.arange(1000) % 2})
+    assert told(rows) == []
+    (said,) = told(rows.assign(a=rows["a"].where(rows.index >= 100, 0.5)))
+    assert said.startswith("100 rows (10%) have the same values and are all on one side of the split; name a column")
+    numbered = rows.assign(id=np.arange(1000))
+    assert told(numbered, id=("id",)) == []
+    assert told(pd.concat([numbered] * 2), id=("id",)) == []  # the same ids: these are duplicates
+    copies = pd.concat([numbered, numbered.assign(id=numbered["id"] + 1000)])
+    (said,) = told(copies, id=("id",))
+    assert said.startswith(
+        "1,000 rows (50%) have all values of another one under another id; models are judged on copies"
+    )
+    assert told(copies.assign(a=copies["a"].round()), id=("id",)) == []  # whole numbers agree by chance
+
+
 def test_a_rule_that_is_off_is_not_looked_for() -> None:
     rows = pd.concat([ROWS.assign(same=1, copy=ROWS["y"])] * 2)
     off = Contract(rules=Rules(duplicate_rows="off", constant_column="off", leaking_target="off"))
