@@ -403,7 +403,7 @@ class Monitoring(Section):
     those of one class."""
     false_alarm_rate: float = Field(0.01, gt=0, le=0.2)
     """Share of windows without any drift that may alarm, over all columns and checks together: where rows are
-    independent of each other, and where they are not once the log holds 20 earlier windows that vary as much, spread
+    independent of each other, and where they are not behind 20 windows of the same version that vary as much, spread
     over the last four weeks: a weekly rhythm has to have come round twice. Labels of a `data.group` count together."""
     min_psi: float = Field(0.1, ge=0)
     """Population stability index from which a column has drifted (about the square of a shift in standard deviations),
