@@ -63,7 +63,8 @@ SHAPES: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
 }
 DEPENDENT = (
     ("independent", 500), ("cycle", 500), ("cycle", 2000), ("weekend", 500), ("weekend", 2000),
-    ("autoregressive 0.9", 500), ("autoregressive 0.99", 2000), ("customers 10", 500), ("customers 50", 500),
+    ("autoregressive 0.9", 500), ("autoregressive 0.99", 2000),
+    ("autoregressive 0.999", 500), ("autoregressive 0.9995", 500), ("customers 10", 500), ("customers 50", 500),
     ("copies", 500), ("hours of a week", 500),
 )  # fmt: skip
 """Worlds without drift, and rows of a window."""
@@ -336,6 +337,32 @@ class Dependent:
 
 
 @dataclass(frozen=True)
+class Levels:
+    """Look at 2,000 rows of one column of many categories beside a reference of 5,000."""
+
+    count: int
+    power: float
+    """Of the Zipf distribution of its categories."""
+    new: float = 0.0
+    """Share of rows that are of one category that training never saw."""
+    doubled: bool = False
+    """Whether the most frequent category has twice its share."""
+
+    def __call__(self, seed: int) -> Found:
+        """Return whether it alarms."""
+        random, shares = np.random.default_rng(seed), np.arange(1, self.count + 1) ** -self.power
+        shares /= shares.sum()
+        before, now = (random.choice(self.count, n, p=shares) for n in (5000, 2000))
+        now[random.random(2000) < self.new] = self.count
+        if self.doubled:
+            now[random.random(2000) < shares[0] / (1 - shares[0])] = 0
+        sides = [pd.DataFrame({"x": [f"level {code}" for code in codes]}) for codes in (before, now)]
+        data = Data(source="made", target="y", kinds={"x": "categorical"})
+        columns = learn_contract(sides[0].assign(y=np.arange(5000) % 2), data, Contract()).columns
+        return {"columns": any(drift.drifted for drift in column_drifts(sides[1], columns, 5000, SETTINGS))}
+
+
+@dataclass(frozen=True)
 class Course:
     """Follow the fraud stream, every label known, from before a change until the policy would train again."""
 
@@ -595,6 +622,16 @@ def _delay(runs: int) -> Rows:
                 yield f"{kind}, {course}, windows of {window:,}", Course(kind, course, window), max(3, runs // 40)
 
 
+def _levels(runs: int) -> Rows:
+    for count, power in ((500, 1.0), (1000, 0.5), (3000, 0.0), (30, 2.0)):
+        for shown, experiment in (
+            ("no drift", Levels(count, power)),
+            ("20 % new", Levels(count, power, new=0.2)),
+            ("first doubled", Levels(count, power, doubled=True)),
+        ):
+            yield f"{count:,} levels, Zipf {power:g}, {shown}", experiment, runs // (1 if shown == "no drift" else 4)
+
+
 def _dependent(runs: int) -> Rows:
     for shift in (0.0, 0.5, 1.0):
         for world, rows in DEPENDENT:
@@ -609,6 +646,7 @@ TABLES: dict[str, tuple[str, Callable[[int], Rows]]] = {
     "label_power": ("Changed labels that are found", _label_power),
     "moved": ("Labels of rows whose inputs have moved, and a model that misses what is there", _moved),
     "dependent": (f"Rows that depend on each other, behind {NEEDED} windows", _dependent),
+    "levels": ("One column of many categories", _levels),
     "delay": ("Rows from the change on (median, greatest)", _delay),
 }
 

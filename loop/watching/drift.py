@@ -4,8 +4,10 @@ A column has drifted when two things hold. Its counts per reference bin differ f
 two-sample chi-square test (bins of fewer than 5 expected rows are pooled; of two bins left with so few, Fisher's exact
 test decides), under Benjamini & Hochberg (1995, JRSS B 57:289) over the columns. And they differ by enough to matter:
 the population stability index, less what sampling alone gives it (Yurdakul 2018), reaches a floor. Shares of missing
-values are compared in the same way. What single columns cannot show, a classifier may: it is trained to tell window
-from reference, and its cross-validated ROC AUC must exceed a floor by its whole interval (Lopez-Paz & Oquab 2017).
+values are compared in the same way. Categories that the reference lacks are one bin, which expects as many rows as it
+has of categories that came once (Good 1953, Biometrika 40:237), since there is always one more. What single columns
+cannot show, a classifier may: it is trained to tell window from reference, and its cross-validated ROC AUC must exceed
+a floor by its whole interval (Lopez-Paz & Oquab 2017).
 
 Each of the three families of tests gets its share of the false alarm rate; `python -m benchmarks.drift` measures what
 becomes of it.
@@ -196,15 +198,25 @@ def separation(
 
 
 def column_counts(values: pd.Series, reference: Column) -> tuple[Counts, Counts]:
-    """Count the values missing and present, and those present by reference bin."""
+    """Count the values missing and present, and those present by reference bin; categories that it lacks are one."""
     present, counts = counts_of(values, reference)
+    if reference.kind == "categorical":
+        absent = np.flatnonzero(np.equal(reference.shares, 0))  # known from rows before those that it describes
+        counts[-1] += counts[absent].sum()
+        counts[absent] = 0
     return np.array([len(values) - present, present]), counts
 
 
 def reference_counts(reference: Column, n: int, bins: int) -> tuple[Counts, Counts]:
-    """Return the same of the n rows that the reference was learned from; a bin that it lacks is empty."""
+    """Return the same of the n rows that the reference was learned from.
+
+    Rows of categories that came once stand for those of categories that did not come.
+    """
     gone, counts = round(n * reference.missing), np.zeros(bins, np.int64)
     counts[: len(reference.shares)] = np.round(np.array(reference.shares) * (n - gone))
+    if reference.kind == "categorical":
+        once = counts == 1
+        counts[once], counts[-1] = 0, once.sum()
     return np.array([gone, n - gone]), counts
 
 

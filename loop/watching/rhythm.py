@@ -7,16 +7,19 @@ a sum of squares whose scale and degrees of freedom its mean and variance tell (
 so this window's distance from the reference, over the mean of theirs, has an F distribution where nothing has changed.
 
 What lasts must not hide behind itself. So traffic counts up to the newest window that did not alarm, where that is
-enough; and an alarm stays where all the traffic that counts differs from the reference, or what came since.
+enough, or else from there on; and an alarm stays where all the traffic that counts differs from the reference, or what
+came since. What comes and goes over several windows would make their mean look surer than it is, so that is held
+against means of blocks of windows, about as many blocks as a block has windows.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from loop.config import Monitoring
@@ -90,9 +93,9 @@ class Earlier:
         if self.quiet is None:
             return Past(windows, windows)
         since = self.rows["prediction_time"] > self.quiet
-        before = _windows(self.rows[~since], n)
-        usual = before if len(before) >= NEEDED // 2 else windows
-        return Past(usual, _windows(self.rows[since], n) or usual)
+        before, after = _windows(self.rows[~since], n), _windows(self.rows[since], n)
+        usual = next((side for side in (before, after) if len(side) >= NEEDED // 2), windows)
+        return Past(usual, after or usual)
 
 
 def _windows(rows: pd.DataFrame, n: int) -> tuple[pd.DataFrame, ...]:
@@ -146,10 +149,10 @@ def held_labels(now: Drift, earlier: Sequence[Drift], together: Drift, windows: 
     from scipy.special import fdtrc
 
     level, changes = settings.false_alarm_rate / FAMILIES, [_change(each) for each in earlier]
-    variance = max(float(np.var(changes, ddof=1)), 1e-12)
+    blocks = [float(np.mean(block)) for block in _blocks(changes)]
     p, lasting = (
-        float(fdtrc(1, len(changes) - 1, count * _change(each) ** 2 / variance))
-        for each, count in ((now, 1), (together, windows))
+        float(fdtrc(1, len(alike) - 1, count * _change(each) ** 2 / max(float(np.var(alike, ddof=1)), 1e-12)))
+        for each, alike, count in ((now, changes, 1), (together, blocks, windows * len(blocks) / len(changes)))
     )
     p = max(now.p, min(p, lasting) if together.drifted else p)
     return now.model_copy(update={"p": p, "drifted": p <= level})
@@ -171,18 +174,29 @@ def _held(
     earlier = [column_counts(window[column.name], column) for window in past.windows]
     lasting = [(gaps, counts), *(column_counts(window[column.name], column) for window in past.together)]
     all_gaps, all_counts = (np.sum(side, axis=0) for side in zip(*lasting, strict=True))
-    missing = _Spread([side[0] for side in earlier])
-    missing_p = missing.p(gaps, gaps_before)
+    windows_gaps, windows_counts = zip(*earlier, strict=True)
+    missing_p = _Spread(windows_gaps).p(gaps, gaps_before)
     if abs(all_gaps[0] / all_gaps.sum() - column.missing) >= settings.min_missing:
-        missing_p = min(missing_p, missing.p(all_gaps, gaps_before, len(lasting)))
+        missing_p = min(missing_p, _lasting_p(windows_gaps, all_gaps, gaps_before, len(lasting)))
     found: dict[str, float] = {"missing_p": max(drift.missing_p, missing_p)}
     if drift.p is not None:
-        shares = _Spread([side[1] for side in earlier])
+        shares = _Spread(windows_counts)
         p, together = shares.p(counts, before), homogeneity(all_counts, before)
         if together is not None and together[2] >= settings.min_psi:
-            p = min(p, shares.p(all_counts, before, len(lasting)))
+            p = min(p, _lasting_p(windows_counts, all_counts, before, len(lasting)))
         found |= {"p": max(drift.p, p), "usual": shares.mean}
     return drift.model_copy(update=found)
+
+
+def _lasting_p(earlier: Sequence[Counts], together: Counts, reference: Counts, windows: int) -> float:
+    """Return the p-value of the distance of so many windows together, by that of blocks of earlier ones."""
+    blocks = [np.sum(block, axis=0) for block in _blocks(earlier)]
+    return _Spread(blocks).p(together, reference, windows * len(blocks) / len(earlier))
+
+
+def _blocks(windows: Sequence[Any]) -> list[npt.NDArray[Any]]:
+    """Cut what windows showed, one after the other, into about as many blocks as each has windows."""
+    return np.array_split(np.array(windows), int(len(windows) ** 0.5))
 
 
 class _Spread:
@@ -197,15 +211,15 @@ class _Spread:
         self.freedom = min(2 * self.mean**2 / max(variance, 1e-300), max(bins - 1, 1))
         self.windows = len(windows)
 
-    def p(self, now: Counts, reference: Counts, windows: int = 1) -> float:
-        """Return the p-value of the distance of so many windows together."""
+    def p(self, now: Counts, reference: Counts, windows: float = 1) -> float:
+        """Return the p-value of the distance of counts that are worth so many windows."""
         if not self.mean:  # windows that never differ
             return 0.0
         from scipy.special import fdtrc
 
         ratio = windows * _distance(now, reference)[0] / self.mean
         # Their mean alone would have more degrees of freedom, but the shape is learned from the same windows.
-        return float(fdtrc(self.freedom, 2 * self.windows, ratio))
+        return float(fdtrc(self.freedom, 2 * (self.windows - 1), ratio))
 
 
 def _distance(window: Counts, reference: Counts) -> tuple[float, int]:

@@ -209,6 +209,40 @@ def test_categories_that_training_never_saw_are_one_more_bin():
     assert sum(drift.shares) == pytest.approx(1)
 
 
+def levels(seed, n, power, new=0.0, top=0.0, count=1000):
+    """Draw rows of a column of many categories, of which some are new, or the most frequent one more often."""
+    shares = np.arange(1, count + 1) ** -power
+    drawn, moved = random(seed).choice(count, n, p=shares / shares.sum()), random(1000 + seed).random(n)
+    names = np.select([moved < new, moved < top], ["new", "level 0"], [f"level {code}" for code in drawn])
+    return pd.DataFrame({"x": names, "y": np.arange(n) % 2})
+
+
+def many(window, before, last=None):
+    data = Data(source="made", target="y", kinds={"x": "categorical"})
+    columns = learn_contract(before, data, Contract(), last).columns[:1]
+    return column_drifts(window, columns, last or len(before), SETTINGS)[0]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("rows", [500, 2000])
+def test_a_column_of_a_thousand_categories_does_not_alarm_by_those_that_did_not_come_before(power, rows):
+    found = [many(levels(seed, rows, power), levels(100 + seed, 5000, power)) for seed in range(6)]
+    assert not any(drift.drifted for drift in found)
+    assert all(drift.p > SETTINGS.false_alarm_rate / FAMILIES for drift in found if drift.p is not None)
+
+
+def test_categories_known_from_rows_before_the_reference_do_not_alarm():
+    before = pd.concat([levels(1, 20_000, 0.0, count=3000), levels(2, 5000, 0.0, count=3000)], ignore_index=True)
+    drift = many(levels(3, 2000, 0.0, count=3000), before, last=5000)
+    assert drift.p > SETTINGS.false_alarm_rate / FAMILIES
+    assert not drift.drifted
+
+
+@pytest.mark.parametrize("moved", [{"new": 0.2}, {"top": 0.18}])
+def test_a_new_category_or_a_frequent_one_that_doubles_is_found_among_a_thousand(moved):
+    assert all(many(levels(seed, 2000, 1.0, **moved), levels(100 + seed, 5000, 1.0)).drifted for seed in range(3))
+
+
 def test_only_unseen_categories_is_drift():
     assert one(["blue"] * 500, before=random(0).choice(["red", "green"], N)).drifted
 

@@ -49,6 +49,11 @@ def test_a_drift_that_lasts_never_hides_behind_itself(world, began):
     assert all(alarms(rows, world)[began:])
 
 
+def test_what_comes_and_goes_over_several_windows_is_no_drift_that_lasts():
+    world = "autoregressive 0.999"
+    assert not any(any(alarms(made(world, NEEDED + 5, seed), world)[NEEDED:]) for seed in range(6))
+
+
 def test_half_a_standard_deviation_is_found_beside_columns_with_a_rhythm():
     for seed in range(3):
         rows = made("cycle", NEEDED + 2, seed)
@@ -90,7 +95,7 @@ def test_traffic_counts_up_to_the_newest_window_without_an_alarm():
 
     assert cut(None, NEEDED - 1) is None
     assert Earlier().cut(N) is None
-    for quiet, windows, together in ((None, NEEDED + 5, NEEDED + 5), (12, 12, NEEDED - 7), (5, NEEDED + 5, NEEDED)):
+    for quiet, windows, together in ((12, 12, NEEDED - 7), (5, NEEDED, NEEDED), (None, NEEDED + 5, NEEDED + 5)):
         past = cut(quiet)
         assert past is not None
         assert (len(past.windows), len(past.together)) == (windows, together)
@@ -140,6 +145,13 @@ def test_odds_that_come_and_go_slowly_are_no_label_drift_where_earlier_windows_s
 def test_odds_that_have_been_others_all_the_time_are_no_rhythm():
     *earlier, label, every = of_labels([2.2] * (NEEDED + 2))
     assert held_labels(label, earlier, every, NEEDED + 1, SETTINGS).drifted
+
+
+def test_odds_that_stay_for_a_dozen_windows_and_go_are_no_label_drift_that_lasts():
+    *earlier, label, every = of_labels([2.6] * 12 + [1.0] * 8 + [2.6, 1.8])
+    assert label.drifted
+    assert every.drifted
+    assert not held_labels(label, earlier, every, NEEDED + 1, SETTINGS).drifted
 
 
 def of_ranks(strengths: list[float], wide: float = 0.0) -> list[ConceptDrift]:
