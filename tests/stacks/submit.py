@@ -75,13 +75,13 @@ def submit(name: str, folder: Path) -> None:
 
     options = files.Stack.options
 
-    def without_waiting(stack: files.Stack, steps: Any) -> dict[str, Any]:
-        made = options(stack, steps)
+    def without_waiting(stack: files.Stack, *asked: Any) -> dict[str, Any]:
+        made = options(stack, *asked)
         made["settings"]["orchestrator"] = made["settings"].get("orchestrator", {}) | {"synchronous": False}
         return made
 
     with pytest.MonkeyPatch.context() as patch, place(name, folder) as submitted, clouds.images() as images:
-        patch.setattr(run, "finished", stop)
+        patch.setattr(runs, "finished", stop)
         patch.setattr(checks, "_packages", lambda stack: [])  # one environment has the packages of all places
         patch.setattr(files.Stack, "options", without_waiting)
         code = None
