@@ -16,13 +16,13 @@ help:                             # these words
 	@awk -F ':[^#]*# ' '/^[a-z-]+:[^#]*# / {printf "make %-14s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/ready                 # the whole loop, on one screen: drift is injected, found, learned, and gone
-	$(PY) loop/cli/demo.py
+	$(PY) -m loop.cli.demo
 
 dashboard: .venv/ready            # the runs of this clone, in the browser; ARGS="--stack server" opens the team's
-	@$(PY) loop/cli/dashboard.py $(ARGS)
+	@$(PY) -m loop.cli.dashboard $(ARGS)
 
 mlflow: .venv/ready               # what was tried in this clone and how it did, in the browser; `make stop` ends it
-	@$(PY) loop/cli/dashboard.py --mlflow
+	@$(PY) -m loop.cli.dashboard --mlflow
 
 watch: .venv/ready                # Prometheus on this clone's servers until Ctrl-C; ARGS=--compose adds Grafana
 	@$(PY) -m loop.cli.watch $(ARGS)
@@ -56,7 +56,7 @@ upgrade: .venv/dev                # pin the newest versions that requirements*.i
 	done                          # the same pins, wherever the place's own packages allow it
 
 stop:                             # stop the dashboards, and every server of this clone
-	@$(PY) loop/cli/dashboard.py --stop
+	@$(PY) -m loop.cli.dashboard --stop
 	@$(PY) -c 'import sys; from loop.cli import actions; sys.exit(actions.stop_all())'
 
 clean:                            # remove all that a run, a test and an installation have made here

@@ -15,9 +15,11 @@ from loop.training.features import preprocessing
 def derive(rows: pd.DataFrame) -> pd.DataFrame:
     """Return columns to learn from besides those that clients send, each computed from its own row alone.
 
-    Numbers and truth values come as floats, times as datetimes, categories as strings; any may be missing:
+    Numbers and truth values come as floats, times as datetimes, categories as strings; any may be missing. It is asked
+    for every use case, so one that is for some asks for its columns:
 
-        return pd.DataFrame({"per_month": rows["amount"] / rows["months"]})
+        if {"amount", "months"} <= {*rows}:
+            return pd.DataFrame({"per_month": rows["amount"] / rows["months"]})
     """
     return pd.DataFrame(index=rows.index)
 

@@ -1,5 +1,6 @@
 """What the README tells a reader to type and to look at is there."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -7,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 from loop import config
-from loop.cli import commandline
+from loop.cli import actions, commandline
 from loop.config import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +35,17 @@ def test_make_help_lists_every_word_and_the_first_is_training() -> None:
     assert sorted(line.split()[1] for line in listed) == sorted(words.split())
     assert all(len(line.split()) > 3 for line in listed)
     assert listed[0].startswith("make training ")
+
+
+def test_what_the_makefile_starts_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert {*re.findall(r"\$\(PY\) ([\w/]+\.py)", makefile)} == {"run.py"}  # others need the root on their path
+    modules = {*re.findall(r"\$\(PY\) -m ([a-z.]+)", makefile)} - {"pip", "pytest"}
+    assert modules == {"loop.cli.dashboard", "loop.cli.demo", "loop.cli.watch"}
+    assert all(importlib.util.find_spec(module) for module in modules)
+    (code,) = re.findall(r"\$\(PY\) -c '(.*stop_all.*)'", makefile)
+    compile(code, "Makefile", "exec")
+    assert callable(actions.stop_all)
 
 
 def test_the_version_is_the_newest_of_the_changelog() -> None:

@@ -65,6 +65,17 @@ def pipelines() -> list[str]:
     return sorted(path.stem for path in (ROOT / "pipelines").glob("[!_]*.py"))
 
 
+def written(name: str) -> ModuleType:
+    """Return the module of a pipeline; one that Python cannot read, or whose steps it cannot, is a UserError."""
+    try:
+        return importlib.import_module(f"pipelines.{name}")
+    except SyntaxError as err:
+        place = Path(err.filename or "").name
+        raise UserError(f"Python cannot read {place}, line {err.lineno}: {err.msg}; mend it and run it again") from err
+    except ImportError as err:
+        raise UserError(f"pipelines/{name}.py cannot be imported: {err}") from err
+
+
 def check_here(pipeline: str, use_case: Config) -> None:
     """Find what can be found wrong with source, estimator and a small table before anything heavy is imported."""
     if pipeline == "inference":
@@ -154,7 +165,7 @@ def run_pipeline(
             tracking.create_database()
     elif name == "training":
         print(f"tracking is off: stack {stack.stack_name} has no experiment tracker")
-    module = importlib.import_module(f"pipelines.{name}")
+    module = written(name)
     run_name = f"{name}-{use_case.name}-{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
     holding = unfinished.held(run_name) if stack.runs_here else nullcontext()
     title = f"{name} of {use_case.name} on stack {stack.stack_name}"
@@ -285,7 +296,7 @@ def schedule_pipeline(
     if not Client().active_stack.orchestrator.config.is_schedulable:
         print(job.instructions(expression))
         return 0
-    module = importlib.import_module(f"pipelines.{name}")
+    module = written(name)
     options = where(stack, module, use_case) | {"enable_cache": None if cache else False}
     scheduling.submit(getattr(module, name).with_options(**options), use_case, job.name, expression)
     print(f"stack {stack.stack_name} runs {job.name} at '{expression}'; what it decides it starts only under run.py")

@@ -11,7 +11,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from loop.config import Kind, UserError
+from loop.config import Kind, UserError, known
 from loop.data.table import as_features, quoted
 from loop.data.times import CALENDAR, calendar
 
@@ -69,7 +69,12 @@ class Derived(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 def derived_kinds(derive: Callable[[pd.DataFrame], pd.DataFrame], features: pd.DataFrame) -> dict[str, Kind]:
     """Return the kinds of the columns that are derived from features; what depends on other rows is a UserError."""
-    made = derive(features.copy())
+    try:
+        made = derive(features.copy())
+    except KeyError as err:
+        columns = known("this use case", map(str, features), str(err.args[0]))
+        fix = "a derive for some use cases alone asks whether the column is there"
+        raise UserError(f"model/features.py: derive needs column {err}; {columns}; {fix}") from err
     if not (isinstance(made, pd.DataFrame) and made.index.equals(features.index)):
         raise UserError(
             "model/features.py: derive needs to return a DataFrame with the rows it was given, in their order"

@@ -185,7 +185,13 @@ class RankMetric(WeighedMetric):
 @cache
 def metrics_of(task: Task) -> dict[str, Metric]:
     """Return the metrics of a task by name, the owner's last."""
-    own: dict[str, Own] = {name: each for name, each in owned("metrics", "METRICS").items() if task in each.tasks}
+    own: dict[str, Own] = {}
+    for name, each in owned("metrics", "METRICS").items():
+        if not isinstance(each, Own):
+            raise UserError(f"model/metrics.py: '{name}' needs to be Own(…), it is a {type(each).__name__}")
+        each.check(name)
+        if task in each.tasks:
+            own[name] = each
     if twice := own.keys() & METRICS[task].keys():
         raise UserError(f"model/metrics.py: '{min(twice)}' is a metric already; give yours another name")
     return METRICS[task] | {

@@ -62,6 +62,10 @@ def test_derived_columns_have_the_kind_of_their_values() -> None:
 @pytest.mark.parametrize(
     ("derive", "said"),
     [
+        (
+            lambda rows: pd.DataFrame({"c": rows["aa"]}),
+            "derive needs column 'aa'; this use case has a, b; did you mean",
+        ),
         (lambda rows: rows["a"], "needs to return a DataFrame"),
         (lambda rows: pd.DataFrame({"c": rows["a"].dropna()}), "needs to return a DataFrame"),
         (lambda rows: rows[["a"]], "'a' is a column already"),
@@ -150,6 +154,19 @@ def test_an_own_metric_has_the_interval_of_the_same_built_in_one(own: dict[str, 
         assert found[one].low == pytest.approx(found[other].low, abs=0.01)
         assert found[one].high == pytest.approx(found[other].high, abs=0.01)
     assert found["mae_too"].low < found["mae_too"].value < found["mae_too"].high
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (partial(fbeta_score, beta=2), r"'f2' needs to be Own\(…\)"),
+        (Own(lambda truth: 1.0), "'f2' needs a function of truth"),
+    ],
+)
+def test_what_is_no_metric_is_told_by_its_name(own: dict[str, Own], given: Any, said: str) -> None:
+    own["f2"] = given
+    with pytest.raises(UserError, match=rf"model/metrics\.py: {said}"):
+        metrics_of("binary")
 
 
 def test_names_of_metrics_are_checked_before_anything_is_trained(own: dict[str, Own]) -> None:

@@ -148,3 +148,16 @@ def start_elsewhere(pipeline: Any, use_case: Any, *_: Any) -> None:
     """Let what fails be on record alone, as it is where another process runs the steps."""
     with suppress(Exception):
         pipeline(config=use_case)
+
+
+def test_a_file_that_python_cannot_read_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("def plain(:\n", encoding="utf-8")
+    said = cli("--pipeline", "plain")
+    assert said.code == 2
+    assert said.err == "error: Python cannot read plain.py, line 1: invalid syntax; mend it and run it again\n"
+    (tmp_path / "counts.py").write_text("from steps.nothing import count\n", encoding="utf-8")
+    said = cli("--pipeline", "counts")
+    assert (said.code, said.err) == (
+        2,
+        "error: pipelines/counts.py cannot be imported: No module named 'steps.nothing'\n",
+    )
