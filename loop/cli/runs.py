@@ -91,9 +91,11 @@ def check_here(pipeline: str, use_case: Config) -> None:
 
         from loop.training.fit import check_estimator  # scikit-learn takes a second to import
         from loop.training.metrics import check_gate
+        from loop.training.owner import owned
 
         check_estimator(use_case.model)
         check_gate(use_case.gate)
+        owned("features", "derive")
 
 
 def begin(use_case: Config, stack: files.Stack, *, shared: bool) -> None:
