@@ -19,7 +19,7 @@ from loop.config import ROOT
 OURS = """
 import json, time
 from loop.cli import runs
-from stacks import apply, files, plan
+from loop.places import apply, files, plan
 runs.start_zenml(stack := files.read("docker"))
 from zenml.client import Client
 Client().active_stack_model

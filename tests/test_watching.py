@@ -160,7 +160,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         return servers[-1]
 
     code = (
-        "import pathlib, sys; from monitoring import watch; "
+        "import pathlib, sys; from loop.cli import watch; "
         f"watch.HERE, watch.TICK_SECONDS = pathlib.Path({str(quick(folder / 'monitoring'))!r}), 0.1; "
         "sys.exit(watch.main())"
     )
