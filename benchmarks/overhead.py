@@ -1,7 +1,7 @@
 """Measure what ZenML and this project add to the work itself: `python -m benchmarks.overhead`.
 
 Everything runs here, one after the other, in a folder that is thrown away: the same work as a plain script
-(the functions of core/ and MLflow, no ZenML), the imports alone, and trainings through run.py.
+(the functions of the engine and MLflow, no ZenML), the imports alone, and trainings through run.py.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 ZenML 0.98's own deployers do not fit: its BentoML model deployer fails on every bentoml since 1.4.16, and its
 pipeline deployments run a whole pipeline for each request. These flavors are of the type `model_deployer`, build
-on `serving/`, and share one small contract, so that the deployment pipeline does not know which one it has.
+on `loop.serving`, and share one small contract, so that the deployment pipeline does not know which one it has.
 """
 
 import os
