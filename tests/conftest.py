@@ -16,7 +16,7 @@ from loop.cli import runs
 
 pytest_plugins = ("shared",)  # tests/stacks/shared.py
 QUICK = ("--set", "evaluation.resamples=200")
-UNIT = {"data", "training", "pages", "log", "watching"}
+UNIT = {"data", "training", "pages", "log", "watching", "model"}
 """Folders whose tests start nothing."""
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ QUICK = Evaluation(resamples=400)
 
 
 @pytest.fixture
-def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give `model/` of a clone to edit."""
     shutil.copytree(ROOT / "model", tmp_path / "model")
     shutil.copytree(ROOT / "loop", tmp_path / "loop", ignore=shutil.ignore_patterns("__pycache__"))
@@ -35,7 +35,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in sys.modules if name.partition(".")[0] == "model"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
+    yield tmp_path
+    forget()
 
 
 def edit(clone: Path, file: str, before: str, after: str) -> None:
@@ -43,6 +44,11 @@ def edit(clone: Path, file: str, before: str, after: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert before in text
     path.write_text(text.replace(before, after), encoding="utf-8")
+    forget()
+
+
+def forget() -> None:
+    """Have `model` imported anew, from where it is then."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "model"]:
         del sys.modules[name]
 
