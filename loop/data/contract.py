@@ -224,11 +224,7 @@ def encode_target(series: pd.Series, contract: DataContract) -> npt.NDArray[np.i
     Labels compare as text, where 1, 1.0, "1" and True are the same unless the classes tell them apart. A
     missing or unknown label is a UserError.
     """
-    if contract.task == "regression":
-        encoded = as_kind(series, "numeric")
-    else:
-        texts = as_kind(series, "categorical")
-        encoded = texts.map({text: class_code(text, contract.classes) for text in texts.dropna().unique()})
+    encoded = label_codes(series, contract)
     if (bad := encoded.isna()).any():
         wanted = f"one of {', '.join(contract.classes)}" if contract.classes else "a number"
         raise UserError(
@@ -236,6 +232,14 @@ def encode_target(series: pd.Series, contract: DataContract) -> npt.NDArray[np.i
             f"something else, e.g. {quoted(series[bad].iloc[0])}; repair or remove those rows"
         )
     return encoded.to_numpy(np.float64 if contract.task == "regression" else np.int64)
+
+
+def label_codes(series: pd.Series, contract: DataContract) -> pd.Series:
+    """Return class codes or numbers as `encode_target` does; a missing or unknown label is missing."""
+    if contract.task == "regression":
+        return as_kind(series, "numeric")
+    texts = as_kind(series, "categorical")
+    return texts.map({text: class_code(text, contract.classes) for text in texts.dropna().unique()})
 
 
 def class_code(text: str, classes: Sequence[str]) -> int | None:

@@ -14,11 +14,10 @@ from pydantic import Field
 
 from loop.config import Config, Monitoring, Section, command
 from loop.data.checks import Finding, check_rows
-from loop.data.contract import Column, DataContract, class_code, deciles, histogram
+from loop.data.contract import Column, DataContract, deciles, histogram, label_codes
 from loop.data.dtypes import plain, plain_objects
 from loop.data.groups import groups_worth
 from loop.data.split import FEW_CONTENTS, SplitRule, repeats
-from loop.data.table import as_kind
 from loop.log.gauges import Gauge
 from loop.log.records import TRUTH, in_audit, read_labels, read_predictions, read_refusals
 from loop.paged import Paged
@@ -376,11 +375,7 @@ def _comparable(window: Window, card: Card) -> tuple[Window, list[str]]:
     if unscored := len(window.rows) - len(rows):
         notes.append(f"{unscored:,} answers hold no score and are left out")
     truth = judged[TRUTH]
-    if contract.classes:
-        meant = {text: class_code(text, contract.classes) for text in as_kind(truth, "categorical").dropna().unique()}
-        unknown = as_kind(truth, "categorical").map(meant).isna() & truth.notna()
-    else:
-        unknown = as_kind(truth, "numeric").isna() & truth.notna()
+    unknown = label_codes(truth, contract).isna() & truth.notna()
     if unknown.any():
         wanted = f"none of {', '.join(contract.classes)}" if contract.classes else "no number"
         notes.append(f"{int(unknown.sum()):,} labels are {wanted} and are left out; send the right ones to /feedback")
