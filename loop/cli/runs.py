@@ -242,8 +242,8 @@ def where(stack: files.Stack, pipeline: ModuleType, use_case: Config) -> dict[st
 
     from loop.training.owner import packages
 
-    added = [f"{name}=={version}" for name, version in packages(use_case.model.estimator).items()]
-    options = stack.options(vars(pipeline), added)
+    added = {} if stack.runs_here else packages(use_case.model.estimator)
+    options = stack.options(vars(pipeline), [f"{name}=={version}" for name, version in added.items()])
     stops = ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes
     options["execution_mode"] = ExecutionMode.FAIL_FAST if stops else ExecutionMode.CONTINUE_ON_FAILURE
     if not stack.runs_here:
