@@ -129,9 +129,7 @@ def column_importance(bundle: Bundle, rows: pd.DataFrame, predictions: Predictio
         for _ in range(IMPORTANCE_REPEATS):
             order = random.permutation(len(rows))
             scores.append(
-                _without(bundle, matrix, parts[name], order)
-                if owners
-                else bundle.scores(rows.assign(**{name: rows[name].to_numpy()[order]}))
+                _without(bundle, matrix, parts[name], order) if owners else _shuffled(bundle, rows, name, order)
             )
         left = [measure(metric, replace(predictions, scores=each)) for each in scores]
         losses[name] = whole - float(np.mean(left))
@@ -149,15 +147,17 @@ def _without(
     return scores
 
 
+def _shuffled(bundle: Bundle, rows: pd.DataFrame, name: str, order: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Return the scores of rows whose values in a column stand in another order."""
+    return bundle.scores(rows.assign(**{name: rows[name].to_numpy()[order]}))
+
+
 def _row_movements(
     bundle: Bundle, rows: pd.DataFrame, names: Sequence[str], random: np.random.Generator
 ) -> dict[str, float]:
     """Return how far the scores move when each column is shuffled."""
     known, order = bundle.scores(rows), random.permutation(len(rows))
-    return {
-        name: float(np.abs(bundle.scores(rows.assign(**{name: rows[name].to_numpy()[order]})) - known).sum())
-        for name in names
-    }
+    return {name: float(np.abs(_shuffled(bundle, rows, name, order) - known).sum()) for name in names}
 
 
 def _movements(
